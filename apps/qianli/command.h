@@ -1,0 +1,14 @@
+// The commands of the program, one file each. add_X declares a command's options on the application and
+// sets its callback, so --help costs nothing but the command line. Callbacks throw qianli::Error.
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+namespace qianli::app {
+
+// Every command, in the order --help shows them.
+void add_commands(CLI::App& app);
+
+}  // namespace qianli::app

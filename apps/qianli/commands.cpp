@@ -1,0 +1,11 @@
+#include <CLI/CLI.hpp>
+
+#include "apps/qianli/command.h"
+
+namespace qianli::app {
+
+void add_commands(CLI::App& app) {
+  (void)app;
+}
+
+}  // namespace qianli::app

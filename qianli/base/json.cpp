@@ -1,0 +1,73 @@
+#include "qianli/base/json.h"
+
+#include <fmt/core.h>
+
+#include <set>
+#include <vector>
+
+namespace qianli {
+namespace {
+
+// Refuses a key that stands twice in one object, while nlohmann builds the tree.
+class UniqueKeys {
+ public:
+  UniqueKeys(const std::string& source, FileRole role) : source_(source), role_(role) {}
+
+  bool operator()(int, Json::parse_event_t event, Json& parsed) {
+    using Event = Json::parse_event_t;
+    if (event == Event::object_start) keys_.emplace_back();
+    if (event == Event::object_end) keys_.pop_back();
+    if (event == Event::key) {
+      const auto& key = parsed.get_ref<const std::string&>();
+      if (!keys_.back().insert(key).second) {
+        throw_file_error(role_, fmt::format("duplicate key '{}' in {}", key, source_));
+      }
+    }
+    return true;
+  }
+
+ private:
+  const std::string& source_;
+  FileRole role_;
+  std::vector<std::set<std::string>> keys_;
+};
+
+// nlohmann's parser is iterative, but destroying a deep tree is not: refuse depth before building it.
+void check_depth(std::string_view text, const std::string& source, FileRole role, int limit) {
+  int depth = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted) {
+      if (c == '\\') ++i;
+      else if (c == '"') quoted = false;
+    } else if (c == '"') {
+      quoted = true;
+    } else if (c == '{' || c == '[') {
+      if (++depth > limit) {
+        throw_file_error(role, fmt::format("expected JSON at most {} levels deep in {}", limit, source));
+      }
+    } else if (c == '}' || c == ']') {
+      --depth;
+    }
+  }
+}
+
+}  // namespace
+
+Json parse_json(std::string_view text, const std::string& source, FileRole role, JsonLimits limits) {
+  check_depth(text, source, role, limits.depth);
+  try {
+    if (!limits.refuse_duplicate_keys) return Json::parse(text);
+    UniqueKeys unique(source, role);
+    return Json::parse(text, std::ref(unique));
+  } catch (const Json::exception& error) {
+    throw_file_error(role, fmt::format("{} is not valid JSON: {}", source, error.what()));
+  }
+}
+
+Json read_json(const fs::path& path, FileRole role, uint64_t max_bytes) {
+  return parse_json(read_file(path, role, max_bytes), path.string(), role);
+}
+
+}  // namespace qianli

@@ -1,0 +1,24 @@
+// JSON from strangers: nlohmann's parser behind depth and size limits, duplicate keys refused.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "qianli/base/file.h"
+
+namespace qianli {
+
+using Json = nlohmann::json;                // sorted keys, fast look-up: for reading
+using OrderedJson = nlohmann::ordered_json;  // keys as inserted, linear look-up: for small outputs
+
+struct JsonLimits {
+  int depth = 64;
+  bool refuse_duplicate_keys = true;
+};
+
+// `source` names the text in errors ("model/config.json").
+Json parse_json(std::string_view text, const std::string& source, FileRole role, JsonLimits limits = {});
+Json read_json(const fs::path& path, FileRole role, uint64_t max_bytes = uint64_t{1} << 30);
+
+}  // namespace qianli

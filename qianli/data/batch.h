@@ -1,0 +1,24 @@
+// What training sees: plain arrays, a pure function of (seed, sample index).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace qianli::data {
+
+// `sequences` rows of `sequence_length` positions, row-major.
+struct Batch {
+  int64_t sequences = 0;
+  int64_t sequence_length = 0;
+  std::vector<int64_t> tokens;
+  std::vector<int64_t> labels;      // the target of each position; 0 where loss_mask is 0 for padding
+  std::vector<float> loss_mask;     // 1 where the position counts
+  std::vector<int64_t> positions;
+  // Ends of the attention segments in the flattened batch (like cu_seqlens without the leading 0), in
+  // ascending order; every row end is an end. Empty: one causal segment per row.
+  std::vector<int64_t> segment_ends;
+  // Global numbers of the samples, for error messages.
+  std::vector<int64_t> sample_indices;
+};
+
+}  // namespace qianli::data
