@@ -1,0 +1,179 @@
+// The border between ops and the kernels of a back end: raw pointers and plain structs, so that neither
+// CPU kernels nor .cu files see a torch header, and a plugin library can offer the same table.
+//
+// Shapes are row-major and contiguous unless a stride is given (in elements). "half" below means the
+// dtype of the call; statistics, weights' gradients and optimizer state are float32 always. Kernels that
+// say "+=" accumulate. All results are deterministic for a given number of threads.
+#pragma once
+
+#include <cstdint>
+
+namespace qianli::ops {
+
+enum class Dtype : int { kFloat32 = 0, kBFloat16 = 1 };
+
+// CUDA: a cudaStream_t. CPU: ignored.
+using Stream = void*;
+
+// sum = x + residual (when residual is given), y = norm(sum) * weight [+ bias]
+struct NormForward {
+  Dtype dtype;
+  int64_t rows, width;
+  double eps;
+  const void* x;         // [rows, width]
+  const void* residual;  // [rows, width] or null
+  const void* weight;    // [width]
+  const void* bias;      // [width] or null (layer_norm only)
+  void* y;               // [rows, width]
+  void* sum;             // [rows, width]; null exactly when residual is null
+  float* mean;           // [rows], layer_norm only
+  float* rstd;           // [rows]: 1 / sqrt(mean square or variance + eps)
+};
+struct NormBackward {
+  Dtype dtype;
+  int64_t rows, width;
+  const void* grad_y;    // [rows, width]
+  const void* grad_sum;  // [rows, width] or null: gradient that reaches `sum` by the residual path
+  const void* sum;       // the normalised input of the forward pass
+  const void* weight;    // [width]
+  const float* mean;     // [rows], layer_norm only
+  const float* rstd;     // [rows]
+  void* grad_x;          // [rows, width] = norm' (grad_y) + grad_sum
+  float* grad_weight;    // [width] +=, or null when frozen
+  float* grad_bias;      // [width] +=, or null
+};
+
+// Rotates the first rotary_dim of each head, half style: pairs (i, i + rotary_dim/2). The rest is copied.
+struct Rotary {
+  Dtype dtype;
+  int64_t tokens, heads, head_dim, rotary_dim;
+  const void* x;             // [tokens, heads, head_dim], rows `x_stride` apart
+  int64_t x_stride;
+  void* y;                   // [tokens, heads, head_dim], rows `y_stride` apart; may be x
+  int64_t y_stride;
+  const float* cos;          // [positions, rotary_dim / 2]
+  const float* sin;
+  const int64_t* positions;  // [tokens]
+  bool inverse;              // rotate back: the backward pass
+};
+
+enum class ActivationKind : int { kSilu, kGelu, kGeluTanh, kRelu };
+// Plain: y = act(x). Gated: x is [rows, 2 width], y = act(x[:, :width]) * x[:, width:].
+struct ActivationForward {
+  Dtype dtype;
+  ActivationKind kind;
+  bool gated;
+  int64_t rows, width;  // width of y
+  const void* x;
+  void* y;
+};
+struct ActivationBackward {
+  Dtype dtype;
+  ActivationKind kind;
+  bool gated;
+  int64_t rows, width;
+  const void* x;
+  const void* grad_y;
+  void* grad_x;  // shape of x
+};
+
+struct EmbeddingForward {
+  Dtype dtype;
+  int64_t tokens, width;
+  const int64_t* ids;  // [tokens], checked by the caller
+  const void* table;   // [vocabulary, width]
+  void* y;             // [tokens, width]
+};
+struct EmbeddingBackward {
+  Dtype dtype;
+  int64_t tokens, width, vocabulary;
+  const int64_t* ids;
+  const void* grad_y;
+  float* grad_table;  // [vocabulary, width] +=; equal ids are added in token order
+};
+
+// One chunk of rows of logits. loss[r] = logsumexp(logits[r]) - logits[r][label[r]]; then, unless
+// `keep_logits`, logits[r] is overwritten by weight[r] * (softmax(logits[r]) - onehot(label[r])).
+// Rows with weight 0 get loss 0 and gradient 0 (their label is not read).
+struct CrossEntropy {
+  Dtype dtype;  // of logits
+  int64_t rows, vocabulary;
+  void* logits;
+  const int64_t* labels;
+  const float* weights;
+  float* losses;  // [rows], unweighted
+  bool keep_logits;
+};
+
+// AdamW on flat float32 ranges (optimizers-and-tools 1.2, the decoupled form):
+//   g = grad_scale * grad;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g g
+//   p = p (1 - lr wd) - (lr / bias_correction1) * m / (sqrt(v) / sqrt(bias_correction2) + eps)
+struct AdamW {
+  int64_t count;
+  float* parameter;
+  const float* grad;
+  float* exp_avg;
+  float* exp_avg_sq;
+  void* bf16_copy;  // [count] bfloat16 of the new parameter, or null
+  double lr, beta1, beta2, eps, weight_decay, bias_correction1, bias_correction2, grad_scale;
+};
+
+// Sum of squares in double, in a fixed order. result: one double (device memory on CUDA).
+struct SquaredNorm {
+  int64_t count;
+  const float* x;
+  double* result;
+};
+
+// Attention over packed sequences. Sequence s owns query rows [q_starts[s], q_starts[s+1]) and key rows
+// [k_starts[s], k_starts[s+1]). Causal is aligned at the end: query i of q_len sees keys j with
+// j - i <= k_len - q_len, and with window w > 0 only the last w of those. Query head h uses key head
+// h / (query_heads / key_heads). Softmax in float32.
+struct AttentionForward {
+  Dtype dtype;
+  int64_t sequences;
+  const int64_t* q_starts;  // [sequences + 1]; host memory
+  const int64_t* k_starts;  // [sequences + 1]; host memory
+  int64_t query_heads, key_heads, head_dim;
+  double scale;
+  bool causal;
+  int64_t window;  // 0: none
+  const void* q;   // [q rows, query_heads, head_dim], rows q_stride apart, heads head_dim apart
+  const void* k;   // [k rows, key_heads, head_dim]
+  const void* v;
+  int64_t q_stride, k_stride, v_stride;
+  void* out;       // [q rows, query_heads, head_dim], contiguous
+  float* lse;      // [query_heads, q rows] natural logarithm of the softmax sum, or null (inference)
+};
+struct AttentionBackward {
+  AttentionForward forward;  // the same call, with out and lse filled
+  const void* grad_out;      // contiguous like out
+  void* grad_q;              // strides as given
+  void* grad_k;
+  void* grad_v;
+  int64_t grad_q_stride, grad_k_stride, grad_v_stride;
+};
+
+// What a back end offers; a null entry means the op falls to the next back end.
+struct KernelTable {
+  const char* name;
+  void (*rms_norm_forward)(const NormForward&, Stream);
+  void (*rms_norm_backward)(const NormBackward&, Stream);
+  void (*layer_norm_forward)(const NormForward&, Stream);
+  void (*layer_norm_backward)(const NormBackward&, Stream);
+  void (*rotary)(const Rotary&, Stream);
+  void (*activation_forward)(const ActivationForward&, Stream);
+  void (*activation_backward)(const ActivationBackward&, Stream);
+  void (*embedding_forward)(const EmbeddingForward&, Stream);
+  void (*embedding_backward)(const EmbeddingBackward&, Stream);
+  void (*cross_entropy)(const CrossEntropy&, Stream);
+  void (*adamw)(const AdamW&, Stream);
+  void (*squared_norm)(const SquaredNorm&, Stream);
+  void (*attention_forward)(const AttentionForward&, Stream);
+  void (*attention_backward)(const AttentionBackward&, Stream);
+};
+
+// The Highway kernels, compiled for several instruction sets and chosen at run time.
+const KernelTable& cpu_kernels();
+
+}  // namespace qianli::ops
