@@ -1,0 +1,176 @@
+// The sections of a configuration, one plain struct each: defaults next to the fields, and fields()
+// naming every field once. Counts are int64_t; an optional that is absent takes what `absent` says.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "qianli/config/option.h"
+
+namespace qianli::config {
+
+// `model: NAME` is short for `model: {preset: NAME}`.
+struct ModelConfig {
+  static constexpr bool kShorthand = true;  // a scalar sets the first field
+
+  std::string source;                // preset name, or a folder with config.json
+  std::optional<bool> load_weights;  // absent: a folder loads its weights, a preset starts fresh
+  // Switches that replace those of the preset or folder (qianli/model/spec.h has their meaning).
+  std::optional<std::string> family;
+  std::optional<int64_t> num_layers;
+  std::optional<int64_t> hidden_size;
+  std::optional<int64_t> ffn_hidden_size;
+  std::optional<int64_t> num_attention_heads;
+  std::optional<int64_t> num_query_groups;
+  std::optional<int64_t> head_dim;
+  std::optional<int64_t> vocab_size;
+  std::optional<int64_t> max_position_embeddings;
+  std::optional<double> norm_eps;
+  std::optional<double> rope_base;
+  std::optional<double> init_std;
+  std::optional<int64_t> sliding_window;
+  std::optional<bool> tie_word_embeddings;
+  std::optional<bool> qk_norm;
+  std::optional<bool> qkv_bias;
+
+  template <class Visitor>
+  void fields(Visitor& v);
+};
+
+// One source of text; `PATH` is short for `{path: PATH}`.
+struct DataSource {
+  static constexpr bool kShorthand = true;
+
+  std::string path;     // text, JSONL, or the prefix of a .bin/.idx pair
+  double weight = 1.0;  // share of the samples, relative to the other sources
+
+  template <class Visitor>
+  void fields(Visitor& v);
+  bool operator==(const DataSource&) const = default;
+};
+
+struct DataConfig {
+  std::vector<DataSource> path;
+  std::optional<std::string> tokenizer;  // folder or tokenizer.json; absent: the model's folder
+  int64_t sequence_length = 1024;        // tokens per sample
+  std::string split = "969,30,1";        // train, validation, test: any positive proportions
+  std::optional<int64_t> seed;           // filled by load: train.seed
+  std::string text_key = "text";
+  bool append_eod = true;
+  bool eod_mask_loss = false;
+  bool reset_position_ids = false;
+  bool reset_attention_mask = false;
+  std::optional<std::string> cache_dir;        // absent: inside the run folder
+  std::optional<std::string> validation_path;  // absent: the second part of `split`
+
+  template <class Visitor>
+  void fields(Visitor& v);
+};
+
+struct TrainConfig {
+  int64_t steps = 0;                         // optimizer steps; must be given to train
+  int64_t micro_batch_size = 1;              // samples of one forward pass
+  std::optional<int64_t> global_batch_size;  // samples per step; filled by load: micro_batch_size
+  int64_t seed = 1234;
+  int64_t eval_every = 0;  // steps; 0: never
+  int64_t eval_batches = 10;
+
+  template <class Visitor>
+  void fields(Visitor& v);
+};
+
+// Parameters whose canonical name matches take these settings instead of the general ones; the
+// first group that matches wins.
+struct ParameterGroup {
+  std::string
+      match;  // glob over the whole name (* ? [a-z]), or a regular expression in slashes: /…/
+  double lr_scale = 1.0;
+  std::optional<double> weight_decay;
+
+  template <class Visitor>
+  void fields(Visitor& v);
+  bool operator==(const ParameterGroup&) const = default;
+};
+
+struct OptimConfig {
+  std::string name = "adamw";
+  double lr = 3e-4;
+  double min_lr = 0.0;
+  std::string lr_schedule = "cosine";  // constant, linear, cosine, wsd, inverse_sqrt
+  int64_t warmup_steps = 0;
+  std::optional<int64_t> decay_steps;      // filled by load: train.steps
+  std::optional<int64_t> wsd_decay_steps;  // last steps of the wsd schedule, within decay_steps
+  std::string wsd_decay_style = "linear";  // linear, cosine, exponential
+  double weight_decay = 0.1;
+  std::array<double, 2> betas = {0.9, 0.95};
+  double eps = 1e-8;
+  double clip_grad_norm = 1.0;  // 0: off
+  std::vector<ParameterGroup> groups;
+
+  template <class Visitor>
+  void fields(Visitor& v);
+};
+
+// Sizes of the rank mesh. This version trains on one rank: every size is 1.
+struct ParallelConfig {
+  int64_t tensor = 1;
+  bool sequence = false;
+  int64_t pipeline = 1;
+  int64_t context = 1;
+  int64_t expert = 1;
+  int64_t zero = 0;  // 0 and 1 mean the same on one rank
+
+  template <class Visitor>
+  void fields(Visitor& v);
+};
+
+struct CheckpointConfig {
+  int64_t every = 0;            // steps; 0: only at the end
+  int64_t keep = 0;             // last N; 0: all
+  std::string resume = "auto";  // auto, never, or a checkpoint folder
+  bool asynchronous = true;
+  bool save_final = true;
+  bool hugging_face = false;
+
+  template <class Visitor>
+  void fields(Visitor& v);
+};
+
+struct LogConfig {
+  int64_t every = 1;  // steps between terminal lines
+  bool tensorboard = true;
+  bool report = true;
+  std::optional<double> peak_tflops;  // absent: measured or known of the device
+
+  template <class Visitor>
+  void fields(Visitor& v);
+};
+
+struct RunConfig {
+  std::string dir;  // filled by load: runs/<stem of the config file>
+
+  template <class Visitor>
+  void fields(Visitor& v);
+};
+
+// Which implementation serves an op; absent: the fastest that fits device and type.
+struct OpsConfig {
+  std::optional<std::string> embedding;
+  std::optional<std::string> linear;
+  std::optional<std::string> rms_norm;
+  std::optional<std::string> layer_norm;
+  std::optional<std::string> rotary;
+  std::optional<std::string> activation;
+  std::optional<std::string> attention;
+  std::optional<std::string> cross_entropy;
+  std::optional<std::string> adamw;
+  std::optional<std::string> squared_norm;
+
+  template <class Visitor>
+  void fields(Visitor& v);
+};
+
+}  // namespace qianli::config
