@@ -1,0 +1,186 @@
+#include "qianli/formats/safetensors_folder.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "qianli/base/json.h"
+#include "qianli/base/log.h"
+#include "qianli/formats/reject.h"
+
+namespace qianli::formats {
+namespace {
+
+constexpr uint64_t kMaxIndexBytes = uint64_t{256} << 20;
+
+fs::path single_path(const fs::path& folder, std::string_view stem) {
+  return folder / fmt::format("{}.safetensors", stem);
+}
+
+fs::path index_path(const fs::path& folder, std::string_view stem) {
+  return folder / fmt::format("{}.safetensors.index.json", stem);
+}
+
+// A file name inside the folder and nothing else: a foreign index must not reach other files.
+bool is_plain_name(const std::string& name) {
+  return !name.empty() && name != "." && name != ".." && name.size() < 256 &&
+         std::ranges::none_of(name, [](char c) {
+           return c == '/' || c == '\\' || static_cast<unsigned char>(c) < 0x20;
+         });
+}
+
+// Tensor name -> shard file name.
+std::map<std::string, std::string> read_weight_map(const fs::path& path, FileRole role) {
+  const Json index = read_json(path, role, kMaxIndexBytes);
+  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
+    reject(role, path.string(), "expected an object 'weight_map'");
+  }
+  std::map<std::string, std::string> weights;
+  for (const auto& [tensor, file] : index["weight_map"].items()) {
+    if (!file.is_string() || !is_plain_name(file.get_ref<const std::string&>())) {
+      reject(role, path.string(),
+             fmt::format("tensor {}: expected the name of a file in this folder, got {}",
+                         shown_name(tensor), shown_name(file.dump(-1, ' ', true))));
+    }
+    weights.emplace(tensor, file.get<std::string>());
+  }
+  if (weights.empty()) reject(role, path.string(), "'weight_map' names no tensor");
+  return weights;
+}
+
+struct Shard {
+  std::vector<TensorSpec> tensors;
+  uint64_t bytes = 0;
+};
+
+std::vector<Shard> cut_into_shards(const std::vector<TensorSpec>& tensors, uint64_t max_bytes) {
+  std::vector<Shard> shards(1);
+  for (const TensorSpec& tensor : tensors) {
+    const uint64_t bytes = tensor.num_bytes();
+    if (!shards.back().tensors.empty() &&
+        (bytes > max_bytes || shards.back().bytes > max_bytes - bytes)) {
+      shards.emplace_back();
+    }
+    shards.back().tensors.push_back(tensor);
+    shards.back().bytes += bytes;
+  }
+  return shards;
+}
+
+// Refuses what would leave a mixture of two models in the folder.
+void check_no_model(const fs::path& folder, std::string_view stem, FileRole role) {
+  for (const auto& file : fs::directory_iterator(folder)) {
+    const std::string name = file.path().filename().string();
+    const bool shard = name.starts_with(fmt::format("{}-", stem)) && name.ends_with(".safetensors");
+    if (shard || file.path() == single_path(folder, stem) ||
+        file.path() == index_path(folder, stem)) {
+      reject(role, folder.string(), fmt::format("the folder holds {} already", shown_name(name)),
+             "choose another folder; nothing was overwritten");
+    }
+  }
+}
+
+}  // namespace
+
+bool SafetensorsFolder::exists(const fs::path& folder, std::string_view stem) {
+  return fs::exists(single_path(folder, stem)) || fs::exists(index_path(folder, stem));
+}
+
+SafetensorsFolder SafetensorsFolder::open(const fs::path& folder, std::string_view stem,
+                                          FileRole role) {
+  SafetensorsFolder model;
+  model.folder_ = folder;
+  model.role_ = role;
+  if (fs::exists(single_path(folder, stem))) {
+    model.files_.push_back(SafetensorsFile::open(single_path(folder, stem), role));
+    for (const TensorEntry& entry : model.files_.front().entries()) model.add(entry);
+    return model;
+  }
+  const fs::path index = index_path(folder, stem);
+  if (!fs::exists(index)) {
+    reject(
+        role, folder.string(),
+        fmt::format("expected {0}.safetensors or {0}.safetensors.index.json, found neither", stem));
+  }
+  model.open_shards(index);
+  return model;
+}
+
+void SafetensorsFolder::open_shards(const fs::path& index) {
+  const auto weights = read_weight_map(index, role_);
+  std::set<std::string> shards;
+  for (const auto& [tensor, file] : weights) shards.insert(file);
+  std::unordered_map<std::string_view, std::string_view> owner;
+  for (const std::string& file : shards) {
+    files_.push_back(SafetensorsFile::open(folder_ / file, role_));
+    for (const TensorEntry& entry : files_.back().entries()) {
+      const auto [other, fresh] = owner.emplace(entry.name, file);
+      if (!fresh) {
+        reject(role_, folder_.string(),
+               fmt::format("tensor {} stands in {} and in {}", shown_name(entry.name),
+                           other->second, file));
+      }
+      const auto named = weights.find(entry.name);
+      if (named != weights.end() && named->second == file) add(entry);
+    }
+  }
+  for (const auto& [tensor, file] : weights) {
+    if (find(tensor) == nullptr) {
+      reject(role_, index.string(),
+             fmt::format("tensor {} is not in {} as the index says", shown_name(tensor), file));
+    }
+  }
+  if (owner.size() > entries_.size()) {
+    log::warn("safetensors", "{}: {} tensors of the shards are not in the index and are left out",
+              folder_.string(), owner.size() - entries_.size());
+  }
+}
+
+void SafetensorsFolder::add(const TensorEntry& entry) {
+  entries_.push_back(&entry);
+  places_.emplace(entry.name, &entry);
+}
+
+const TensorEntry* SafetensorsFolder::find(std::string_view name) const {
+  const auto place = places_.find(name);
+  return place == places_.end() ? nullptr : place->second;
+}
+
+const TensorEntry& SafetensorsFolder::at(std::string_view name) const {
+  if (const TensorEntry* entry = find(name)) return *entry;
+  reject(role_, folder_.string(),
+         fmt::format("expected a tensor {}, found none", shown_name(name)));
+}
+
+void write_sharded(const fs::path& folder, const std::vector<TensorSpec>& tensors,
+                   uint64_t max_shard_bytes, const TensorProducer& produce, std::string_view stem,
+                   FileRole role) {
+  check_no_model(folder, stem, role);
+  const std::vector<Shard> shards = cut_into_shards(tensors, max_shard_bytes);
+  if (shards.size() == 1) {
+    write_safetensors(single_path(folder, stem), tensors, produce, {}, role);
+    return;
+  }
+  const auto shard_name = [&](size_t i) {
+    return fmt::format("{}-{:05}-of-{:05}.safetensors", stem, i + 1, shards.size());
+  };
+  uint64_t total = 0;
+  Json weights = Json::object();
+  for (size_t i = 0; i < shards.size(); ++i) {
+    for (const TensorSpec& tensor : shards[i].tensors) {
+      if (!weights.emplace(tensor.name, shard_name(i)).second) {
+        reject(role, folder.string(), fmt::format("two tensors named {}", shown_name(tensor.name)));
+      }
+    }
+    total += shards[i].bytes;
+  }
+  for (size_t i = 0; i < shards.size(); ++i) {
+    write_safetensors(folder / shard_name(i), shards[i].tensors, produce, {}, role);
+  }
+  const Json index = {{"metadata", {{"total_size", total}}}, {"weight_map", std::move(weights)}};
+  write_file_atomically(index_path(folder, stem), index.dump(2) + "\n", role);
+}
+
+}  // namespace qianli::formats
