@@ -53,11 +53,16 @@ void require_for_training(const Config& config);
 // left out. Equal configs give equal bytes.
 std::string to_yaml(const Config& config);
 
+// The same values as JSON, indented.
+std::string to_json(const Config& config);
+
 // Op name → back end, for the ops that name one.
 std::map<std::string, std::string> op_backends(const Config& config);
 
 // Help on a key ("optim.lr") or a section ("optim"; "" lists the sections).
 std::string explain(const std::string& key);
+// The same as a JSON array: the key and everything below it.
+std::string explain_json(const std::string& key);
 // JSON Schema, draft 2020-12, for editors.
 std::string json_schema();
 // docs/config.md.

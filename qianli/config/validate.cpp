@@ -1,0 +1,155 @@
+#include "qianli/config/validate.h"
+
+#include <fmt/core.h>
+
+#include <charconv>
+#include <cmath>
+
+#include "qianli/base/error.h"
+#include "qianli/base/log.h"
+#include "qianli/base/strings.h"
+#include "qianli/config/name_pattern.h"
+
+namespace qianli::config {
+namespace {
+
+// "first.yaml:12: " when the key was given, else "".
+std::string prefix(const Places& places, std::string_view key) {
+  const auto place = places.find(key);
+  return place == places.end() ? "" : place->second + ": ";
+}
+
+class Checker {
+ public:
+  explicit Checker(const Places& places) : places_(places) {}
+
+  void expect(bool holds, std::string_view key, const std::string& problem,
+              const std::string& hint) const {
+    if (!holds) throw ConfigError("config", prefix(places_, key) + problem, hint);
+  }
+
+ private:
+  const Places& places_;
+};
+
+// Proportions of "969,30,1"; missing ones are 0. Empty when it is not such a list.
+std::vector<double> split_proportions(const std::string& text) {
+  std::vector<double> proportions;
+  for (const auto& part : split(text, ',')) {
+    const std::string_view number = trim(part);
+    double value = 0;
+    const auto [rest, error] = std::from_chars(number.data(), number.data() + number.size(), value);
+    const bool whole = error == std::errc{} && rest == number.data() + number.size();
+    if (!whole || !std::isfinite(value) || value < 0) return {};
+    proportions.push_back(value);
+  }
+  if (proportions.size() > 3) return {};
+  proportions.resize(3, 0.0);
+  return proportions[0] + proportions[1] + proportions[2] > 0 ? proportions : std::vector<double>{};
+}
+
+void check_data(const Config& config, const Checker& check) {
+  const auto proportions = split_proportions(config.data.split);
+  check.expect(
+      !proportions.empty(), "data.split",
+      fmt::format("expected data.split to be up to three proportions, got '{}'", config.data.split),
+      "for example \"969,30,1\"");
+  const bool evaluates = config.train.eval_every > 0;
+  check.expect(!evaluates || config.data.validation_path || proportions[1] > 0, "train.eval_every",
+               "expected validation data because train.eval_every is set, got none",
+               "give data.validation_path, or a second part in data.split");
+  check.expect(
+      config.data.sequence_length <= config.model.max_position_embeddings.value_or(1 << 24),
+      "data.sequence_length",
+      fmt::format("expected data.sequence_length of at most "
+                  "model.max_position_embeddings = {}, got {}",
+                  config.model.max_position_embeddings.value_or(0), config.data.sequence_length),
+      "shorten the sequences or raise model.max_position_embeddings");
+}
+
+void check_batches(const TrainConfig& train, const Checker& check) {
+  const int64_t global = train.global_batch_size.value_or(train.micro_batch_size);
+  check.expect(global % train.micro_batch_size == 0, "train.global_batch_size",
+               fmt::format("expected train.global_batch_size to be a multiple of "
+                           "train.micro_batch_size = {}, got {}",
+                           train.micro_batch_size, global),
+               fmt::format("use {} or another multiple",
+                           (global / train.micro_batch_size + 1) * train.micro_batch_size));
+}
+
+void check_schedule(const Config& config, const Checker& check) {
+  const OptimConfig& optim = config.optim;
+  check.expect(
+      optim.min_lr <= optim.lr, "optim.min_lr",
+      fmt::format("expected optim.min_lr of at most optim.lr = {}, got {}", optim.lr, optim.min_lr),
+      "lower optim.min_lr");
+  if (!optim.decay_steps) return;
+  const int64_t decay = *optim.decay_steps;
+  check.expect(optim.warmup_steps < decay, "optim.warmup_steps",
+               fmt::format("expected optim.warmup_steps below optim.decay_steps = {}, got {}",
+                           decay, optim.warmup_steps),
+               "shorten the warm-up or train longer (train.steps)");
+  const int64_t fall = optim.lr_schedule == "wsd" ? optim.wsd_decay_steps.value_or(0) : 0;
+  check.expect(fall <= decay - optim.warmup_steps, "optim.wsd_decay_steps",
+               fmt::format("expected optim.wsd_decay_steps of at most the {} steps after the "
+                           "warm-up, got {}",
+                           decay - optim.warmup_steps, fall),
+               "lower optim.wsd_decay_steps");
+}
+
+void check_groups(const OptimConfig& optim, const Places& places) {
+  for (const auto& group : optim.groups) {
+    try {
+      NamePattern pattern(group.match);
+    } catch (const ConfigError& error) {
+      const std::string_view said = error.what();
+      throw ConfigError("config", prefix(places, "optim.groups") + "optim.groups: match: " +
+                                      std::string(said.substr(said.find("] ") + 2)));
+    }
+  }
+}
+
+}  // namespace
+
+void validate_at(const Config& config, const Places& places) {
+  const Checker check(places);
+  check_data(config, check);
+  check_batches(config.train, check);
+  check_schedule(config, check);
+  check_groups(config.optim, places);
+  check.expect(!config.parallel.sequence, "parallel.sequence",
+               "expected parallel.sequence to be false, got true",
+               "it shards over a tensor group, and this version trains on one rank");
+}
+
+void validate(const Config& config) { validate_at(config, {}); }
+
+void warn_without_effect(const Config& config, const Places& places) {
+  const auto warn = [&](bool useless, std::string_view key, std::string_view reason) {
+    if (useless) log::warn("config", "{}{} has no effect: {}", prefix(places, key), key, reason);
+  };
+  const OptimConfig& optim = config.optim;
+  const bool wsd = optim.lr_schedule == "wsd";
+  warn(!wsd && optim.wsd_decay_steps, "optim.wsd_decay_steps", "optim.lr_schedule is not wsd");
+  warn(!wsd && optim.wsd_decay_style != OptimConfig{}.wsd_decay_style, "optim.wsd_decay_style",
+       "optim.lr_schedule is not wsd");
+  warn(optim.lr_schedule == "constant" && optim.min_lr > 0, "optim.min_lr",
+       "optim.lr_schedule is constant");
+  warn(config.train.eval_every == 0 && config.data.validation_path, "data.validation_path",
+       "train.eval_every is 0");
+  warn(!config.checkpoint.save_final && config.checkpoint.hugging_face, "checkpoint.hugging_face",
+       "checkpoint.save_final is false");
+}
+
+void require_for_training(const Config& config) {
+  const Checker check({});
+  check.expect(!config.model.source.empty() || config.model.family, "",
+               "expected a model, got none",
+               "add `model: PRESET` or `model: FOLDER`, or model.family with its sizes");
+  check.expect(!config.data.path.empty(), "", "expected data.path, got none",
+               "add the file to train on, as in `data: {path: corpus.txt}`");
+  check.expect(config.train.steps > 0, "", "expected train.steps of at least 1, got none",
+               "add `train: {steps: 100}`");
+}
+
+}  // namespace qianli::config
