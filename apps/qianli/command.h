@@ -11,4 +11,6 @@ namespace qianli::app {
 // Every command, in the order --help shows them.
 void add_commands(CLI::App& app);
 
+void add_config(CLI::App& app);
+
 }  // namespace qianli::app

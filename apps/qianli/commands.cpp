@@ -5,7 +5,7 @@
 namespace qianli::app {
 
 void add_commands(CLI::App& app) {
-  (void)app;
+  add_config(app);
 }
 
 }  // namespace qianli::app

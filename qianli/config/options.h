@@ -17,7 +17,7 @@ void ModelConfig::fields(Visitor& v) {
     {.key = "load_weights",
      .help = "Start from the weights in the folder (true) or from fresh ones (false).",
      .flag = "--load",
-     .absent = "true for a folder without inline switches, false for a preset"});
+     .absent = "true for a folder, false for a preset"});
   v(family, {.key = "family",
              .help = "Architecture family whose switches and names the model follows.",
              .absent = kOfModel,

@@ -21,7 +21,14 @@ constexpr size_t kTextBytes = 1 << 16;  // longest text value
 
 std::string shown(const YamlNode& node) {
   if (node.kind == Kind::kNull) return "nothing";
-  if (node.kind == Kind::kList) return "a list";
+  if (node.kind == Kind::kList) {
+    std::string items;
+    for (const auto& entry : node.entries) {
+      if (entry.value.kind != Kind::kScalar || items.size() > kShownBytes) return "a list";
+      items += (items.empty() ? "" : ", ") + entry.value.text.substr(0, kShownBytes);
+    }
+    return "[" + items + "]";
+  }
   if (node.kind == Kind::kMap) return "a map";
   const bool cut = node.text.size() > kShownBytes;
   return (node.quoted ? "the text '" : "'") + node.text.substr(0, kShownBytes) + (cut ? "…'" : "'");
@@ -105,6 +112,9 @@ std::string range_words(const Option& option) {
   const bool low = std::isfinite(option.min);
   const bool high = std::isfinite(option.max);
   if (low && high && option.min == option.max) return fmt::format(" equal to {}", option.min);
+  if (low && high && !option.open_min && !option.open_max) {
+    return fmt::format(" from {} to {}", option.min, option.max);
+  }
   std::string text;
   if (low) text += fmt::format(" {} {}", option.open_min ? "above" : "of at least", option.min);
   if (low && high) text += " and";
@@ -153,6 +163,12 @@ void Reader::wrong(const Field& field, const std::string& path, const YamlNode& 
     const std::vector<std::string> choices(field.option.choices.begin(),
                                            field.option.choices.end());
     if (const auto near = nearest_name(node.text, choices)) hint = "did you mean " + *near;
+  }
+  if (hint.empty() && node.quoted) hint = "numbers, true and false are written without quotes";
+  double number = 0;
+  if (hint.empty() && node.text.find('e') != std::string::npos && parse_number({}, node, number) &&
+      number == std::floor(number) && std::abs(number) < 1e15) {
+    hint = fmt::format("write whole numbers in digits, as {:.0f}", number);
   }
   if (hint.empty()) hint = fmt::format("see `qianli config explain {}`", path);
   throw ConfigError("config",

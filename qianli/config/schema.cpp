@@ -11,12 +11,18 @@ namespace {
 
 OrderedJson section_schema(const Section& section);
 
+// Whole bounds without a decimal point.
+OrderedJson bound(double value) {
+  const bool whole = value == std::floor(value) && std::abs(value) < 1e15;
+  return whole ? OrderedJson(static_cast<int64_t>(value)) : OrderedJson(value);
+}
+
 void add_range(const Option& option, OrderedJson& schema) {
   if (std::isfinite(option.min)) {
-    schema[option.open_min ? "exclusiveMinimum" : "minimum"] = option.min;
+    schema[option.open_min ? "exclusiveMinimum" : "minimum"] = bound(option.min);
   }
   if (std::isfinite(option.max)) {
-    schema[option.open_max ? "exclusiveMaximum" : "maximum"] = option.max;
+    schema[option.open_max ? "exclusiveMaximum" : "maximum"] = bound(option.max);
   }
 }
 

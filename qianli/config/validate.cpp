@@ -102,7 +102,8 @@ void check_groups(const OptimConfig& optim, const Places& places) {
     try {
       NamePattern pattern(group.match);
     } catch (const ConfigError& error) {
-      const std::string_view said = error.what();
+      std::string_view said = error.what();
+      if (said.ends_with('.')) said.remove_suffix(1);
       throw ConfigError("config", prefix(places, "optim.groups") + "optim.groups: match: " +
                                       std::string(said.substr(said.find("] ") + 2)));
     }

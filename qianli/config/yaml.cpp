@@ -80,7 +80,8 @@ class TreeBuilder : public YAML::EventHandler {
             YamlNode::Kind kind) {
     check(mark, tag, anchor);
     if (waits_for_key()) {
-      refuse(source_, line(mark), "expected a plain key, got a list or map as key");
+      refuse(source_, line(mark), "expected a plain key, got a list or map as key",
+             "look for a bracket that is not closed");
     }
     if (static_cast<int>(stack_.size()) >= limits_.depth) {
       refuse(source_, line(mark), fmt::format("expected at most {} levels", limits_.depth));
