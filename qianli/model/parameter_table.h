@@ -1,5 +1,5 @@
-// Every parameter of a model, from its ModelSpec. Initialisation, sharding, checkpointing, conversion
-// and the documents all read this one table.
+// Every parameter of a model, from its ModelSpec. Initialisation, sharding, checkpointing,
+// conversion and the documents all read this one table.
 #pragma once
 
 #include <cstdint>
@@ -19,42 +19,51 @@ enum class Cut { kNone, kTensor };
 // A fused parameter (linear_qkv, linear_fc1 of a gated MLP) has several sources.
 struct ForeignPiece {
   std::string name;
-  int64_t first_row = 0;   // in our parameter
+  int64_t first_row = 0;  // in our parameter
   int64_t rows = 0;
-  int64_t foreign_row = 0; // first row in the foreign tensor (after transposing), for packed sources
-  bool transposed = false; // foreign is [in, out] (GPT-2's Conv1D)
+  int64_t foreign_row =
+      0;  // first row in the foreign tensor (after transposing), for packed sources
+  bool transposed = false;  // foreign is [in, out] (GPT-2's Conv1D)
 };
 
 struct ParameterEntry {
-  std::string name;             // canonical, Megatron-core's word: decoder.layers.0.self_attention.linear_qkv.weight
-  std::vector<int64_t> shape;   // global, not padded
+  std::string
+      name;  // canonical, Megatron-core's word: decoder.layers.0.self_attention.linear_qkv.weight
+  std::vector<int64_t> shape;  // global, not padded
   Init init = Init::kNormal;
-  double init_std = 0.0;        // for the normal initialisers, already scaled
+  double init_std = 0.0;  // for the normal initialisers, already scaled
   Cut cut = Cut::kNone;
   int cut_axis = 0;
-  int64_t layer = -1;           // decoder layer, -1 outside the layers
-  bool weight_decay = false;    // matrices yes, vectors no
+  int64_t layer = -1;         // decoder layer, -1 outside the layers
+  bool weight_decay = false;  // matrices yes, vectors no
   std::vector<ForeignPiece> hugging_face;
 
   int64_t elements() const;
 };
 
-// In the order of the forward pass: embeddings, layers, final norm, output layer (absent when tied).
+// In the order of the forward pass: embeddings, layers, final norm, output layer (absent when
+// tied).
 //
-// Canonical names: embedding.word_embeddings.weight [V,h]; embedding.position_embeddings.weight [P,h];
-// decoder.layers.{l}.input_layernorm.{weight,bias} [h]; .self_attention.linear_qkv.{weight [(a+2g)d,h],bias};
-// .self_attention.{q,k}_layernorm.weight [d]; .self_attention.linear_proj.{weight [h,ad],bias};
-// .pre_mlp_layernorm.{weight,bias}; .mlp.linear_fc1.{weight [2f or f,h],bias} (gate rows, then up rows);
-// .mlp.linear_fc2.{weight [h,f],bias}; decoder.final_layernorm.{weight,bias}; output_layer.weight [V,h].
+// Canonical names: embedding.word_embeddings.weight [V,h]; embedding.position_embeddings.weight
+// [P,h]; decoder.layers.{l}.input_layernorm.{weight,bias} [h]; .self_attention.linear_qkv.{weight
+// [(a+2g)d,h],bias}; .self_attention.{q,k}_layernorm.weight [d];
+// .self_attention.linear_proj.{weight [h,ad],bias}; .pre_mlp_layernorm.{weight,bias};
+// .mlp.linear_fc1.{weight [2f or f,h],bias} (gate rows, then up rows); .mlp.linear_fc2.{weight
+// [h,f],bias}; decoder.final_layernorm.{weight,bias}; output_layer.weight [V,h].
 //
-// linear_qkv rows are all query rows, then all key rows, then all value rows. (Megatron interleaves them
-// by query group; that order only matters when cutting, and is a transform of the name maps.)
+// linear_qkv rows are all query rows, then all key rows, then all value rows. (Megatron interleaves
+// them by query group; that order only matters when cutting, and is a transform of the name maps.)
 std::vector<ParameterEntry> parameter_table(const ModelSpec& spec);
 
 int64_t parameter_count(const ModelSpec& spec);
 
+// A prefix of the names in ForeignPiece that some folders leave out ("transformer.", "model."): a
+// reader that misses a name tries it without this prefix.
+std::string optional_foreign_prefix(const ModelSpec& spec);
+
 // Values [first, first + out.size()) of a parameter at the start of training: a pure function of
 // (seed, name, index in the global tensor), so that every layout starts equal.
-void initial_values(const ParameterEntry& entry, uint64_t seed, int64_t first, std::span<float> out);
+void initial_values(const ParameterEntry& entry, uint64_t seed, int64_t first,
+                    std::span<float> out);
 
 }  // namespace qianli::model

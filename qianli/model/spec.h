@@ -1,5 +1,5 @@
-// A model as data. One decoder reads these switches; a family is a value of this struct and a mapping
-// from its config.json. Units are counts of elements unless the name says otherwise.
+// A model as data. One decoder reads these switches; a family is a value of this struct and a
+// mapping from its config.json. Units are counts of elements unless the name says otherwise.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +23,11 @@ struct RopeScaling {
   double high_freq_factor = 4.0;       // llama3
   double beta_fast = 32.0;             // yarn
   double beta_slow = 1.0;              // yarn
-  std::optional<double> attention_factor;  // yarn: amplitude of cos and sin; absent: 0.1 ln(factor) + 1
-  bool truncate = true;                // yarn: round the correction range to whole dimensions
+  std::optional<double>
+      attention_factor;  // yarn: amplitude of cos and sin; absent: 0.1 ln(factor) + 1
+  bool truncate = true;  // yarn: round the correction range to whole dimensions
+
+  bool operator==(const RopeScaling&) const = default;
 };
 
 struct ModelSpec {
@@ -53,7 +56,8 @@ struct ModelSpec {
   bool attention_out_bias = false;
   bool mlp_bias = false;
   bool tie_word_embeddings = false;
-  std::optional<int64_t> sliding_window;  // a query sees the last `sliding_window` positions, itself included
+  std::optional<int64_t>
+      sliding_window;  // a query sees the last `sliding_window` positions, itself included
 
   double init_std = 0.02;
 
@@ -64,14 +68,26 @@ struct ModelSpec {
   int64_t query_size() const { return num_attention_heads * head_dim; }
   int64_t key_value_size() const { return num_query_groups * head_dim; }
 
-  // Throws ConfigError where sizes contradict each other or are absurd.
+  // Throws ConfigError where sizes contradict each other or are absurd. Every product of sizes of a
+  // validated spec, up to its count of parameters, fits in int64_t.
   void validate() const;
+
+  bool operator==(const ModelSpec&) const = default;
 };
 
+// The fields in which two specs differ: "norm_eps: 1e-06 and 1e-05", one line each.
+std::vector<std::string> differences(const ModelSpec& a, const ModelSpec& b);
+
+std::string to_string(NormKind kind);
+std::string to_string(PositionKind kind);
+std::string to_string(Activation activation);
+std::string to_string(RopeScalingKind kind);
+
 // Model FLOPs of one optimizer step over `sequences` of `sequence_length`, forward and backward,
-// causal attention counted half (Megatron-LM's num_floating_point_operations).
+// causal attention counted half (Megatron-LM's num_floating_point_operations); a sliding window
+// counts what it sees.
 double training_flops(const ModelSpec& spec, int64_t sequences, int64_t sequence_length);
-// Forward only, per token at the given context length.
+// Forward only, for one token that sees `context_length` positions, itself included.
 double forward_flops_per_token(const ModelSpec& spec, int64_t context_length);
 
 }  // namespace qianli::model

@@ -1,0 +1,32 @@
+#include "qianli/model/families/decoder.h"
+#include "qianli/model/families/families.h"
+
+namespace qianli::model {
+namespace {
+
+void read(const ConfigReader& config, ModelSpec& spec) {
+  read_decoder(config, {.key_value_heads = 32, .max_positions = 32768}, spec);
+  spec.qkv_bias = true;
+  read_qwen_window(config, spec);
+}
+
+void write(const ModelSpec& spec, OrderedJson& config) {
+  write_decoder(spec, config);
+  write_qwen_window(spec, config);
+}
+
+}  // namespace
+
+const Family& qwen2_family() {
+  static const Family family{
+      .model_type = "qwen2",
+      .architecture = "Qwen2ForCausalLM",
+      .names = decoder_names(),
+      .guards = {{"attention_bias", {true}}, {"qkv_bias", {true}}, {"mlp_bias", {false}}},
+      .read = read,
+      .write = write,
+  };
+  return family;
+}
+
+}  // namespace qianli::model

@@ -1,0 +1,42 @@
+#include "qianli/model/families/decoder.h"
+#include "qianli/model/families/families.h"
+
+namespace qianli::model {
+namespace {
+
+void read(const ConfigReader& config, ModelSpec& spec) {
+  read_decoder(config, {.key_value_heads = 32, .head_dim = 128, .max_positions = 32768}, spec);
+  spec.qk_norm = true;
+  spec.qkv_bias = config.flag("attention_bias", false);
+  spec.attention_out_bias = spec.qkv_bias;
+  read_qwen_window(config, spec);
+}
+
+void write(const ModelSpec& spec, OrderedJson& config) {
+  write_decoder(spec, config);
+  config["attention_bias"] = spec.qkv_bias;
+  write_qwen_window(spec, config);
+}
+
+ForeignNames names() {
+  ForeignNames names = decoder_names();
+  names.query_norm = "self_attn.q_norm";
+  names.key_norm = "self_attn.k_norm";
+  return names;
+}
+
+}  // namespace
+
+const Family& qwen3_family() {
+  static const Family family{
+      .model_type = "qwen3",
+      .architecture = "Qwen3ForCausalLM",
+      .names = names(),
+      .guards = {{"mlp_bias", {false}}},
+      .read = read,
+      .write = write,
+  };
+  return family;
+}
+
+}  // namespace qianli::model

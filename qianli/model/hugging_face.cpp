@@ -1,0 +1,228 @@
+#include "qianli/model/hugging_face.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <array>
+#include <set>
+
+#include "qianli/base/error.h"
+#include "qianli/base/log.h"
+#include "qianli/base/strings.h"
+#include "qianli/model/config_reader.h"
+#include "qianli/model/family.h"
+
+namespace qianli::model {
+namespace {
+
+constexpr uint64_t kMaxConfigBytes = uint64_t{16} << 20;
+
+// Keys of any family that say "the model computes something else" unless neutral.
+const std::vector<Guard>& common_guards() {
+  static const std::vector<Guard> guards{
+      {"partial_rotary_factor", {1, 1.0}},
+      {"rotary_pct", {1, 1.0}},
+      {"rope_interleaved", {false}},
+      {"rope_ratio", {1, 1.0}},
+      {"alibi", {false}},
+      {"no_rope_layers", {Json::array()}},
+      {"position_embedding_type", {"absolute", "rope", "rotary"}},
+      {"embedding_multiplier", {1, 1.0}},
+      {"residual_multiplier", {1, 1.0}},
+      {"attention_multiplier", {}},
+      {"logits_scaling", {1, 1.0}},
+      {"logit_scale", {1, 1.0}},
+      {"scale_emb", {1, 1.0}},
+      {"scale_depth", {}},
+      {"dim_model_base", {}},
+      {"query_pre_attn_scalar", {}},
+      {"attn_logit_softcapping", {}},
+      {"final_logit_softcapping", {}},
+      {"attention_chunk_size", {}},
+      {"clip_qkv", {}},
+      {"multi_query", {false}},
+      {"parallel_attn", {false}},
+      {"use_parallel_residual", {false}},
+      {"is_encoder_decoder", {false}},
+      {"add_cross_attention", {false}},
+      {"num_experts", {0}},
+      {"num_local_experts", {0}},
+      {"n_routed_experts", {0}},
+      {"kv_lora_rank", {0}},
+      {"q_lora_rank", {0}},
+      {"vision_config", {}},
+      {"quantization_config", {}},
+  };
+  return guards;
+}
+
+// Keys that say nothing about the mathematics of a forward pass.
+const std::set<std::string>& harmless_keys() {
+  static const std::set<std::string> keys{"_attn_implementation",
+                                          "_name_or_path",
+                                          "_commit_hash",
+                                          "architectures",
+                                          "auto_map",
+                                          "bad_words_ids",
+                                          "begin_suppress_tokens",
+                                          "chunk_size_feed_forward",
+                                          "decoder_start_token_id",
+                                          "diversity_penalty",
+                                          "do_sample",
+                                          "dtype",
+                                          "early_stopping",
+                                          "encoder_no_repeat_ngram_size",
+                                          "exponential_decay_length_penalty",
+                                          "finetuning_task",
+                                          "forced_bos_token_id",
+                                          "forced_eos_token_id",
+                                          "gradient_checkpointing",
+                                          "id2label",
+                                          "is_decoder",
+                                          "label2id",
+                                          "length_penalty",
+                                          "max_length",
+                                          "max_sequence_length",
+                                          "min_length",
+                                          "model_type",
+                                          "n_ctx",
+                                          "no_repeat_ngram_size",
+                                          "num_beam_groups",
+                                          "num_beams",
+                                          "num_labels",
+                                          "num_return_sequences",
+                                          "output_attentions",
+                                          "output_hidden_states",
+                                          "output_scores",
+                                          "prefix",
+                                          "pretraining_tp",
+                                          "problem_type",
+                                          "pruned_heads",
+                                          "remove_invalid_values",
+                                          "repetition_penalty",
+                                          "return_dict",
+                                          "return_dict_in_generate",
+                                          "sep_token_id",
+                                          "summary_activation",
+                                          "summary_first_dropout",
+                                          "summary_proj_to_labels",
+                                          "summary_type",
+                                          "summary_use_proj",
+                                          "suppress_tokens",
+                                          "task_specific_params",
+                                          "temperature",
+                                          "tf_legacy_loss",
+                                          "tie_encoder_decoder",
+                                          "tokenizer_class",
+                                          "top_k",
+                                          "top_p",
+                                          "torch_dtype",
+                                          "torchscript",
+                                          "transformers_version",
+                                          "typical_p",
+                                          "unsloth_fixed",
+                                          "unsloth_version",
+                                          "use_bfloat16",
+                                          "use_cache",
+                                          "use_sliding_window",
+                                          "max_window_layers"};
+  return keys;
+}
+
+constexpr std::array kDropouts{"attention_dropout", "attn_pdrop",     "embd_pdrop",
+                               "resid_pdrop",       "hidden_dropout", "embedding_dropout"};
+
+void check_guards(const ConfigReader& config, const Family& family) {
+  const auto check = [&](const Guard& guard) {
+    const Json& value = config.raw(guard.key);
+    if (value.is_null() || std::ranges::find(guard.neutral, value) != guard.neutral.end()) return;
+    const std::string neutral = guard.neutral.empty() ? "null" : shown(guard.neutral.front());
+    config.fail(guard.key, fmt::format("{} for family {}", neutral, family.model_type),
+                "this option is not supported; without it the model would compute something else");
+  };
+  for (const Guard& guard : common_guards()) check(guard);
+  for (const Guard& guard : family.guards) check(guard);
+}
+
+void report_dropout(const ConfigReader& config) {
+  for (const char* key : kDropouts) {
+    if (config.number(key, 0) > 0) {
+      log::debug("model", "{} of {} is not applied: training here is without dropout", key,
+                 config.source());
+    }
+  }
+}
+
+void report_unknown_keys(const ConfigReader& config) {
+  std::vector<std::string> unknown;
+  for (const std::string& key : config.unread()) {
+    if (!harmless_keys().contains(key)) unknown.push_back(key.substr(0, 60));
+  }
+  if (unknown.size() > 10) unknown.resize(10);
+  if (!unknown.empty()) {
+    log::warn("model", "{} has keys that are not known here and have no effect: {}",
+              config.source(), join(unknown, ", "));
+  }
+}
+
+const Family& family_of(const ConfigReader& config) {
+  if (!config.has("model_type")) {
+    config.fail("model_type", "the name of a model family",
+                "known families: " + join(family_names(), ", "));
+  }
+  const std::string name = config.text("model_type", "");
+  for (const Family* family : families()) {
+    if (family->model_type == name) return *family;
+  }
+  config.fail("model_type", "a known model family" + suggestion(name, family_names()),
+              "known families: " + join(family_names(), ", "));
+}
+
+}  // namespace
+
+ModelSpec from_hugging_face(const Json& config, const std::string& source) {
+  const ConfigReader reader(config, source);
+  const Family& family = family_of(reader);
+  ModelSpec spec;
+  spec.family = family.model_type;
+  check_guards(reader, family);
+  family.read(reader, spec);
+  report_dropout(reader);
+  try {
+    spec.validate();
+  } catch (const ConfigError& error) {
+    throw ConfigError("model",
+                      fmt::format("{} does not describe a model: {}", source, error.what()));
+  }
+  report_unknown_keys(reader);
+  return spec;
+}
+
+OrderedJson to_hugging_face(const ModelSpec& spec, std::string_view dtype) {
+  spec.validate();
+  const Family& family = find_family(spec.family);
+  OrderedJson config;
+  config["architectures"] = {family.architecture};
+  config["model_type"] = family.model_type;
+  config["torch_dtype"] = dtype;
+  family.write(spec, config);
+  config["use_cache"] = true;
+  // What the family has no words for comes back as something else.
+  const auto lost = differences(spec, from_hugging_face(Json(config), "config.json to be written"));
+  if (!lost.empty()) {
+    throw ConfigError(
+        "model",
+        fmt::format("expected a model that a {} config.json can describe, got {} (that "
+                    "of the model and that of the family)",
+                    family.model_type, join(lost, "; ")),
+        "choose a family that has this switch");
+  }
+  return config;
+}
+
+ModelSpec load_spec(const std::filesystem::path& folder) {
+  const auto path = folder / "config.json";
+  return from_hugging_face(read_json(path, FileRole::kConfig, kMaxConfigBytes), path.string());
+}
+
+}  // namespace qianli::model

@@ -1,0 +1,147 @@
+#include "qianli/model/parameter_table.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <map>
+
+#include "qianli/base/file.h"
+#include "qianli/base/json.h"
+#include "qianli/model/hugging_face.h"
+#include "tests/support/test_paths.h"
+
+namespace qianli::model {
+namespace {
+
+const std::vector<std::string> kGoldens{
+    "gpt2",    "llama1",         "llama2", "llama3.1",   "llama_dynamic", "llama_linear",
+    "mistral", "mistral_window", "qwen2",  "qwen2_yarn", "qwen3"};
+
+fs::path golden(const std::string& family) {
+  return testing::source_path("tests/golden/models/" + family);
+}
+
+using Shapes = std::map<std::string, std::vector<int64_t>>;
+
+// Names and shapes of a safetensors file: 8 bytes of header length, then JSON.
+Shapes file_shapes(const fs::path& path) {
+  const std::string bytes = read_file(path, FileRole::kData);
+  uint64_t length = 0;
+  std::memcpy(&length, bytes.data(), sizeof(length));
+  const Json header = Json::parse(bytes.substr(8, length));
+  Shapes shapes;
+  for (const auto& [name, tensor] : header.items()) {
+    if (name != "__metadata__") shapes[name] = tensor.at("shape").get<std::vector<int64_t>>();
+  }
+  return shapes;
+}
+
+// The tensors a parameter table expects of a Hugging Face folder.
+Shapes foreign_shapes(const std::vector<ParameterEntry>& table) {
+  Shapes shapes;
+  for (const auto& entry : table) {
+    int64_t next = 0;
+    for (const auto& piece : entry.hugging_face) {
+      EXPECT_EQ(piece.first_row, next) << entry.name;  // pieces cover the parameter in order
+      EXPECT_EQ(piece.foreign_row, 0);
+      next += piece.rows;
+      std::vector<int64_t> shape = entry.shape;
+      shape[0] = piece.rows;
+      if (piece.transposed) std::swap(shape[0], shape[1]);
+      EXPECT_TRUE(shapes.emplace(piece.name, shape).second) << piece.name << " stands twice";
+    }
+    EXPECT_EQ(next, entry.shape[0]) << entry.name;
+  }
+  return shapes;
+}
+
+TEST(ParameterTable, covers_exactly_the_tensors_of_every_family_as_transformers_saves_them) {
+  for (const auto& family : kGoldens) {
+    const auto table = parameter_table(load_spec(golden(family)));
+    EXPECT_EQ(foreign_shapes(table), file_shapes(golden(family) / "model.safetensors")) << family;
+  }
+}
+
+TEST(ParameterTable, counts_what_it_lists) {
+  for (const auto& family : kGoldens) {
+    const ModelSpec spec = load_spec(golden(family));
+    int64_t total = 0;
+    for (const auto& entry : parameter_table(spec)) total += entry.elements();
+    EXPECT_EQ(parameter_count(spec), total) << family;
+  }
+}
+
+std::map<std::string, ParameterEntry> by_name(const ModelSpec& spec) {
+  std::map<std::string, ParameterEntry> entries;
+  for (auto& entry : parameter_table(spec)) entries[entry.name] = entry;
+  return entries;
+}
+
+TEST(ParameterTable, of_a_grouped_query_llama_has_megatron_names_shapes_and_cuts) {
+  const ModelSpec spec = load_spec(golden("llama2"));  // h 36, a 6, g 2, d 6, f 72, V 97
+  const auto table = parameter_table(spec);
+  EXPECT_EQ(table.front().name, "embedding.word_embeddings.weight");
+  EXPECT_EQ(table.back().name, "output_layer.weight");
+  EXPECT_EQ(table.size(), 1 + 2 * 6 + 2u);
+
+  const auto entries = by_name(spec);
+  const auto& qkv = entries.at("decoder.layers.1.self_attention.linear_qkv.weight");
+  EXPECT_EQ(qkv.shape, (std::vector<int64_t>{60, 36}));
+  EXPECT_EQ(qkv.cut, Cut::kTensor);
+  EXPECT_EQ(qkv.cut_axis, 0);
+  EXPECT_EQ(qkv.layer, 1);
+  ASSERT_EQ(qkv.hugging_face.size(), 3u);
+  EXPECT_EQ(qkv.hugging_face[1].name, "model.layers.1.self_attn.k_proj.weight");
+  EXPECT_EQ(qkv.hugging_face[1].first_row, 36);
+  EXPECT_EQ(qkv.hugging_face[2].first_row, 48);
+  EXPECT_EQ(entries.at("decoder.layers.0.self_attention.linear_proj.weight").cut_axis, 1);
+  EXPECT_EQ(entries.at("decoder.layers.0.mlp.linear_fc1.weight").shape,
+            (std::vector<int64_t>{144, 36}));
+  EXPECT_EQ(entries.at("decoder.layers.0.mlp.linear_fc2.weight").cut_axis, 1);
+  EXPECT_EQ(entries.at("decoder.final_layernorm.weight").cut, Cut::kNone);
+}
+
+TEST(ParameterTable, of_gpt2_transposes_matrices_inside_layers_only) {
+  const auto entries = by_name(load_spec(golden("gpt2")));
+  EXPECT_FALSE(entries.contains("output_layer.weight"));  // tied
+  EXPECT_FALSE(entries.at("embedding.position_embeddings.weight").hugging_face[0].transposed);
+  const auto& qkv = entries.at("decoder.layers.0.self_attention.linear_qkv.weight");
+  ASSERT_EQ(qkv.hugging_face.size(), 1u);
+  EXPECT_TRUE(qkv.hugging_face[0].transposed);
+  const auto& bias = entries.at("decoder.layers.0.self_attention.linear_qkv.bias");
+  EXPECT_EQ(bias.cut, Cut::kTensor);
+  EXPECT_FALSE(bias.hugging_face[0].transposed);
+  // Added after the partial sums of a row-cut matrix are reduced: every rank holds it whole.
+  EXPECT_EQ(entries.at("decoder.layers.0.mlp.linear_fc2.bias").cut, Cut::kNone);
+}
+
+TEST(ParameterTable, decays_matrices_and_not_vectors) {
+  for (const auto& entry : parameter_table(load_spec(golden("qwen2")))) {
+    EXPECT_EQ(entry.weight_decay, entry.shape.size() == 2) << entry.name;
+  }
+}
+
+TEST(InitialValues, follow_the_entry_and_do_not_depend_on_the_slice) {
+  const ModelSpec spec = load_spec(golden("qwen2"));
+  const auto entries = by_name(spec);
+  const auto& fc2 = entries.at("decoder.layers.0.mlp.linear_fc2.weight");
+  EXPECT_DOUBLE_EQ(fc2.init_std, 0.02 / 2.0);  // 2 layers: sqrt(2 * 2)
+  std::vector<float> whole(static_cast<size_t>(fc2.elements())), part(100);
+  initial_values(fc2, 5, 0, whole);
+  initial_values(fc2, 5, 777, part);
+  EXPECT_TRUE(std::equal(part.begin(), part.end(), whole.begin() + 777));
+  double squares = 0;
+  for (const float x : whole) squares += double(x) * x;
+  EXPECT_NEAR(std::sqrt(squares / double(whole.size())), 0.01, 5e-4);
+
+  std::vector<float> norm(32), bias(64);
+  initial_values(entries.at("decoder.final_layernorm.weight"), 5, 0, norm);
+  initial_values(entries.at("decoder.layers.0.self_attention.linear_qkv.bias"), 5, 0, bias);
+  EXPECT_EQ(norm, std::vector<float>(32, 1.0f));
+  EXPECT_EQ(bias, std::vector<float>(64, 0.0f));
+  EXPECT_THROW(initial_values(fc2, 5, fc2.elements() - 99, part), std::out_of_range);
+}
+
+}  // namespace
+}  // namespace qianli::model

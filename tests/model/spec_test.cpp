@@ -1,0 +1,143 @@
+#include "qianli/model/spec.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "qianli/base/error.h"
+
+namespace qianli::model {
+namespace {
+
+ModelSpec llama2_7b() {
+  ModelSpec spec;
+  spec.family = "llama";
+  spec.num_layers = 32;
+  spec.hidden_size = 4096;
+  spec.ffn_hidden_size = 11008;
+  spec.num_attention_heads = 32;
+  spec.num_query_groups = 32;
+  spec.head_dim = 128;
+  spec.vocab_size = 32000;
+  spec.max_position_embeddings = 4096;
+  return spec;
+}
+
+TEST(TrainingFlops, of_llama2_7b_match_the_published_formula) {
+  // 12 h 1.5 L f + 12 L h^2 (1 + 1 + s / 2h) + 6 h V per token, times 4096 tokens.
+  EXPECT_NEAR(training_flops(llama2_7b(), 1, 4096) / 1.756e14, 1.0, 5e-4);
+  const double mlp = 12.0 * 4096 * 1.5 * 32 * 11008;
+  const double attention = 12.0 * 32 * 4096 * 4096 * 2.5;
+  const double logits = 6.0 * 4096 * 32000;
+  EXPECT_DOUBLE_EQ(training_flops(llama2_7b(), 1, 4096), 4096 * (mlp + attention + logits));
+}
+
+TEST(TrainingFlops, count_a_window_as_the_positions_it_sees) {
+  ModelSpec spec = llama2_7b();
+  const double whole = training_flops(spec, 2, 4096);
+  spec.sliding_window = 4096;
+  EXPECT_DOUBLE_EQ(training_flops(spec, 2, 4096), whole);
+  spec.sliding_window = 1024;
+  const double saved = 3.0 * 2 * 4096 * 4 * 32 * 4096 * (2048.0 - (1024 - 128));
+  EXPECT_DOUBLE_EQ(training_flops(spec, 2, 4096), whole - saved);
+}
+
+TEST(ForwardFlops, are_a_third_of_training_at_the_mean_context) {
+  const ModelSpec spec = llama2_7b();
+  EXPECT_DOUBLE_EQ(3 * 4096 * forward_flops_per_token(spec, 2048), training_flops(spec, 1, 4096));
+}
+
+TEST(ForwardFlops, of_a_token_stop_growing_at_the_window) {
+  ModelSpec spec = llama2_7b();
+  spec.sliding_window = 100;
+  EXPECT_LT(forward_flops_per_token(spec, 50), forward_flops_per_token(spec, 100));
+  EXPECT_EQ(forward_flops_per_token(spec, 100), forward_flops_per_token(spec, 5000));
+}
+
+struct Fault {
+  const char* name;  // a word of the message
+  std::function<void(ModelSpec&)> make;
+};
+
+TEST(Validate, accepts_a_known_model) { EXPECT_NO_THROW(llama2_7b().validate()); }
+
+TEST(Validate, refuses_what_cannot_be_a_model_and_says_which_field) {
+  const int64_t huge = int64_t{1} << 40;
+  const std::vector<Fault> faults{
+      {"num_layers", [](ModelSpec& s) { s.num_layers = 0; }},
+      {"num_layers", [](ModelSpec& s) { s.num_layers = 1000000; }},
+      {"hidden_size", [](ModelSpec& s) { s.hidden_size = -4096; }},
+      {"hidden_size", [=](ModelSpec& s) { s.hidden_size = huge; }},
+      {"ffn_hidden_size", [=](ModelSpec& s) { s.ffn_hidden_size = INT64_MAX; }},
+      {"num_query_groups", [](ModelSpec& s) { s.num_query_groups = 0; }},
+      {"num_query_groups", [](ModelSpec& s) { s.num_query_groups = 64; }},
+      {"multiple", [](ModelSpec& s) { s.num_query_groups = 5; }},
+      {"num_attention_heads * head_dim", [](ModelSpec& s) { s.head_dim = 1 << 30; }},
+      {"parameters", [](ModelSpec& s) { s.vocab_size = INT32_MAX; }},
+      {"parameters",
+       [](ModelSpec& s) { s.hidden_size = s.ffn_hidden_size = s.vocab_size = INT32_MAX; }},
+      {"even head_dim", [](ModelSpec& s) { s.head_dim = 127; }},
+      {"rope_base", [](ModelSpec& s) { s.rope_base = 0; }},
+      {"rope_base", [](ModelSpec& s) { s.rope_base = std::numeric_limits<double>::infinity(); }},
+      {"norm_eps", [](ModelSpec& s) { s.norm_eps = -1; }},
+      {"norm_eps", [](ModelSpec& s) { s.norm_eps = std::nan(""); }},
+      {"norm_bias", [](ModelSpec& s) { s.norm_bias = true; }},
+      {"sliding_window", [](ModelSpec& s) { s.sliding_window = 0; }},
+      {"init_std", [](ModelSpec& s) { s.init_std = 2; }},
+      {"eos_token_id",
+       [](ModelSpec& s) {
+         s.eos_token_ids = {1, -1};
+       }},
+      {"family", [](ModelSpec& s) { s.family = "lama"; }},
+      {"factor",
+       [](ModelSpec& s) {
+         s.rope_scaling = {RopeScalingKind::kLinear, 0.0};
+       }},
+      {"original_max_position_embeddings",
+       [](ModelSpec& s) {
+         s.rope_scaling = {RopeScalingKind::kYarn, 4.0};
+       }},
+      {"high_freq_factor",
+       [](ModelSpec& s) {
+         s.rope_scaling = {RopeScalingKind::kLlama3, 8.0, 8192};
+         s.rope_scaling.low_freq_factor = 4.0;
+       }},
+      {"learned positions",
+       [](ModelSpec& s) {
+         s.position = PositionKind::kLearned;
+         s.rope_scaling = {RopeScalingKind::kLinear, 2.0};
+       }},
+      {"dynamic",
+       [](ModelSpec& s) {
+         s.head_dim = 2;
+         s.rope_scaling = {RopeScalingKind::kDynamic, 2.0};
+       }},
+  };
+  for (const Fault& fault : faults) {
+    ModelSpec spec = llama2_7b();
+    fault.make(spec);
+    try {
+      spec.validate();
+      ADD_FAILURE() << "accepted a wrong " << fault.name;
+    } catch (const ConfigError& error) {
+      EXPECT_NE(std::string(error.what()).find(fault.name), std::string::npos) << error.what();
+    }
+  }
+}
+
+TEST(Differences, name_every_field_that_differs_and_no_other) {
+  const ModelSpec a = llama2_7b();
+  EXPECT_TRUE(differences(a, a).empty());
+  ModelSpec b = a;
+  b.norm_eps = 1e-6;
+  b.sliding_window = 7;
+  b.eos_token_ids = {2};
+  EXPECT_EQ(differences(a, b),
+            (std::vector<std::string>{"norm_eps: 1e-05 and 1e-06", "sliding_window: none and 7",
+                                      "eos_token_ids: [] and [2]"}));
+}
+
+}  // namespace
+}  // namespace qianli::model
