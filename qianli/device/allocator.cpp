@@ -1,0 +1,152 @@
+#include "qianli/device/allocator.h"
+
+#include <c10/core/Allocator.h>
+#include <c10/core/CPUAllocator.h>
+#include <sys/mman.h>
+
+#include <bit>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <new>
+#include <vector>
+
+namespace qianli::device {
+namespace {
+
+constexpr size_t kAlignment = 64;
+constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kMappedFrom = size_t{4} << 20;    // blocks of this size and above are mapped on huge pages
+constexpr uint64_t kKeepAtLeast = uint64_t{256} << 20;
+
+// Eight sizes per power of two: at most an eighth is wasted, and equal requests meet equal blocks.
+size_t rounded(size_t bytes) {
+  if (bytes <= 512) return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  const size_t step = bytes >= kMappedFrom ? std::max(std::bit_floor(bytes) / 8, kHugePage) : std::bit_floor(bytes) / 8;
+  return (bytes + step - 1) / step * step;
+}
+
+class Pool {
+ public:
+  void* take(size_t bytes) {
+    const size_t size = rounded(bytes);
+    {
+      std::lock_guard lock(mutex_);
+      stats_.in_use_bytes += size;
+      stats_.peak_in_use_bytes = std::max(stats_.peak_in_use_bytes, stats_.in_use_bytes);
+      auto& blocks = free_[size];
+      if (!blocks.empty()) {
+        void* block = blocks.back();
+        blocks.pop_back();
+        stats_.cached_bytes -= size;
+        return block;
+      }
+    }
+    void* block = obtain(size);
+    if (!block) {
+      release_all();
+      block = obtain(size);
+    }
+    if (!block) {
+      std::lock_guard lock(mutex_);
+      stats_.in_use_bytes -= size;
+      throw std::bad_alloc();
+    }
+    return block;
+  }
+
+  void give_back(void* block, size_t bytes) {
+    const size_t size = rounded(bytes);
+    std::lock_guard lock(mutex_);
+    stats_.in_use_bytes -= size;
+    stats_.cached_bytes += size;
+    free_[size].push_back(block);
+    // Shapes that never come back must not pile up.
+    if (stats_.cached_bytes > std::max(kKeepAtLeast, stats_.peak_in_use_bytes / 4)) trim(stats_.peak_in_use_bytes / 8);
+  }
+
+  void release_all() {
+    std::lock_guard lock(mutex_);
+    trim(0);
+  }
+
+  HostMemory stats() {
+    std::lock_guard lock(mutex_);
+    return stats_;
+  }
+  void reset_peak() {
+    std::lock_guard lock(mutex_);
+    stats_.peak_in_use_bytes = stats_.in_use_bytes;
+  }
+
+ private:
+  static void* obtain(size_t size) {
+    if (size < kMappedFrom) return std::aligned_alloc(kAlignment, size);
+    void* block = std::aligned_alloc(kHugePage, size);
+    if (block) ::madvise(block, size, MADV_HUGEPAGE);
+    return block;
+  }
+
+  // Frees cached blocks, largest first, until at most `keep` bytes wait. Holds the lock.
+  void trim(uint64_t keep) {
+    for (auto place = free_.rbegin(); place != free_.rend() && stats_.cached_bytes > keep; ++place) {
+      auto& [size, blocks] = *place;
+      while (!blocks.empty() && stats_.cached_bytes > keep) {
+        std::free(blocks.back());
+        blocks.pop_back();
+        stats_.cached_bytes -= size;
+      }
+    }
+  }
+
+  std::mutex mutex_;
+  std::map<size_t, std::vector<void*>> free_;
+  HostMemory stats_;
+};
+
+Pool& pool() {
+  static auto* instance = new Pool;  // outlives every tensor
+  return *instance;
+}
+
+// The context of a DataPtr carries the size through a header in front of the data.
+struct Header {
+  size_t bytes;
+};
+static_assert(sizeof(Header) <= kAlignment);
+
+void release(void* context) {
+  auto* header = static_cast<Header*>(context);
+  pool().give_back(header, header->bytes);
+}
+
+class CachingAllocator final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) override {
+    if (bytes == 0) return {nullptr, nullptr, &release_nothing, c10::Device(c10::kCPU)};
+    if (bytes > SIZE_MAX - kAlignment) throw std::bad_alloc();
+    auto* header = static_cast<Header*>(pool().take(bytes + kAlignment));
+    header->bytes = bytes + kAlignment;
+    return {reinterpret_cast<char*>(header) + kAlignment, header, &release, c10::Device(c10::kCPU)};
+  }
+  void copy_data(void* destination, const void* source, std::size_t bytes) const override {
+    std::memcpy(destination, source, bytes);
+  }
+
+ private:
+  static void release_nothing(void*) {}
+};
+
+}  // namespace
+
+void install_caching_allocator() {
+  static CachingAllocator allocator;
+  c10::SetCPUAllocator(&allocator, /*priority=*/100);
+}
+
+HostMemory host_memory() { return pool().stats(); }
+void reset_peak_host_memory() { pool().reset_peak(); }
+void release_cached_host_memory() { pool().release_all(); }
+
+}  // namespace qianli::device

@@ -1,0 +1,61 @@
+// Opens the CUDA library lazily. It must happen before the first backward pass, because LibTorch creates
+// its device hooks once and remembers that there was no CUDA.
+#include <dlfcn.h>
+#include <fmt/core.h>
+
+#include <filesystem>
+
+#include "qianli/device/device.h"
+
+namespace qianli::device {
+namespace {
+
+// The folder of the shared library this code is in.
+std::filesystem::path own_folder() {
+  Dl_info info{};
+  if (::dladdr(reinterpret_cast<void*>(&own_folder), &info) == 0 || !info.dli_fname) return {};
+  return std::filesystem::path(info.dli_fname).parent_path();
+}
+
+}  // namespace
+
+const CudaLibrary& CudaLibrary::get() {
+  static const CudaLibrary library;
+  return library;
+}
+
+CudaLibrary::CudaLibrary() {
+  const auto path = own_folder() / "libqianli_cuda.so";
+  if (!std::filesystem::exists(path)) {
+    why_ = "this build has no CUDA library (it is built where nvcc is found)";
+    return;
+  }
+  // Without a driver there is nothing to open, and opening costs 0.3 s.
+  if (void* driver = ::dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL)) {
+    ::dlclose(driver);
+  } else {
+    why_ = "no NVIDIA driver on this machine";
+    return;
+  }
+  handle_ = ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (!handle_) {
+    why_ = fmt::format("the CUDA library does not load: {}", ::dlerror());
+    return;
+  }
+  const auto count = reinterpret_cast<int (*)()>(symbol("qianli_cuda_device_count"));
+  using Describe = int (*)(int, char*, int, uint64_t*, int*, int*);
+  const auto describe = reinterpret_cast<Describe>(symbol("qianli_cuda_describe"));
+  const int devices = count ? count() : 0;
+  for (int i = 0; describe && i < devices; ++i) {
+    char name[256] = {};
+    CudaDevice device;
+    if (describe(i, name, sizeof name, &device.total_bytes, &device.major, &device.minor) != 0) continue;
+    device.name = name;
+    devices_.push_back(device);
+  }
+  if (devices_.empty()) why_ = "the driver reports no CUDA device";
+}
+
+void* CudaLibrary::symbol(const char* name) const { return handle_ ? ::dlsym(handle_, name) : nullptr; }
+
+}  // namespace qianli::device

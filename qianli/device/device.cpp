@@ -1,0 +1,144 @@
+#include "qianli/device/device.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/zeros.h>
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <mutex>
+
+#include "qianli/base/error.h"
+#include "qianli/base/threads.h"
+
+namespace qianli::device {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+// Repeats `work` for about `budget` seconds and returns the fastest run.
+template <class Work>
+double fastest_seconds(c10::Device device, double budget, Work work) {
+  work();
+  synchronize(device);
+  double best = 1e30;
+  const auto begin = std::chrono::steady_clock::now();
+  int runs = 0;
+  while (runs++ < 3 || seconds_since(begin) < budget) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    synchronize(device);
+    best = std::min(best, seconds_since(start));
+  }
+  return best;
+}
+
+bool has_feature(const char* name) {
+  const auto features = cpu_features();
+  return std::find(features.begin(), features.end(), name) != features.end();
+}
+
+}  // namespace
+
+void start() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    install_caching_allocator();
+    at::set_num_threads(available_cores());
+  });
+}
+
+int threads() { return at::get_num_threads(); }
+
+c10::Device choose(const std::string& wanted) {
+  if (wanted == "cpu") return c10::Device(c10::kCPU);
+  const CudaLibrary& cuda = CudaLibrary::get();
+  if (cuda.available()) return c10::Device(c10::kCUDA, 0);
+  if (wanted == "auto") return c10::Device(c10::kCPU);
+  throw ConfigError("device", fmt::format("expected a CUDA device, got none: {}", cuda.why()),
+                    "use device=cpu or see `qianli doctor`");
+}
+
+const char* dtype_name(c10::ScalarType dtype) {
+  switch (dtype) {
+    case c10::ScalarType::Float:
+      return "fp32";
+    case c10::ScalarType::BFloat16:
+      return "bf16";
+    case c10::ScalarType::Double:
+      return "fp64";
+    default:
+      return c10::toString(dtype);
+  }
+}
+
+ComputeType choose_compute_type(const std::string& precision, c10::Device device) {
+  if (precision == "fp32") return {c10::kFloat, "fp32 as configured"};
+  if (precision == "bf16") return {c10::kBFloat16, "bf16 as configured, fp32 master weights"};
+  if (precision == "fp64") return {c10::kDouble, "fp64 as configured"};
+  if (device.is_cuda()) {
+    if (CudaLibrary::get().devices()[device.index()].major >= 8) {
+      return {c10::kBFloat16, "bf16: the GPU has bf16 tensor cores; fp32 master weights"};
+    }
+    return {c10::kFloat, "fp32: the GPU has no bf16 tensor cores"};
+  }
+  // Only tile instructions make bf16 clearly faster on a CPU; with AVX-512 BF16 the GEMM gains a little
+  // and everything around it loses.
+  if (has_feature("amx_bf16")) return {c10::kBFloat16, "bf16: the CPU has AMX; fp32 master weights"};
+  return {c10::kFloat, "fp32: this CPU has no bf16 matrix unit (AMX)"};
+}
+
+void synchronize(c10::Device device) {
+  if (!device.is_cuda()) return;
+  using Synchronize = void (*)(int);
+  if (auto wait = reinterpret_cast<Synchronize>(CudaLibrary::get().symbol("qianli_cuda_synchronize"))) {
+    wait(device.index());
+  }
+}
+
+Memory memory(c10::Device device) {
+  if (device.is_cuda()) {
+    using Read = void (*)(int, uint64_t*, uint64_t*);
+    Memory result;
+    if (auto read = reinterpret_cast<Read>(CudaLibrary::get().symbol("qianli_cuda_memory"))) {
+      read(device.index(), &result.in_use_bytes, &result.peak_bytes);
+    }
+    return result;
+  }
+  const HostMemory host = host_memory();
+  return {host.in_use_bytes, host.peak_in_use_bytes};
+}
+
+double measure_gemm_flops(c10::Device device, c10::ScalarType dtype) {
+  const int64_t n = device.is_cuda() ? 8192 : dtype == c10::kFloat ? 2048 : 1024;
+  const auto options = at::TensorOptions().device(device).dtype(c10::kFloat);
+  const at::Tensor a = at::rand({n, n}, options).to(dtype), b = at::rand({n, n}, options).to(dtype);
+  at::Tensor c = at::empty({n, n}, a.options());
+  const double seconds = fastest_seconds(device, 0.2, [&] { at::mm_out(c, a, b); });
+  return 2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n) / seconds;
+}
+
+double measure_bandwidth(c10::Device device) {
+  const int64_t count = int64_t{1} << (device.is_cuda() ? 28 : 25);
+  const at::Tensor source = at::zeros({count}, at::TensorOptions().device(device).dtype(c10::kFloat));
+  at::Tensor target = at::zeros_like(source);
+  const double seconds = fastest_seconds(device, 0.2, [&] { target.copy_(source); });
+  return 2.0 * 4.0 * static_cast<double>(count) / seconds;
+}
+
+double peak_flops(c10::Device device, c10::ScalarType dtype) {
+  static std::mutex mutex;
+  static std::map<std::pair<int, int>, double> known;
+  std::lock_guard lock(mutex);
+  double& value = known[{static_cast<int>(device.type()), static_cast<int>(dtype)}];
+  if (value == 0) value = measure_gemm_flops(device, dtype);
+  return value;
+}
+
+}  // namespace qianli::device

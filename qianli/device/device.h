@@ -1,0 +1,72 @@
+// CPU and CUDA behind one surface: choosing the device and the compute type, threads, memory, peaks.
+#pragma once
+
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "qianli/device/allocator.h"
+
+namespace qianli::device {
+
+// Call once before any tensor work: caching allocator, intra-op threads = cores given to the process.
+void start();
+int threads();
+
+// The CUDA library, opened on first use; why() tells what is missing when it is not available.
+struct CudaDevice {
+  std::string name;
+  uint64_t total_bytes = 0;
+  int major = 0, minor = 0;
+};
+class CudaLibrary {
+ public:
+  static const CudaLibrary& get();
+  bool available() const { return !devices_.empty(); }
+  const std::string& why() const { return why_; }
+  const std::vector<CudaDevice>& devices() const { return devices_; }
+  // Looks up a function of the plugin; null where the plugin is not loaded.
+  void* symbol(const char* name) const;
+
+ private:
+  CudaLibrary();
+  void* handle_ = nullptr;
+  std::string why_;
+  std::vector<CudaDevice> devices_;
+};
+
+// "auto" takes the first CUDA device where one works, else the CPU. Throws ConfigError when a wanted
+// device is not there, saying why.
+c10::Device choose(const std::string& wanted);
+
+struct ComputeType {
+  c10::ScalarType dtype;
+  std::string reason;  // one sentence for the log
+};
+// precision: auto, fp32, bf16, fp64.
+ComputeType choose_compute_type(const std::string& precision, c10::Device device);
+const char* dtype_name(c10::ScalarType dtype);
+
+struct Memory {
+  uint64_t in_use_bytes = 0;
+  uint64_t peak_bytes = 0;
+};
+// Tensor memory on the device (CPU: the caching allocator's account).
+Memory memory(c10::Device device);
+void synchronize(c10::Device device);
+
+// Measured, not promised: the best of several timed square GEMMs of `dtype`, in FLOP/s, about 0.2 s.
+double measure_gemm_flops(c10::Device device, c10::ScalarType dtype);
+// Bytes per second of a large copy (read + write counted).
+double measure_bandwidth(c10::Device device);
+// Peak GEMM rate for MFU: measured once per process and dtype.
+double peak_flops(c10::Device device, c10::ScalarType dtype);
+
+// Instruction sets that matter here, as this machine has them: "avx2", "avx512f", "avx512_bf16", "amx_bf16".
+std::vector<std::string> cpu_features();
+std::string cpu_name();
+
+}  // namespace qianli::device

@@ -1,0 +1,76 @@
+#include "qianli/nn/parameter_set.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/zeros.h>
+
+#include "qianli/base/threads.h"
+
+namespace qianli::nn {
+namespace {
+
+constexpr int64_t kInitialiserChunk = int64_t{1} << 18;
+
+int64_t aligned(int64_t count) { return (count + kFlatAlignment - 1) / kFlatAlignment * kFlatAlignment; }
+
+}  // namespace
+
+ParameterSet::ParameterSet(const model::ModelSpec& spec, at::ScalarType dtype, at::Device device, bool master)
+    : entries_(model::parameter_table(spec)) {
+  for (const auto& entry : entries_) {
+    places_.push_back({flat_size_, entry.elements()});
+    flat_size_ += aligned(entry.elements());
+  }
+  const auto options = at::TensorOptions().device(device);
+  flat_ = at::zeros({flat_size_}, options.dtype(dtype));
+  const bool exact = dtype == at::kFloat || dtype == at::kDouble;
+  if (exact) {
+    master_ = flat_;
+  } else if (master) {
+    master_ = at::zeros({flat_size_}, options.dtype(at::kFloat));
+  }
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    parameters_.push_back(std::make_unique<ops::Parameter>(entries_[i].name, view(flat_, i)));
+    index_[entries_[i].name] = i;
+  }
+}
+
+at::Tensor ParameterSet::view(const at::Tensor& flat, size_t index) const {
+  return flat.narrow(0, places_[index].offset, places_[index].count).view(entries_[index].shape);
+}
+
+void ParameterSet::initialize(uint64_t seed) {
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    const int64_t count = places_[i].count;
+    std::vector<float> values(count);
+    const int64_t chunks = (count + kInitialiserChunk - 1) / kInitialiserChunk;
+    parallel_for(chunks, available_cores(), [&](int64_t chunk) {
+      const int64_t first = chunk * kInitialiserChunk;
+      const int64_t size = std::min(kInitialiserChunk, count - first);
+      model::initial_values(entries_[i], seed, first, std::span(values).subspan(first, size));
+    });
+    write(i, 0, at::from_blob(values.data(), {count}, at::kFloat));
+  }
+}
+
+void ParameterSet::write(size_t index, int64_t first, const at::Tensor& values) {
+  const at::Tensor source = values.flatten();
+  const int64_t begin = places_[index].offset + first;
+  flat_.narrow(0, begin, source.numel()).copy_(source);
+  if (has_separate_master()) master_.narrow(0, begin, source.numel()).copy_(source);
+}
+
+at::Tensor ParameterSet::exact(size_t index) const { return view(master_.defined() ? master_ : flat_, index); }
+
+void ParameterSet::refresh_from_master() {
+  if (has_separate_master()) flat_.copy_(master_);
+}
+
+ops::Parameter& ParameterSet::at(const std::string& name) { return *parameters_[index_.at(name)]; }
+
+ops::Parameter* ParameterSet::find(const std::string& name) {
+  const auto place = index_.find(name);
+  return place == index_.end() ? nullptr : parameters_[place->second].get();
+}
+
+}  // namespace qianli::nn

@@ -1,0 +1,66 @@
+// All parameters of a model in one flat buffer, in the order of the parameter table.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "qianli/model/parameter_table.h"
+#include "qianli/ops/parameter.h"
+
+namespace qianli::nn {
+
+// Where a parameter lies in the flat buffers (values, gradients, optimizer states share the places).
+struct FlatPlace {
+  int64_t offset = 0;  // in elements, a multiple of kFlatAlignment
+  int64_t count = 0;
+};
+inline constexpr int64_t kFlatAlignment = 64;  // elements; the gaps stay zero
+
+class ParameterSet {
+ public:
+  // Values are undefined until initialize() or write(). With `master`, and a compute dtype below float32,
+  // a float32 copy is kept beside: the one that the optimizer updates.
+  ParameterSet(const model::ModelSpec& spec, at::ScalarType dtype, at::Device device, bool master);
+
+  // The start of training: pure functions of (seed, name, index), the same for every layout and dtype.
+  void initialize(uint64_t seed);
+
+  // Copies values in and out of parameter `index` as float32 or float64, [first, first + count).
+  void write(size_t index, int64_t first, const at::Tensor& values);
+  // The parameter in the most exact form that is kept (the master, if there is one).
+  at::Tensor exact(size_t index) const;
+  // After the master changed: refreshes the compute copy.
+  void refresh_from_master();
+
+  size_t size() const { return entries_.size(); }
+  const model::ParameterEntry& entry(size_t index) const { return entries_[index]; }
+  const FlatPlace& place(size_t index) const { return places_[index]; }
+  ops::Parameter& at(size_t index) { return *parameters_[index]; }
+  // Throws std::out_of_range for a name the model does not have; find returns null.
+  ops::Parameter& at(const std::string& name);
+  ops::Parameter* find(const std::string& name);
+  size_t index_of(const std::string& name) const { return index_.at(name); }
+
+  // [flat_size()] in the compute dtype, and the master (the same tensor when compute is exact enough).
+  const at::Tensor& flat() const { return flat_; }
+  const at::Tensor& master() const { return master_; }
+  bool has_separate_master() const { return master_.defined() && !master_.is_same(flat_); }
+  int64_t flat_size() const { return flat_size_; }
+  at::Tensor view(const at::Tensor& flat, size_t index) const;
+
+ private:
+  std::vector<model::ParameterEntry> entries_;
+  std::vector<FlatPlace> places_;
+  std::vector<std::unique_ptr<ops::Parameter>> parameters_;
+  std::unordered_map<std::string, size_t> index_;
+  int64_t flat_size_ = 0;
+  at::Tensor flat_;
+  at::Tensor master_;
+};
+
+}  // namespace qianli::nn

@@ -1,0 +1,14 @@
+// Cosines and sines of a model's positions.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "qianli/model/spec.h"
+#include "qianli/ops/rotary.h"
+
+namespace qianli::nn {
+
+// float32, or float64 when `like` is float64, on its device: [positions, D/2].
+ops::RotaryTable rotary_table(const model::ModelSpec& spec, const at::Tensor& like, int64_t positions);
+
+}  // namespace qianli::nn

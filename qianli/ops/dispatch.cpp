@@ -1,0 +1,125 @@
+#include "qianli/ops/dispatch.h"
+
+#include <fmt/core.h>
+
+#include "qianli/base/error.h"
+#include "qianli/base/strings.h"
+
+namespace qianli::ops {
+namespace {
+
+enum class Choice { kAutomatic, kReference, kNative, kCuda, kTorch };
+
+struct State {
+  std::array<Choice, kOpNames.size()> choices{};
+  const KernelTable* cuda = nullptr;
+  Stream (*current_stream)(int) = nullptr;
+};
+
+State& state() {
+  static State instance;
+  return instance;
+}
+
+bool has_kernel(const KernelTable& table, Op op) {
+  switch (op) {
+    case Op::kEmbedding:
+      return table.embedding_forward && table.embedding_backward;
+    case Op::kRmsNorm:
+      return table.rms_norm_forward && table.rms_norm_backward;
+    case Op::kLayerNorm:
+      return table.layer_norm_forward && table.layer_norm_backward;
+    case Op::kRotary:
+      return table.rotary;
+    case Op::kActivation:
+      return table.activation_forward && table.activation_backward;
+    case Op::kAttention:
+      return table.attention_forward && table.attention_backward;
+    case Op::kCrossEntropy:
+      return table.cross_entropy;
+    case Op::kAdamW:
+      return table.adamw;
+    case Op::kSquaredNorm:
+      return table.squared_norm;
+    case Op::kLinear:
+      return false;
+  }
+  return false;
+}
+
+enum class Implementation { kReference, kKernel, kTorch };
+
+Implementation implementation_of(Op op, bool cuda, at::ScalarType dtype) {
+  const Choice choice = state().choices[static_cast<size_t>(op)];
+  if (choice == Choice::kReference) return Implementation::kReference;
+  const bool kernel_dtype = dtype == at::kFloat || dtype == at::kBFloat16;
+  const KernelTable* table = cuda ? state().cuda : &cpu_kernels();
+  const bool kernel_wanted =
+      choice == Choice::kAutomatic || (cuda ? choice == Choice::kCuda : choice == Choice::kNative);
+  if (kernel_wanted && kernel_dtype && table && has_kernel(*table, op)) return Implementation::kKernel;
+  const bool torch_serves = op == Op::kLinear || (op == Op::kAttention && dtype != at::kDouble);
+  if (torch_serves && choice != Choice::kReference) return Implementation::kTorch;
+  return Implementation::kReference;
+}
+
+}  // namespace
+
+void choose_backends(const std::map<std::string, std::string>& choices) {
+  const std::vector<std::string> ops(kOpNames.begin(), kOpNames.end());
+  const std::vector<std::string> backends{"auto", "reference", "native", "cuda", "torch"};
+  state().choices.fill(Choice::kAutomatic);
+  for (const auto& [op, backend] : choices) {
+    const auto op_place = std::find(ops.begin(), ops.end(), op);
+    if (op_place == ops.end()) {
+      throw ConfigError("ops", fmt::format("expected an op name, got '{}'{}", op, suggestion(op, ops)),
+                        "`qianli backends` lists them");
+    }
+    const auto backend_place = std::find(backends.begin(), backends.end(), backend);
+    if (backend_place == backends.end()) {
+      throw ConfigError("ops", fmt::format("expected a back end for {}, got '{}'{}", op, backend,
+                                           suggestion(backend, backends)),
+                        "`qianli backends` lists them");
+    }
+    state().choices[op_place - ops.begin()] = static_cast<Choice>(backend_place - backends.begin());
+  }
+}
+
+void register_cuda_kernels(const KernelTable* table) { state().cuda = table; }
+void set_stream_source(Stream (*current_stream)(int)) { state().current_stream = current_stream; }
+
+const KernelTable* kernels_for(Op op, const at::Tensor& x) {
+  if (implementation_of(op, x.is_cuda(), x.scalar_type()) != Implementation::kKernel) return nullptr;
+  return x.is_cuda() ? state().cuda : &cpu_kernels();
+}
+
+bool use_torch(Op op, const at::Tensor& x) {
+  return implementation_of(op, x.is_cuda(), x.scalar_type()) == Implementation::kTorch;
+}
+
+Dtype kernel_dtype(const at::Tensor& x) {
+  return x.scalar_type() == at::kBFloat16 ? Dtype::kBFloat16 : Dtype::kFloat32;
+}
+
+Stream stream_of(const at::Tensor& x) {
+  return x.is_cuda() && state().current_stream ? state().current_stream(x.device().index()) : nullptr;
+}
+
+std::vector<BackendRow> backend_rows() {
+  std::vector<BackendRow> rows;
+  for (const bool cuda : {false, true}) {
+    if (cuda && !state().cuda) continue;
+    for (size_t op = 0; op < kOpNames.size(); ++op) {
+      for (const auto& [dtype, name] : {std::pair{at::kFloat, "fp32"}, {at::kBFloat16, "bf16"}, {at::kDouble, "fp64"}}) {
+        const auto found = implementation_of(static_cast<Op>(op), cuda, dtype);
+        const char* kernel = cuda ? "cuda" : "native";
+        rows.push_back({kOpNames[op], cuda ? "cuda" : "cpu", name,
+                        found == Implementation::kKernel  ? kernel
+                        : found == Implementation::kTorch ? "torch"
+                                                          : "reference"});
+      }
+    }
+  }
+  return rows;
+}
+
+}  // namespace qianli::ops

@@ -1,0 +1,45 @@
+// Which back end serves which op: the table (op, device, dtype) -> implementation.
+//
+//   reference  composed of ATen calls, any device and dtype; its gradient is autograd's
+//   native     our CPU kernels (Highway), float32 and bfloat16
+//   cuda       our CUDA kernels, from the plugin library
+//   torch      LibTorch's own fused kernel (GEMM everywhere, attention on CUDA)
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <array>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "qianli/ops/kernels.h"
+
+namespace qianli::ops {
+
+enum class Op { kEmbedding, kLinear, kRmsNorm, kLayerNorm, kRotary, kActivation, kAttention, kCrossEntropy, kAdamW, kSquaredNorm };
+inline constexpr std::array<const char*, 10> kOpNames = {"embedding",  "linear",    "rms_norm",      "layer_norm", "rotary",
+                                                         "activation", "attention", "cross_entropy", "adamw",      "squared_norm"};
+
+// Applies the configuration's `ops` section; throws ConfigError for an unknown op or back end.
+void choose_backends(const std::map<std::string, std::string>& choices);
+// The CUDA plugin's table, once it is loaded.
+void register_cuda_kernels(const KernelTable* table);
+
+// The kernel table that serves `op` on tensors like x, or null for the reference.
+const KernelTable* kernels_for(Op op, const at::Tensor& x);
+// True when LibTorch's fused kernel is to be used for `op`.
+bool use_torch(Op op, const at::Tensor& x);
+
+Dtype kernel_dtype(const at::Tensor& x);
+// The current CUDA stream of x's device, null on CPU.
+Stream stream_of(const at::Tensor& x);
+void set_stream_source(Stream (*current_stream)(int device));
+
+// For `qianli backends`: one row per op, device and dtype.
+struct BackendRow {
+  std::string op, device, dtype, implementation;
+};
+std::vector<BackendRow> backend_rows();
+
+}  // namespace qianli::ops

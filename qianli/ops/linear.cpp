@@ -1,0 +1,76 @@
+#include "qianli/ops/linear.h"
+
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/mm.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "qianli/ops/dispatch.h"
+#include "qianli/ops/reference_function.h"
+
+namespace qianli::ops {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+class LinearFunction : public torch::autograd::Function<LinearFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor&, Parameter* weight,
+                            Parameter* bias) {
+    context->saved_data["x_needs_grad"] = x.requires_grad();
+    context->saved_data["weight"] = reinterpret_cast<int64_t>(weight);
+    context->saved_data["bias"] = reinterpret_cast<int64_t>(bias);
+    if (weight->trainable()) context->save_for_backward({x});
+    return bias ? at::addmm(bias->value(), x, weight->value().t()) : at::mm(x, weight->value().t());
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    auto* weight = reinterpret_cast<Parameter*>(context->saved_data["weight"].toInt());
+    auto* bias = reinterpret_cast<Parameter*>(context->saved_data["bias"].toInt());
+    const at::Tensor& grad_y = grads[0];
+    at::Tensor grad_x;
+    if (context->saved_data["x_needs_grad"].toBool()) grad_x = at::mm(grad_y, weight->value());
+    if (weight->trainable()) accumulate_weight_gradient(*weight, grad_y, context->get_saved_variables()[0]);
+    if (bias && bias->trainable()) {
+      at::Tensor& buffer = bias->grad_to_add();
+      buffer.add_(grad_y.sum(0, /*keepdim=*/false, buffer.scalar_type()));
+    }
+    return {grad_x, {}, {}, {}};
+  }
+};
+
+}  // namespace
+
+void accumulate_weight_gradient(Parameter& weight, const at::Tensor& grad_y, const at::Tensor& x) {
+  const auto [buffer, beta] = weight.grad_to_accumulate();
+  if (buffer.scalar_type() == x.scalar_type()) {
+    at::addmm_out(buffer, buffer, grad_y.t(), x, beta, 1.0);
+  } else if (beta == 0.0) {
+    buffer.copy_(at::mm(grad_y.t(), x));
+  } else {
+    buffer.add_(at::mm(grad_y.t(), x));
+  }
+}
+
+at::Tensor linear(const at::Tensor& x, Parameter& weight, Parameter* bias) {
+  if (!use_torch(Op::kLinear, x)) {
+    std::vector<Parameter*> parameters{&weight};
+    if (bias) parameters.push_back(bias);
+    const auto formula = [](const Tensors& inputs, const Tensors& weights) {
+      return Tensors{reference::linear(inputs[0], weights[0], weights.size() > 1 ? weights[1] : at::Tensor())};
+    };
+    return apply_reference(formula, {x}, parameters)[0];
+  }
+  const bool trainable = weight.trainable() || (bias && bias->trainable());
+  const at::Tensor anchor = trainable ? gradient_anchor() : gradient_anchor().detach();
+  return LinearFunction::apply(x, anchor, &weight, bias);
+}
+
+namespace reference {
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  const at::Tensor product = x.matmul(weight.t());
+  return bias.defined() ? product + bias : product;
+}
+}  // namespace reference
+
+}  // namespace qianli::ops

@@ -1,0 +1,95 @@
+#include "qianli/optim/flat_optimizer.h"
+
+#include <ATen/ops/zeros.h>
+#include <fmt/core.h>
+#include <fnmatch.h>
+
+#include <cmath>
+#include <regex>
+
+#include "qianli/base/error.h"
+#include "qianli/ops/adamw.h"
+
+namespace qianli::optim {
+
+bool name_matches(const std::string& pattern, const std::string& name) {
+  if (pattern.size() > 2 && pattern.front() == '/' && pattern.back() == '/') {
+    try {
+      return std::regex_match(name, std::regex(pattern.substr(1, pattern.size() - 2)));
+    } catch (const std::regex_error& error) {
+      throw ConfigError("optim", fmt::format("expected a regular expression in optim.groups, got {}: {}", pattern,
+                                             error.what()));
+    }
+  }
+  return ::fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
+}
+
+FlatOptimizer::FlatOptimizer(nn::ParameterSet& parameters, const config::OptimConfig& config)
+    : parameters_(parameters), config_(config) {
+  const auto options = parameters.master().options();
+  gradients_ = at::zeros({parameters.flat_size()}, options);
+  exp_avg_ = at::zeros({parameters.flat_size()}, options);
+  exp_avg_sq_ = at::zeros({parameters.flat_size()}, options);
+  for (size_t i = 0; i < parameters.size(); ++i) parameters.at(i).attach_grad(parameters.view(gradients_, i));
+  build_ranges();
+}
+
+void FlatOptimizer::build_ranges() {
+  std::vector<bool> used(config_.groups.size(), false);
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const auto& entry = parameters_.entry(i);
+    const auto& place = parameters_.place(i);
+    Range range{.begin = place.offset,
+                .end = place.offset + place.count,
+                .weight_decay = entry.weight_decay ? config_.weight_decay : 0.0};
+    // The last matching group wins.
+    for (size_t g = 0; g < config_.groups.size(); ++g) {
+      if (!name_matches(config_.groups[g].match, entry.name)) continue;
+      used[g] = true;
+      range.lr_scale = config_.groups[g].lr_scale;
+      if (config_.groups[g].weight_decay) range.weight_decay = *config_.groups[g].weight_decay;
+    }
+    if (!ranges_.empty() && ranges_.back().lr_scale == range.lr_scale &&
+        ranges_.back().weight_decay == range.weight_decay) {
+      ranges_.back().end = range.end;  // over the gap, whose zeros stay zero
+    } else {
+      ranges_.push_back(range);
+    }
+  }
+  for (size_t g = 0; g < used.size(); ++g) {
+    if (used[g]) continue;
+    throw ConfigError("optim", fmt::format("expected optim.groups[{}].match to name a parameter, got '{}'", g,
+                                           config_.groups[g].match),
+                      "names look like decoder.layers.0.mlp.linear_fc1.weight");
+  }
+}
+
+void FlatOptimizer::reset_gradients() {
+  for (size_t i = 0; i < parameters_.size(); ++i) parameters_.at(i).reset_grad();
+}
+
+void FlatOptimizer::finish_gradients() {
+  for (size_t i = 0; i < parameters_.size(); ++i) parameters_.at(i).grad();
+}
+
+double FlatOptimizer::gradient_norm() const { return std::sqrt(ops::squared_norm(gradients_).item<double>()); }
+
+void FlatOptimizer::step(double lr, double gradient_norm) {
+  const double limit = config_.clip_grad_norm;
+  const double coefficient = limit > 0 ? std::min(1.0, limit / (gradient_norm + 1e-6)) : 1.0;
+  ++updates_done_;
+  for (const Range& range : ranges_) {
+    const auto part = [&](const at::Tensor& flat) { return flat.narrow(0, range.begin, range.end - range.begin); };
+    ops::adamw(part(parameters_.master()), part(gradients_), part(exp_avg_), part(exp_avg_sq_),
+               parameters_.has_separate_master() ? part(parameters_.flat()) : at::Tensor(),
+               {.lr = lr * range.lr_scale,
+                .beta1 = config_.betas[0],
+                .beta2 = config_.betas[1],
+                .eps = config_.eps,
+                .weight_decay = range.weight_decay,
+                .step = updates_done_,
+                .grad_scale = coefficient});
+  }
+}
+
+}  // namespace qianli::optim

@@ -1,0 +1,60 @@
+// The optimizer over flat buffers: gradients and states lie at the places of the ParameterSet, and one
+// kernel updates each range of equal settings.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <vector>
+
+#include "qianli/config/sections.h"
+#include "qianli/nn/parameter_set.h"
+
+namespace qianli::optim {
+
+class FlatOptimizer {
+ public:
+  // Attaches gradient buffers to all parameters. `parameters` must outlive the optimizer and hold an
+  // exact master. Throws ConfigError for a parameter group that matches nothing.
+  FlatOptimizer(nn::ParameterSet& parameters, const config::OptimConfig& config);
+
+  // Forgets all gradients; the next contributions overwrite.
+  void reset_gradients();
+  // Call after the last backward: parameters that got nothing count as zero.
+  void finish_gradients();
+  // L2 norm of all gradients.
+  double gradient_norm() const;
+  // One update with the schedule's rate; gradients are scaled so that their norm is at most
+  // clip_grad_norm: coefficient max / (norm + 1e-6) where that is below 1 (Megatron's rule).
+  void step(double lr, double gradient_norm);
+
+  int64_t updates_done() const { return updates_done_; }
+  void set_updates_done(int64_t updates) { updates_done_ = updates; }
+
+  // [flat_size()] each.
+  at::Tensor& gradients() { return gradients_; }
+  at::Tensor& exp_avg() { return exp_avg_; }
+  at::Tensor& exp_avg_sq() { return exp_avg_sq_; }
+
+ private:
+  // Neighbours in the flat buffer with the same settings.
+  struct Range {
+    int64_t begin = 0, end = 0;
+    double lr_scale = 1.0;
+    double weight_decay = 0.0;
+  };
+  void build_ranges();
+
+  nn::ParameterSet& parameters_;
+  config::OptimConfig config_;
+  std::vector<Range> ranges_;
+  at::Tensor gradients_;
+  at::Tensor exp_avg_;
+  at::Tensor exp_avg_sq_;
+  int64_t updates_done_ = 0;
+};
+
+// True when `pattern` covers the whole name: a glob (* ? [a-z]), or a regular expression in slashes.
+bool name_matches(const std::string& pattern, const std::string& name);
+
+}  // namespace qianli::optim
