@@ -5,6 +5,7 @@
 
 #include <filesystem>
 
+#include "qianli/device/cuda_plugin.h"
 #include "qianli/device/device.h"
 
 namespace qianli::device {
@@ -42,16 +43,16 @@ CudaLibrary::CudaLibrary() {
     why_ = fmt::format("the CUDA library does not load: {}", ::dlerror());
     return;
   }
-  const auto count = reinterpret_cast<int (*)()>(symbol("qianli_cuda_device_count"));
-  using Describe = int (*)(int, char*, int, uint64_t*, int*, int*);
-  const auto describe = reinterpret_cast<Describe>(symbol("qianli_cuda_describe"));
+  const auto count = reinterpret_cast<decltype(&qianli_cuda_device_count)>(symbol("qianli_cuda_device_count"));
+  const auto describe = reinterpret_cast<decltype(&qianli_cuda_device)>(symbol("qianli_cuda_device"));
   const int devices = count ? count() : 0;
   for (int i = 0; describe && i < devices; ++i) {
-    char name[256] = {};
-    CudaDevice device;
-    if (describe(i, name, sizeof name, &device.total_bytes, &device.major, &device.minor) != 0) continue;
-    device.name = name;
-    devices_.push_back(device);
+    QianliCudaDevice found{};
+    describe(i, &found);
+    devices_.push_back({.name = found.name,
+                        .total_bytes = static_cast<uint64_t>(found.total_bytes),
+                        .major = found.major,
+                        .minor = found.minor});
   }
   if (devices_.empty()) why_ = "the driver reports no CUDA device";
 }

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/rand.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/core.h>
 
@@ -14,6 +15,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/threads.h"
+#include "qianli/device/cuda_plugin.h"
 
 namespace qianli::device {
 namespace {
@@ -37,6 +39,14 @@ double fastest_seconds(c10::Device device, double budget, Work work) {
     best = std::min(best, seconds_since(start));
   }
   return best;
+}
+
+// A function of the CUDA library, which is loaded whenever a CUDA device was chosen.
+template <class Function>
+Function cuda_function(const char* name) {
+  const auto function = reinterpret_cast<Function>(CudaLibrary::get().symbol(name));
+  TORCH_INTERNAL_ASSERT(function, "the CUDA library lacks ", name);
+  return function;
 }
 
 bool has_feature(const char* name) {
@@ -88,28 +98,24 @@ ComputeType choose_compute_type(const std::string& precision, c10::Device device
     }
     return {c10::kFloat, "fp32: the GPU has no bf16 tensor cores"};
   }
-  // Only tile instructions make bf16 clearly faster on a CPU; with AVX-512 BF16 the GEMM gains a little
-  // and everything around it loses.
-  if (has_feature("amx_bf16")) return {c10::kBFloat16, "bf16: the CPU has AMX; fp32 master weights"};
-  return {c10::kFloat, "fp32: this CPU has no bf16 matrix unit (AMX)"};
+  for (const char* feature : {"amx_bf16", "avx512_bf16"}) {
+    if (has_feature(feature)) {
+      return {c10::kBFloat16, fmt::format("bf16: the CPU multiplies bf16 natively ({}); fp32 master weights", feature)};
+    }
+  }
+  return {c10::kFloat, "fp32: this CPU has no bf16 instructions (AVX-512 BF16 or AMX), bf16 would be emulated"};
 }
 
 void synchronize(c10::Device device) {
   if (!device.is_cuda()) return;
-  using Synchronize = void (*)(int);
-  if (auto wait = reinterpret_cast<Synchronize>(CudaLibrary::get().symbol("qianli_cuda_synchronize"))) {
-    wait(device.index());
-  }
+  cuda_function<decltype(&qianli_cuda_synchronize)>("qianli_cuda_synchronize")(device.index());
 }
 
 Memory memory(c10::Device device) {
   if (device.is_cuda()) {
-    using Read = void (*)(int, uint64_t*, uint64_t*);
-    Memory result;
-    if (auto read = reinterpret_cast<Read>(CudaLibrary::get().symbol("qianli_cuda_memory"))) {
-      read(device.index(), &result.in_use_bytes, &result.peak_bytes);
-    }
-    return result;
+    QianliCudaMemory found{};
+    cuda_function<decltype(&qianli_cuda_memory)>("qianli_cuda_memory")(device.index(), &found);
+    return {static_cast<uint64_t>(found.allocated), static_cast<uint64_t>(found.peak_allocated)};
   }
   const HostMemory host = host_memory();
   return {host.in_use_bytes, host.peak_in_use_bytes};
@@ -127,7 +133,7 @@ double measure_gemm_flops(c10::Device device, c10::ScalarType dtype) {
 double measure_bandwidth(c10::Device device) {
   const int64_t count = int64_t{1} << (device.is_cuda() ? 28 : 25);
   const at::Tensor source = at::zeros({count}, at::TensorOptions().device(device).dtype(c10::kFloat));
-  at::Tensor target = at::zeros_like(source);
+  at::Tensor target = at::empty_like(source);
   const double seconds = fastest_seconds(device, 0.2, [&] { target.copy_(source); });
   return 2.0 * 4.0 * static_cast<double>(count) / seconds;
 }

@@ -88,7 +88,7 @@ at::Tensor activation(const at::Tensor& x, ActivationKind kind) {
 
 at::Tensor gated_activation(const at::Tensor& x, ActivationKind kind) {
   const int64_t width = x.size(1) / 2;
-  return activation(x.narrow(1, 0, width), kind) * x.narrow(1, width, width);
+  return reference::activation(x.narrow(1, 0, width), kind) * x.narrow(1, width, width);
 }
 
 }  // namespace reference

@@ -33,7 +33,7 @@ class ReferenceFunction : public torch::autograd::Function<ReferenceFunction> {
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const auto call = c10::static_intrusive_pointer_cast<Call>(context->saved_data["call"].toCapsule());
-    torch::AutoGradMode recording(true);
+    at::AutoGradMode recording(true);
     variable_list leaves;
     Tensors inputs, weights;
     for (const auto& saved : context->get_saved_variables()) {
