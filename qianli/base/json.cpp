@@ -56,6 +56,10 @@ void check_depth(std::string_view text, const std::string& source, FileRole role
 }  // namespace
 
 Json parse_json(std::string_view text, const std::string& source, FileRole role, JsonLimits limits) {
+  // The parser would take a zero byte for the end of the text and not see what follows.
+  if (text.find('\0') != text.npos) {
+    throw_file_error(role, fmt::format("{} is not valid JSON: it contains a zero byte", source));
+  }
   check_depth(text, source, role, limits.depth);
   try {
     if (!limits.refuse_duplicate_keys) return Json::parse(text);

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
@@ -178,6 +179,21 @@ TEST(safetensors, writer_lays_out_as_the_reference) {
       R"("flag":{"dtype":"BOOL","shape":[],"data_offsets":[21,22]}})";
   header.resize((header.size() + 7) / 8 * 8, ' ');
   EXPECT_EQ(slurp(folder / "m.safetensors"), with_header(header, i64 + f32 + bf16 + u8 + flag));
+}
+
+TEST(safetensors, file_of_the_reference_is_read_and_written_again_byte_for_byte) {
+  const auto golden = testing::source_path("tests/golden/formats/all_dtypes.safetensors");
+  const auto file = SafetensorsFile::open(golden);
+  EXPECT_EQ(file.entries().size(), 22u);
+  EXPECT_EQ(file.at("float8_e4m3fnuz").dtype, Dtype::kF8E4M3Fnuz);
+  EXPECT_EQ(file.at("bfloat16").shape, (std::vector<int64_t>{2, 3}));
+  EXPECT_EQ(file.at("quote \" line \n 千").bytes[0], std::byte{7});
+  EXPECT_TRUE(file.at("scalar").shape.empty());
+  TemporaryFolder folder;
+  auto shuffled = file.entries();
+  std::ranges::reverse(shuffled);
+  write_safetensors(folder / "again.safetensors", shuffled, file.metadata());
+  EXPECT_EQ(slurp(folder / "again.safetensors"), slurp(golden));
 }
 
 TEST(safetensors, file_maps_what_the_writer_wrote) {

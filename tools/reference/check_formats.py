@@ -1,0 +1,116 @@
+"""Golden files of foreign formats, made by the libraries that own them.
+
+    python tools/reference/check_formats.py            # checks tests/golden/formats
+    python tools/reference/check_formats.py --write    # makes them anew
+    python tools/reference/check_formats.py --events FOLDER   # prints the scalars and texts of a run
+
+The C++ tests read these files and write them again byte for byte; so what Qianli writes is what
+safetensors, NumPy and TensorBoard write. Needs torch, safetensors, numpy, tensorboard.
+"""
+import argparse
+import struct
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden" / "formats"
+EVENTS = "events.out.tfevents.0000000001.golden"
+DTYPES = ["bool", "uint8", "int8", "float8_e5m2", "float8_e4m3fn", "float8_e8m0fnu",
+          "float8_e4m3fnuz", "float8_e5m2fnuz", "int16", "uint16", "float16", "bfloat16", "int32",
+          "uint32", "float32", "complex64", "float64", "int64", "uint64"]
+LENGTHS = [5, 9, 3, 7, 6, 4, 8, 2, 10, 6]
+
+
+def write_safetensors(path):
+    tensors = {name: torch.arange(6).reshape(2, 3).to(getattr(torch, name)) for name in DTYPES}
+    tensors["scalar"] = torch.tensor(1.5)
+    tensors["empty"] = torch.zeros(0, 4)
+    tensors['quote " line \n 千'] = torch.tensor([7], dtype=torch.uint8)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def write_npy(folder):
+    np.save(folder / "rows.npy", np.arange(8, dtype="<i4").reshape(4, 2))
+    np.save(folder / "line.npy", np.arange(5, dtype="<u4") * 1000000000)
+    with open(folder / "version2.npy", "wb") as file:
+        np.lib.format.write_array(file, np.array([-1, 2**40], dtype="<i8"), version=(2, 0))
+
+
+def write_indexed(folder):
+    """Ten sequences of one document each; token k of the corpus has the value k."""
+    tokens = np.arange(sum(LENGTHS), dtype="<i4")
+    pointers = 4 * np.concatenate([[0], np.cumsum(LENGTHS)[:-1]])
+    (folder / "corpus.bin").write_bytes(tokens.tobytes())
+    (folder / "corpus.idx").write_bytes(
+        b"MMIDIDX\0\0" + struct.pack("<QBQQ", 1, 4, len(LENGTHS), len(LENGTHS) + 1)
+        + np.array(LENGTHS, "<i4").tobytes() + pointers.astype("<i8").tobytes()
+        + np.arange(len(LENGTHS) + 1, dtype="<i8").tobytes())
+
+
+def write_events(path):
+    def summary(step, seconds, **value):
+        return Event(wall_time=seconds, step=step, summary=Summary(value=[Summary.Value(**value)]))
+
+    text = TensorProto(dtype=7, string_val=["**bold** 千".encode()],
+                       tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)]))
+    metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
+    with open(path, "wb") as file:
+        writer = RecordWriter(file)
+        for event in [Event(wall_time=1.0, file_version="brain.Event:2"),
+                      summary(0, 1.5, tag="lm loss", simple_value=10.25),
+                      summary(5, 2.0, tag="loss", simple_value=1.5),
+                      summary(3000000000, 3.0, tag="learning-rate", simple_value=float("nan")),
+                      summary(7, 4.0, tag="config", tensor=text, metadata=metadata)]:
+            writer.write(event.SerializeToString())
+
+
+def write_all(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    write_safetensors(folder / "all_dtypes.safetensors")
+    write_npy(folder)
+    write_indexed(folder)
+    write_events(folder / EVENTS)
+
+
+def show_events(folder):
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    for tag in events.Tags()["scalars"]:
+        print(tag, [(event.step, event.value) for event in events.Scalars(tag)])
+    for tag in events.Tags()["tensors"]:
+        print(tag, [(event.step, event.tensor_proto.string_val) for event in events.Tensors(tag)])
+
+
+def check(folder):
+    with tempfile.TemporaryDirectory() as name:
+        fresh = Path(name)
+        write_all(fresh)
+        for path in sorted(fresh.iterdir()):
+            assert path.read_bytes() == (folder / path.name).read_bytes(), path.name
+    assert len(load_file(folder / "all_dtypes.safetensors")) == len(DTYPES) + 3
+    events = EventAccumulator(str(folder / EVENTS))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(5, 1.5)]
+    print("all golden files are what the reference libraries write")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="make the golden files anew")
+    parser.add_argument("--events", type=Path, metavar="FOLDER", help="print a run's events")
+    arguments = parser.parse_args()
+    if arguments.events:
+        show_events(arguments.events)
+    elif arguments.write:
+        write_all(GOLDEN)
+    else:
+        check(GOLDEN)
