@@ -213,7 +213,7 @@ void ParameterGroup::fields(Visitor& v) {
 
 template <class Visitor>
 void OptimConfig::fields(Visitor& v) {
-  v(name, {.key = "name", .help = "Optimizer.", .flag = "--optimizer", .choices = {"adamw"}});
+  v(name, {.key = "name", .help = "The optimizer.", .flag = "--optimizer", .choices = {"adamw"}});
   v(lr, {.key = "lr", .help = "Peak learning rate.", .flag = "--lr", .min = 0});
   v(min_lr, {.key = "min_lr", .help = "Floor of the learning rate.", .flag = "--min-lr", .min = 0});
   v(lr_schedule,

@@ -164,7 +164,8 @@ void Reader::wrong(const Field& field, const std::string& path, const YamlNode& 
                                            field.option.choices.end());
     if (const auto near = nearest_name(node.text, choices)) hint = "did you mean " + *near;
   }
-  if (hint.empty() && node.quoted) hint = "numbers, true and false are written without quotes";
+  const bool takes_text = !field.option.choices.empty() || node.text.empty();
+  if (hint.empty() && node.quoted && !takes_text) hint = "numbers, true and false are written without quotes";
   double number = 0;
   if (hint.empty() && node.text.find('e') != std::string::npos && parse_number({}, node, number) &&
       number == std::floor(number) && std::abs(number) < 1e15) {

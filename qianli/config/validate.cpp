@@ -22,6 +22,7 @@ std::string prefix(const Places& places, std::string_view key) {
 class Checker {
  public:
   explicit Checker(const Places& places) : places_(places) {}
+  explicit Checker(Places&&) = delete;
 
   void expect(bool holds, std::string_view key, const std::string& problem,
               const std::string& hint) const {
@@ -143,7 +144,8 @@ void warn_without_effect(const Config& config, const Places& places) {
 }
 
 void require_for_training(const Config& config) {
-  const Checker check({});
+  const Places none;
+  const Checker check(none);
   check.expect(!config.model.source.empty() || config.model.family, "",
                "expected a model, got none",
                "add `model: PRESET` or `model: FOLDER`, or model.family with its sizes");
