@@ -19,19 +19,30 @@ using Kind = YamlNode::Kind;
 constexpr size_t kShownBytes = 60;      // of a wrong value in a message
 constexpr size_t kTextBytes = 1 << 16;  // longest text value
 
+// The beginning of a text for a message: control bytes would reach the terminal, so they become
+// '?'.
+std::string excerpt(const std::string& text) {
+  size_t size = std::min(text.size(), kShownBytes);
+  while (size < text.size() && size > 0 && (text[size] & 0xC0) == 0x80) --size;  // whole characters
+  std::string shown = text.substr(0, size);
+  for (char& c : shown) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = '?';
+  }
+  return shown + (size < text.size() ? "…" : "");
+}
+
 std::string shown(const YamlNode& node) {
   if (node.kind == Kind::kNull) return "nothing";
   if (node.kind == Kind::kList) {
     std::string items;
     for (const auto& entry : node.entries) {
       if (entry.value.kind != Kind::kScalar || items.size() > kShownBytes) return "a list";
-      items += (items.empty() ? "" : ", ") + entry.value.text.substr(0, kShownBytes);
+      items += (items.empty() ? "" : ", ") + excerpt(entry.value.text);
     }
     return "[" + items + "]";
   }
   if (node.kind == Kind::kMap) return "a map";
-  const bool cut = node.text.size() > kShownBytes;
-  return (node.quoted ? "the text '" : "'") + node.text.substr(0, kShownBytes) + (cut ? "…'" : "'");
+  return (node.quoted ? "the text '" : "'") + excerpt(node.text) + "'";
 }
 
 bool in_range(const Option& option, double value) {
@@ -165,7 +176,8 @@ void Reader::wrong(const Field& field, const std::string& path, const YamlNode& 
     if (const auto near = nearest_name(node.text, choices)) hint = "did you mean " + *near;
   }
   const bool takes_text = !field.option.choices.empty() || node.text.empty();
-  if (hint.empty() && node.quoted && !takes_text) hint = "numbers, true and false are written without quotes";
+  if (hint.empty() && node.quoted && !takes_text)
+    hint = "numbers, true and false are written without quotes";
   double number = 0;
   if (hint.empty() && node.text.find('e') != std::string::npos && parse_number({}, node, number) &&
       number == std::floor(number) && std::abs(number) < 1e15) {
@@ -213,8 +225,9 @@ void Reader::read_section(const Section& section, const YamlNode& node, const st
                      [&](const Field& field) { return field.option.key == entry.key; });
     const std::string path = prefix + entry.key;
     if (known == section.fields.end()) {
-      throw ConfigError("config", fmt::format("{}: expected a known option, got '{}'{}",
-                                              place(entry.line), path, suggest_path(root_, path)));
+      throw ConfigError("config",
+                        fmt::format("{}: expected a known option, got '{}'{}", place(entry.line),
+                                    excerpt(path), suggest_path(root_, path)));
     }
     read(*known, entry.value, path);
   }
@@ -269,18 +282,17 @@ void Reader::check_list_parent(const std::string& key) const {
 void Reader::read_override(const std::string& text) {
   const size_t equals = text.find('=');
   const std::string key(trim(std::string_view(text).substr(0, equals)));
-  source_ = fmt::format("override '{}'", text.substr(0, 2 * kShownBytes));
+  source_ = fmt::format("override '{}'", excerpt(text));
   is_file_ = false;
   if (equals == std::string::npos || key.empty()) {
-    throw ConfigError("config",
-                      fmt::format("expected key=value, got '{}'", text.substr(0, 2 * kShownBytes)),
+    throw ConfigError("config", fmt::format("expected key=value, got '{}'", excerpt(text)),
                       "for example optim.lr=3e-4");
   }
   check_list_parent(key);
   const auto field = find_field(root_, key);
   if (!field) {
     throw ConfigError("config", fmt::format("{}: expected a known option, got '{}'{}", source_,
-                                            key.substr(0, kShownBytes), suggest_path(root_, key)));
+                                            excerpt(key), suggest_path(root_, key)));
   }
   read(*field, parse_yaml(text.substr(equals + 1), source_), key);
 }

@@ -132,6 +132,7 @@ TEST(Config, errors_name_file_line_key_and_reason) {
       {"parallel: {sequence: true}", "first.yaml:1: expected parallel.sequence to be false"},
       {"parallel: {zero: 2}", "from 0 to 1"},
       {"- a\n- b", "expected a map of options, got [a, b]"},
+      {"device: \"a\\e[2Jb\"", "got the text 'a?[2Jb'"},
       {"just text", "expected a map of options, got 'just text'"},
   };
   for (const auto& refused : cases) {
