@@ -12,5 +12,6 @@ namespace qianli::app {
 void add_commands(CLI::App& app);
 
 void add_config(CLI::App& app);
+void add_presets(CLI::App& app);
 
 }  // namespace qianli::app

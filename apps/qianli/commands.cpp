@@ -6,6 +6,7 @@ namespace qianli::app {
 
 void add_commands(CLI::App& app) {
   add_config(app);
+  add_presets(app);
 }
 
 }  // namespace qianli::app

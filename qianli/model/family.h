@@ -43,9 +43,10 @@ struct Guard {
 struct Family {
   std::string model_type;
   std::string architecture;  // the class transformers builds for language modelling
+  ModelSpec traits;          // switches that follow from the family; sizes are left open
   ForeignNames names;
   std::vector<Guard> guards;
-  void (*read)(const ConfigReader& config, ModelSpec& spec);
+  void (*read)(const ConfigReader& config, ModelSpec& spec);  // `spec` starts as the traits
   void (*write)(const ModelSpec& spec, OrderedJson& config);
 };
 

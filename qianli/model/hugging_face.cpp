@@ -183,8 +183,7 @@ const Family& family_of(const ConfigReader& config) {
 ModelSpec from_hugging_face(const Json& config, const std::string& source) {
   const ConfigReader reader(config, source);
   const Family& family = family_of(reader);
-  ModelSpec spec;
-  spec.family = family.model_type;
+  ModelSpec spec = family.traits;
   check_guards(reader, family);
   family.read(reader, spec);
   report_dropout(reader);

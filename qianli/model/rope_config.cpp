@@ -98,7 +98,6 @@ void read_scaling(const ConfigReader& config, const ConfigReader& rope, ModelSpe
 }  // namespace
 
 void read_rope(const ConfigReader& config, ModelSpec& spec) {
-  spec.position = PositionKind::kRotary;
   spec.rope_base = config.number("rope_theta", 10000.0);
   config.raw("original_max_position_embeddings");
   const bool scaling = config.has("rope_scaling");

@@ -7,7 +7,7 @@
 
 namespace qianli::model {
 
-// Sets position, rope_base and rope_scaling; max_position_embeddings is set already.
+// Sets rope_base and rope_scaling; max_position_embeddings is set already.
 void read_rope(const ConfigReader& config, ModelSpec& spec);
 void write_rope(const ModelSpec& spec, OrderedJson& config);
 

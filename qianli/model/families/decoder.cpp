@@ -99,9 +99,7 @@ void read_decoder(const ConfigReader& config, const DecoderDefaults& defaults, M
                       : config.integer("head_dim", spec.hidden_size / spec.num_attention_heads);
   spec.vocab_size = config.integer("vocab_size");
   spec.max_position_embeddings = config.integer("max_position_embeddings", defaults.max_positions);
-  spec.norm = NormKind::kRmsNorm;
   spec.norm_eps = config.number("rms_norm_eps", 1e-6);
-  spec.gated_mlp = true;
   spec.activation = read_activation(config, "hidden_act", "silu");
   spec.tie_word_embeddings = config.flag("tie_word_embeddings", false);
   spec.init_std = config.number("initializer_range", 0.02);

@@ -21,13 +21,8 @@ void read(const ConfigReader& config, ModelSpec& spec) {
   spec.ffn_hidden_size = inner ? *inner : 4 * spec.hidden_size;
   spec.vocab_size = config.integer("vocab_size");
   spec.max_position_embeddings = config.integer("n_positions", 1024);
-  spec.norm = NormKind::kLayerNorm;
-  spec.norm_bias = true;
   spec.norm_eps = config.number("layer_norm_epsilon", 1e-5);
-  spec.position = PositionKind::kLearned;
-  spec.gated_mlp = false;
   spec.activation = read_activation(config, "activation_function", "gelu_new");
-  spec.qkv_bias = spec.attention_out_bias = spec.mlp_bias = true;
   spec.tie_word_embeddings = config.flag("tie_word_embeddings", true);
   spec.init_std = config.number("initializer_range", 0.02);
   read_tokens(config, kEndOfText, kEndOfText, spec);
@@ -74,6 +69,17 @@ const Family& gpt2_family() {
   static const Family family{
       .model_type = "gpt2",
       .architecture = "GPT2LMHeadModel",
+      .traits = {.family = "gpt2",
+                 .norm = NormKind::kLayerNorm,
+                 .norm_eps = 1e-5,
+                 .norm_bias = true,
+                 .position = PositionKind::kLearned,
+                 .gated_mlp = false,
+                 .activation = Activation::kGeluTanh,
+                 .qkv_bias = true,
+                 .attention_out_bias = true,
+                 .mlp_bias = true,
+                 .tie_word_embeddings = true},
       .names = names(),
       .guards = {{"scale_attn_weights", {true}},
                  {"scale_attn_by_inverse_layer_idx", {false}},

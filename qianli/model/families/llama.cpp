@@ -24,6 +24,7 @@ const Family& llama_family() {
   static const Family family{
       .model_type = "llama",
       .architecture = "LlamaForCausalLM",
+      .traits = {.family = "llama"},
       .names = decoder_names(),
       .guards = {{"sliding_window", {}}, {"qk_norm", {false}}, {"use_qk_norm", {false}}},
       .read = read,

@@ -26,6 +26,7 @@ const Family& mistral_family() {
   static const Family family{
       .model_type = "mistral",
       .architecture = "MistralForCausalLM",
+      .traits = {.family = "mistral"},
       .names = decoder_names(),
       .guards = {{"attention_bias", {false}}, {"mlp_bias", {false}}},
       .read = read,

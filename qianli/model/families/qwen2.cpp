@@ -6,7 +6,6 @@ namespace {
 
 void read(const ConfigReader& config, ModelSpec& spec) {
   read_decoder(config, {.key_value_heads = 32, .max_positions = 32768}, spec);
-  spec.qkv_bias = true;
   read_qwen_window(config, spec);
 }
 
@@ -21,6 +20,7 @@ const Family& qwen2_family() {
   static const Family family{
       .model_type = "qwen2",
       .architecture = "Qwen2ForCausalLM",
+      .traits = {.family = "qwen2", .qkv_bias = true},
       .names = decoder_names(),
       .guards = {{"attention_bias", {true}}, {"qkv_bias", {true}}, {"mlp_bias", {false}}},
       .read = read,

@@ -6,7 +6,6 @@ namespace {
 
 void read(const ConfigReader& config, ModelSpec& spec) {
   read_decoder(config, {.key_value_heads = 32, .head_dim = 128, .max_positions = 32768}, spec);
-  spec.qk_norm = true;
   spec.qkv_bias = config.flag("attention_bias", false);
   spec.attention_out_bias = spec.qkv_bias;
   read_qwen_window(config, spec);
@@ -31,6 +30,7 @@ const Family& qwen3_family() {
   static const Family family{
       .model_type = "qwen3",
       .architecture = "Qwen3ForCausalLM",
+      .traits = {.family = "qwen3", .qk_norm = true},
       .names = names(),
       .guards = {{"mlp_bias", {false}}},
       .read = read,
