@@ -1,0 +1,34 @@
+#include "qianli/base/json.h"
+
+#include <gtest/gtest.h>
+
+#include "qianli/base/error.h"
+
+namespace qianli {
+namespace {
+
+std::string refusal(std::string_view text) {
+  try {
+    parse_json(text, "x.json", FileRole::kConfig);
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(json, refuses_what_the_parser_alone_would_let_pass) {
+  EXPECT_NE(refusal(R"({"a":1,"b":{"a":2},"a":3})").find("duplicate key 'a'"), std::string::npos);
+  EXPECT_NE(refusal(std::string("{}\0{", 4)).find("zero byte"), std::string::npos);
+  EXPECT_NE(refusal(std::string(65, '[') + std::string(65, ']')).find("64 levels"),
+            std::string::npos);
+  EXPECT_NE(refusal("{} {}").find("x.json is not valid JSON"), std::string::npos);
+  EXPECT_EQ(refusal(std::string(64, '[') + std::string(64, ']')), "accepted");
+}
+
+TEST(json, brackets_in_texts_are_not_depth) {
+  const std::string brackets(100, '[');
+  EXPECT_EQ(parse_json("\"\\\"" + brackets + "\"", "x.json", FileRole::kConfig), "\"" + brackets);
+}
+
+}  // namespace
+}  // namespace qianli
