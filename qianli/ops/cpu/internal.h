@@ -1,0 +1,27 @@
+// The CPU kernels one by one; cpu_kernels() in table.cpp gathers them.
+#pragma once
+
+#include "qianli/ops/kernels.h"
+
+namespace qianli::ops::cpu {
+
+// A row of logits is read in blocks that stay in the first-level cache between finding the block's
+// maximum and summing its exponentials.
+inline constexpr int64_t kLogitBlock = 4096;
+
+void rms_norm_forward(const NormForward& args, Stream);
+void rms_norm_backward(const NormBackward& args, Stream);
+void layer_norm_forward(const NormForward& args, Stream);
+void layer_norm_backward(const NormBackward& args, Stream);
+void rotary(const Rotary& args, Stream);
+void activation_forward(const ActivationForward& args, Stream);
+void activation_backward(const ActivationBackward& args, Stream);
+void embedding_forward(const EmbeddingForward& args, Stream);
+void embedding_backward(const EmbeddingBackward& args, Stream);
+void cross_entropy(const CrossEntropy& args, Stream);
+void adamw(const AdamW& args, Stream);
+void squared_norm(const SquaredNorm& args, Stream);
+void attention_forward(const AttentionForward& args, Stream);
+void attention_backward(const AttentionBackward& args, Stream);
+
+}  // namespace qianli::ops::cpu

@@ -1,0 +1,26 @@
+#include "qianli/ops/cpu/internal.h"
+
+namespace qianli::ops {
+
+const KernelTable& cpu_kernels() {
+  static constexpr KernelTable kTable = {
+      .name = "native",
+      .rms_norm_forward = cpu::rms_norm_forward,
+      .rms_norm_backward = cpu::rms_norm_backward,
+      .layer_norm_forward = cpu::layer_norm_forward,
+      .layer_norm_backward = cpu::layer_norm_backward,
+      .rotary = cpu::rotary,
+      .activation_forward = cpu::activation_forward,
+      .activation_backward = cpu::activation_backward,
+      .embedding_forward = cpu::embedding_forward,
+      .embedding_backward = cpu::embedding_backward,
+      .cross_entropy = cpu::cross_entropy,
+      .adamw = cpu::adamw,
+      .squared_norm = cpu::squared_norm,
+      .attention_forward = nullptr,
+      .attention_backward = nullptr,
+  };
+  return kTable;
+}
+
+}  // namespace qianli::ops
