@@ -12,7 +12,7 @@ struct Shape {
 };
 // A warp per row, a block per row, widths that are no multiple of a pack, unaligned rows, many
 // rows.
-constexpr Shape kShapes[] = {{1, 1, 0},     {3, 8, 0},   {9, 33, 0},  {5, 64, 1},
+constexpr Shape kShapes[] = {{1, 3, 0}, {3, 8, 0},   {9, 33, 0},  {5, 64, 1},
                              {130, 128, 0}, {7, 768, 0}, {2, 4100, 0}};
 constexpr double kEps = 1e-5;
 
@@ -35,7 +35,7 @@ std::vector<NormCase> norm_cases() {
   return cases;
 }
 
-std::string describe(const NormCase& c) {
+std::string name_of(const NormCase& c) {
   return std::string(c.layer_norm ? "layer_norm " : "rms_norm ") +
          describe(c.dtype, c.shape.rows, c.shape.width) + (c.residual ? " with residual" : "");
 }
@@ -79,7 +79,7 @@ TEST_F(CudaNorm, forward_equals_the_formula) {
     std::vector<double> input = x.values();
     if (c.residual) {
       for (std::size_t i = 0; i < size; ++i) input[i] += residual.values()[i];
-      expect_near(sum, input, tolerance(c.dtype), describe(c) + " sum");
+      expect_near(sum, input, tolerance(c.dtype), name_of(c) + " sum");
       input = sum.read();  // the norm is of the sum as it was stored
     }
     std::vector<double> expected(size), means(rows), rstds(rows);
@@ -93,9 +93,9 @@ TEST_F(CudaNorm, forward_equals_the_formula) {
             (c.layer_norm ? bias.values()[i] : 0.0);
       }
     }
-    expect_near(y, expected, tolerance(c.dtype), describe(c) + " y");
-    expect_near(rstd, rstds, kFloatTolerance, describe(c) + " rstd");
-    if (c.layer_norm) expect_near(mean, means, kFloatTolerance, describe(c) + " mean");
+    expect_near(y, expected, tolerance(c.dtype), name_of(c) + " y");
+    expect_near(rstd, rstds, kFloatTolerance, name_of(c) + " rstd");
+    if (c.layer_norm) expect_near(mean, means, kFloatTolerance, name_of(c) + " mean");
   }
 }
 
@@ -159,14 +159,14 @@ TEST_F(CudaNorm, backward_equals_the_formula_and_adds_to_the_weight_gradient) {
                                  .grad_bias = c.layer_norm ? grad_bias.data<float>() : nullptr};
     (c.layer_norm ? kernels()->layer_norm_backward : kernels()->rms_norm_backward)(call, stream());
 
-    expect_near(grad_x, expected.x, tolerance(c.dtype), describe(c) + " grad_x");
+    expect_near(grad_x, expected.x, tolerance(c.dtype), name_of(c) + " grad_x");
     for (int64_t i = 0; i < width; ++i) {
       expected.weight[i] += grad_weight.values()[i];
       expected.bias[i] += grad_bias.values()[i];
     }
-    expect_near(grad_weight, expected.weight, kFloatTolerance, describe(c) + " grad_weight");
+    expect_near(grad_weight, expected.weight, kFloatTolerance, name_of(c) + " grad_weight");
     expect_near(grad_bias, c.layer_norm ? expected.bias : grad_bias.values(), kFloatTolerance,
-                describe(c) + " grad_bias");
+                name_of(c) + " grad_bias");
   }
 }
 
