@@ -12,7 +12,7 @@ struct Shape {
 };
 // A warp per row, a block per row, widths that are no multiple of a pack, unaligned rows, many
 // rows.
-constexpr Shape kShapes[] = {{1, 3, 0}, {3, 8, 0},   {9, 33, 0},  {5, 64, 1},
+constexpr Shape kShapes[] = {{1, 3, 0},     {3, 8, 0},   {9, 33, 0},  {5, 64, 1},
                              {130, 128, 0}, {7, 768, 0}, {2, 4100, 0}};
 constexpr double kEps = 1e-5;
 
