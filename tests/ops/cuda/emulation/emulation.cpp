@@ -66,24 +66,32 @@ void start_fibers() {
   }
 }
 
-// Lets the warps go on whose 32 threads all wait in a shuffle.
-bool finish_shuffles() {
-  bool any = false;
-  for (int warp = 0; warp + kWarp <= count; warp += kWarp) {
-    bool all = true;
-    for (int i = warp; i < warp + kWarp; ++i) all = all && fibers[i].state == State::kAtShuffle;
-    if (!all) continue;
-    std::uint64_t received[kWarp];
-    for (int lane = 0; lane < kWarp; ++lane) {
-      received[lane] = fibers[warp + (lane ^ fibers[warp + lane].mask)].bits;
-    }
-    for (int lane = 0; lane < kWarp; ++lane) {
-      fibers[warp + lane].bits = received[lane];
-      fibers[warp + lane].state = State::kReady;
-    }
-    any = true;
+// If all 32 threads of the warp wait in a shuffle, gives each what it asked for and lets it go on.
+bool finish_shuffle(int warp) {
+  if (warp + kWarp > count) return false;
+  for (int i = warp; i < warp + kWarp; ++i) {
+    if (fibers[i].state != State::kAtShuffle) return false;
   }
-  return any;
+  std::uint64_t received[kWarp];
+  for (int lane = 0; lane < kWarp; ++lane) {
+    received[lane] = fibers[warp + (lane ^ fibers[warp + lane].mask)].bits;
+  }
+  for (int lane = 0; lane < kWarp; ++lane) {
+    fibers[warp + lane].bits = received[lane];
+    fibers[warp + lane].state = State::kReady;
+  }
+  return true;
+}
+
+// Runs a warp until all its threads are done or wait for other warps.
+void run_warp(int warp, bool backwards) {
+  const int end = warp + kWarp < count ? warp + kWarp : count;
+  do {
+    for (int i = warp; i < end; ++i) {
+      const int thread = backwards ? end - 1 - (i - warp) : i;
+      if (fibers[thread].state == State::kReady) resume(thread);
+    }
+  } while (finish_shuffle(warp));
 }
 
 bool finish_barrier() {
@@ -98,21 +106,20 @@ bool finish_barrier() {
   return any;
 }
 
-// Every second block runs its threads backwards: a missing barrier cannot please both orders.
+// Every warp runs as far ahead of the others as the barriers let it, and every second block runs
+// its threads backwards: a missing barrier cannot please both orders.
 void run_block(bool backwards, const char* name) {
   start_fibers();
-  while (true) {
-    for (int i = 0; i < count; ++i) {
-      const int thread = backwards ? count - 1 - i : i;
-      if (fibers[thread].state == State::kReady) resume(thread);
+  const int last = (count - 1) / kWarp * kWarp;
+  do {
+    for (int warp = 0; warp <= last; warp += kWarp) {
+      run_warp(backwards ? last - warp : warp, backwards);
     }
-    if (finish_shuffles() || finish_barrier()) continue;
-    for (int i = 0; i < count; ++i) {
-      if (fibers[i].state != State::kDone) {
-        throw std::logic_error(std::string(name) + ": threads of a warp disagree about a shuffle");
-      }
+  } while (finish_barrier());
+  for (int i = 0; i < count; ++i) {
+    if (fibers[i].state != State::kDone) {
+      throw std::logic_error(std::string(name) + ": threads of a warp disagree about a shuffle");
     }
-    return;
   }
 }
 
