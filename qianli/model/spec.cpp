@@ -14,6 +14,7 @@ namespace {
 
 constexpr int64_t kMaxCount = (int64_t{1} << 31) - 1;  // of any one size
 constexpr int64_t kMaxLayers = 100000;
+constexpr int64_t kMaxHeadDim = 65536;
 constexpr double kMaxParameters = 1e13;
 
 void expect(bool holds, const std::string& problem, const std::string& hint = {}) {
@@ -31,7 +32,7 @@ void check_sizes(const ModelSpec& spec) {
   check_count("ffn_hidden_size", spec.ffn_hidden_size);
   check_count("num_attention_heads", spec.num_attention_heads);
   check_count("num_query_groups", spec.num_query_groups, spec.num_attention_heads);
-  check_count("head_dim", spec.head_dim);
+  check_count("head_dim", spec.head_dim, kMaxHeadDim);
   check_count("vocab_size", spec.vocab_size);
   check_count("max_position_embeddings", spec.max_position_embeddings);
   if (spec.sliding_window) check_count("sliding_window", *spec.sliding_window);

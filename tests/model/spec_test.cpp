@@ -74,7 +74,12 @@ TEST(Validate, refuses_what_cannot_be_a_model_and_says_which_field) {
       {"num_query_groups", [](ModelSpec& s) { s.num_query_groups = 0; }},
       {"num_query_groups", [](ModelSpec& s) { s.num_query_groups = 64; }},
       {"multiple", [](ModelSpec& s) { s.num_query_groups = 5; }},
-      {"num_attention_heads * head_dim", [](ModelSpec& s) { s.head_dim = 1 << 30; }},
+      {"head_dim", [](ModelSpec& s) { s.head_dim = 1 << 20; }},
+      {"num_attention_heads * head_dim",
+       [](ModelSpec& s) {
+         s.head_dim = 1 << 16;
+         s.num_attention_heads = s.num_query_groups = 1 << 16;
+       }},
       {"parameters", [](ModelSpec& s) { s.vocab_size = INT32_MAX; }},
       {"parameters",
        [](ModelSpec& s) { s.hidden_size = s.ffn_hidden_size = s.vocab_size = INT32_MAX; }},
