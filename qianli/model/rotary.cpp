@@ -139,19 +139,4 @@ RotaryFrequencies rotary_frequencies(const ModelSpec& spec, int64_t sequence_len
   return frequencies;
 }
 
-RotaryTable rotary_table(const ModelSpec& spec, int64_t positions) {
-  const auto [inverse, amplitude] = rotary_frequencies(spec, positions);
-  RotaryTable table{.positions = positions, .half = static_cast<int64_t>(inverse.size())};
-  table.cos.reserve(static_cast<size_t>(positions) * inverse.size());
-  table.sin.reserve(table.cos.capacity());
-  for (int64_t p = 0; p < positions; ++p) {
-    for (const double frequency : inverse) {
-      const float angle = static_cast<float>(p) * static_cast<float>(frequency);
-      table.cos.push_back(static_cast<float>(std::cos(double{angle}) * amplitude));
-      table.sin.push_back(static_cast<float>(std::sin(double{angle}) * amplitude));
-    }
-  }
-  return table;
-}
-
 }  // namespace qianli::model

@@ -1,5 +1,5 @@
-// Rotary position embedding (Su et al., arXiv:2104.09864): frequencies and tables, with the scaling
-// rules linear, dynamic NTK, llama3 and yarn (arXiv:2309.00071).
+// Rotary position embedding (Su et al., arXiv:2104.09864): frequencies, with the scaling rules
+// linear, dynamic NTK, llama3 and yarn (arXiv:2309.00071).
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,9 @@ namespace qianli::model {
 // float64.
 enum class RotaryPrecision { kSingle, kDouble };
 
-// Angle of pair i at position p: p * inverse[i], i in [0, head_dim / 2). Pairs are (i, i +
-// head_dim/2). cos and sin are multiplied by `amplitude` (1 but for yarn).
+// Angle of pair i at position p: p * inverse[i] (in float32 for kSingle, as in transformers), i in
+// [0, head_dim / 2). Pairs are (i, i + head_dim/2). cos and sin are multiplied by `amplitude` (1
+// but for yarn).
 struct RotaryFrequencies {
   std::vector<double> inverse;  // kSingle: values of float32
   double amplitude = 1.0;
@@ -27,14 +28,5 @@ struct RotaryFrequencies {
 // beyond max_position_embeddings. The spec is validated and has rotary positions.
 RotaryFrequencies rotary_frequencies(const ModelSpec& spec, int64_t sequence_length,
                                      RotaryPrecision precision = RotaryPrecision::kSingle);
-
-// cos and sin [positions, half], row-major, of positions 0, 1, …: angles are products in float32,
-// as in transformers, their cos and sin rounded to float32 once.
-struct RotaryTable {
-  int64_t positions = 0;
-  int64_t half = 0;
-  std::vector<float> cos, sin;
-};
-RotaryTable rotary_table(const ModelSpec& spec, int64_t positions);
 
 }  // namespace qianli::model
