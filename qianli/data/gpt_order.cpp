@@ -63,16 +63,6 @@ std::vector<int32_t> document_index(const GptOrderRequest& request, const GptEpo
   return index;
 }
 
-int64_t count_samples(const GptOrderRequest& request, const GptEpochs& plan) {
-  const int64_t extra = request.extra_token ? 1 : 0;
-  const int64_t usable = checked_product(plan.epochs, plan.tokens_per_epoch) - extra;
-  if (usable < 0) return 0;
-  if (request.drop_last_partial) return usable / request.sequence_length;
-  // The reference divides in float32, which changes the count beyond 2^24 tokens.
-  return static_cast<int64_t>(
-      std::ceil(static_cast<float>(usable) / static_cast<float>(request.sequence_length)));
-}
-
 template <class T>
 IndexArray sample_index(const GptOrderRequest& request, std::span<const int32_t> documents,
                         int64_t samples) {
@@ -176,6 +166,16 @@ GptEpochs plan_epochs(const GptOrderRequest& request) {
   const int64_t from_last = *request.num_samples - plan.samples_before_last;
   plan.separate_last = from_last < static_cast<int64_t>(0.80 * static_cast<double>(per_epoch));
   return plan;
+}
+
+int64_t count_samples(const GptOrderRequest& request, const GptEpochs& plan) {
+  const int64_t extra = request.extra_token ? 1 : 0;
+  const int64_t usable = checked_product(plan.epochs, plan.tokens_per_epoch) - extra;
+  if (usable < 0) return 0;
+  if (request.drop_last_partial) return usable / request.sequence_length;
+  // The reference divides in float32, which changes the count beyond 2^24 tokens.
+  return static_cast<int64_t>(
+      std::ceil(static_cast<float>(usable) / static_cast<float>(request.sequence_length)));
 }
 
 GptOrder build_gpt_order(const GptOrderRequest& request) {

@@ -54,6 +54,7 @@ struct GptEpochs {
   int64_t samples_before_last = 0;
 };
 GptEpochs plan_epochs(const GptOrderRequest& request);
+int64_t count_samples(const GptOrderRequest& request, const GptEpochs& plan);
 
 // document: sequence numbers in reading order. sample: rows (place in document, offset in tokens),
 // one more than samples; row k and k + 1 bound sample k. shuffle: which row the i-th sample is.
