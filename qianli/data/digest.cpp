@@ -25,10 +25,20 @@ std::string xxh3_hex(std::span<const std::byte> bytes) {
   return fmt::format("{:016x}", XXH3_64bits(bytes.data(), bytes.size()));
 }
 
-std::string xxh3_hex_of_file(const fs::path& path) {
+std::string xxh3_hex(std::string_view text) { return xxh3_hex(std::as_bytes(std::span(text))); }
+
+std::string fingerprint_of_file(const fs::path& path) {
+  constexpr size_t kPiece = size_t{1} << 20, kPieces = 256;
   const auto file = MappedFile::open(path, FileRole::kData);
-  file->advise_sequential();
-  return xxh3_hex(file->bytes());
+  const auto bytes = file->bytes();
+  std::string parts = std::to_string(bytes.size());
+  if (bytes.size() <= kPiece * kPieces) return xxh3_hex(parts + xxh3_hex(bytes));
+  for (size_t i = 0; i < kPieces; ++i) {
+    const size_t begin = (bytes.size() - kPiece) / (kPieces - 1) * i;
+    parts += xxh3_hex(bytes.subspan(begin, kPiece));
+  }
+  parts += xxh3_hex(bytes.last(kPiece));
+  return xxh3_hex(parts);
 }
 
 }  // namespace qianli::data

@@ -17,6 +17,9 @@ std::string md5_hex(std::string_view text);
 
 // 16 lower-case hexadecimal digits of XXH3-64.
 std::string xxh3_hex(std::span<const std::byte> bytes);
-std::string xxh3_hex_of_file(const fs::path& path);
+std::string xxh3_hex(std::string_view text);
+// Of a file's size and bytes; of large files (above 256 MiB) 256 pieces of 1 MiB spread evenly over
+// them, beginning and end among them, so that a corpus of any size is told from another at once.
+std::string fingerprint_of_file(const fs::path& path);
 
 }  // namespace qianli::data

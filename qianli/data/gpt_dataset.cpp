@@ -12,9 +12,10 @@ namespace qianli::data {
 namespace {
 
 [[noreturn]] void damaged(const fs::path& prefix, int64_t sample) {
-  throw DataError("data",
-                  fmt::format("the sample order of {} is damaged at sample {}", prefix.string(), sample),
-                  "delete the cache folder; it is made again");
+  throw DataError(
+      "data",
+      fmt::format("the sample order of {} is damaged at sample {}", prefix.string(), sample),
+      "delete the cache folder; it is made again");
 }
 
 [[noreturn]] void no_such_sample(int64_t index, int64_t size) {
@@ -27,11 +28,12 @@ SequenceRange range_of(const fs::path& prefix, Split split, const std::optional<
   const auto fraction = parse_split(*text)[static_cast<size_t>(split)];
   const SequenceRange range = fraction ? sequences_of(*fraction, sequences) : SequenceRange{};
   if (range.begin < range.end) return range;
-  throw DataError("data",
-                  fmt::format("expected documents for the {} split '{}' of {}, which has {}, got none",
-                              kSplitNames[static_cast<size_t>(split)], *text, prefix.string(), sequences),
-                  "give this split a larger share in data.split, more documents, or a path of its own "
-                  "(data.validation_path)");
+  throw DataError(
+      "data",
+      fmt::format("expected documents for the {} split '{}' of {}, which has {}, got none",
+                  kSplitNames[static_cast<size_t>(split)], *text, prefix.string(), sequences),
+      "give this split a larger share in data.split, more documents, or a path of its own "
+      "(data.validation_path)");
 }
 
 }  // namespace
@@ -108,11 +110,22 @@ std::string GptDataset::fingerprint() const {
   for (const IndexArray* array : {&order_.document, &order_.sample, &order_.shuffle}) {
     parts += xxh3_hex(array->bytes());
   }
-  return xxh3_hex(std::as_bytes(std::span(parts)));
+  return xxh3_hex(parts);
 }
 
-BlendedDataset::BlendedDataset(std::vector<std::shared_ptr<const SampleSet>> parts, BlendOrder order)
-    : parts_(std::move(parts)), order_(std::move(order)) {}
+BlendedDataset::BlendedDataset(std::vector<std::shared_ptr<const SampleSet>> parts,
+                               BlendOrder order)
+    : parts_(std::move(parts)), order_(std::move(order)) {
+  for (int64_t i = 0; i < order_.size(); ++i) {
+    const SampleSet& part = *parts_[static_cast<size_t>(order_.dataset[i])];
+    if (order_.sample[i] < part.size()) continue;
+    throw DataError(
+        "data",
+        fmt::format("expected more than {} samples from {} for its share of the blend, got {}",
+                    order_.sample[i], part.origin(0), part.size()),
+        "bring the weights nearer to each other or give it more documents");
+  }
+}
 
 std::pair<const SampleSet*, int64_t> BlendedDataset::locate(int64_t index) const {
   if (index < 0 || index >= size()) no_such_sample(index, size());
@@ -133,7 +146,7 @@ std::string BlendedDataset::fingerprint() const {
   std::string all;
   for (const auto& part : parts_) all += part->fingerprint();
   all += xxh3_hex(order_.dataset.bytes()) + xxh3_hex(order_.sample.bytes());
-  return xxh3_hex(std::as_bytes(std::span(all)));
+  return xxh3_hex(all);
 }
 
 namespace {
@@ -153,14 +166,6 @@ std::shared_ptr<const SampleSet> open_weighted(std::span<const WeightedPath> cor
   }
   // Dividing by a sum that may be one bit off 1 is part of the reference's result.
   BlendOrder order = blend_by_weight(normalise(weights), sizes.total);
-  for (int64_t i = 0; i < order.size(); ++i) {
-    const auto j = static_cast<size_t>(order.dataset[i]);
-    if (order.sample[i] >= parts[j]->size()) {
-      throw DataError("data", fmt::format("expected more than {} samples of {} in the blend, got {}",
-                                          order.sample[i], corpora[j].path, parts[j]->size()),
-                      "bring the weights nearer to each other");
-    }
-  }
   return std::make_shared<BlendedDataset>(std::move(parts), std::move(order));
 }
 
@@ -190,8 +195,9 @@ std::shared_ptr<const SampleSet> open_blend(std::span<const WeightedPath> corpor
                                             const std::optional<std::string>& split_text,
                                             std::optional<int64_t> num_samples,
                                             const GptDatasetOptions& options) {
-  if (corpora.empty()) throw ConfigError("data", "expected at least one path in data.path, got none");
-  if (corpora.size() == 1) {
+  if (corpora.empty())
+    throw ConfigError("data", "expected at least one path in data.path, got none");
+  if (corpora.size() == 1 && !corpora[0].weight) {
     return GptDataset::open(corpora[0].path, split, split_text, num_samples, options);
   }
   const bool weighted = corpora[0].weight.has_value() && num_samples.has_value();

@@ -17,7 +17,7 @@ namespace qianli::data {
 struct GptDatasetOptions {
   int64_t sequence_length = 0;
   uint32_t seed = 1234;
-  bool drop_last_partial = true;  // validation splits only; training always drops
+  bool drop_last_partial = true;                  // validation splits only; training always drops
   OrderedJson tokenizer = OrderedJson::object();  // named in the cache's description
   fs::path cache_folder;                          // empty: orders are not kept
 };
@@ -74,7 +74,8 @@ class BlendedDataset : public SampleSet {
 };
 
 // A split of one corpus or of a mixture, `num_samples` large (absent: one epoch of everything).
-// Weighted corpora are prepared 0.5 % larger than their share; unweighted ones give one epoch each.
+// Weighted corpora (a single one with a weight too) are prepared 0.5 % larger than their share, as
+// in the reference; unweighted ones give one epoch each.
 std::shared_ptr<const SampleSet> open_blend(std::span<const WeightedPath> corpora, Split split,
                                             const std::optional<std::string>& split_text,
                                             std::optional<int64_t> num_samples,

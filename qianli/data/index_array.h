@@ -21,11 +21,9 @@ class IndexArray {
   template <class T>
   static IndexArray own(std::vector<T> values, int64_t columns = 1);
 
-  // Maps a .npy file (versions 1.0 to 3.0, C order, one or two dimensions, little-endian integers
-  // i2, i4, u4, i8). DataError when the header is damaged or the file has another size than it
-  // says.
+  // Maps a .npy file of one or two dimensions and type i2, i4, u4 or i8; DataError for any other.
   static IndexArray map_npy(const fs::path& path);
-  // Writes .npy version 1.0 atomically, byte for byte as numpy.save does.
+  // Written atomically, byte for byte as numpy.save does.
   void save_npy(const fs::path& path) const;
 
   int64_t operator[](int64_t i) const {

@@ -36,25 +36,13 @@ TEST(IndexArray, every_element_type_survives) {
   EXPECT_EQ(IndexArray::map_npy(folder / "i2.npy").size(), 0);
 }
 
-TEST(IndexArray, damaged_files_are_refused) {
+TEST(IndexArray, other_types_are_refused) {
   TemporaryFolder folder;
   IndexArray::own(std::vector<int32_t>{1, 2, 3}).save_npy(folder / "a.npy");
-  const std::string good = read_file(folder / "a.npy", FileRole::kData);
-  const auto refused = [&](const std::string& bytes) {
-    write_file_atomically(folder / "b.npy", bytes, FileRole::kData);
-    EXPECT_THROW(IndexArray::map_npy(folder / "b.npy"), DataError);
-  };
-  for (size_t length = 0; length < good.size(); ++length) refused(good.substr(0, length));
-  refused(good + "x");
-  for (const auto& [from, to] : {std::pair{"<i4", ">i4"},
-                                 {"False", "True "},
-                                 {"(3,)", "(-1)"},
-                                 {"(3,)", "(4,)"},
-                                 {"shape", "shapf"},
-                                 {"(3,)", "3   "}}) {
-    std::string bad = good;
-    refused(bad.replace(bad.find(from), std::string(from).size(), to));
-  }
+  std::string bytes = read_file(folder / "a.npy", FileRole::kData);
+  bytes.replace(bytes.find("(3,)"), 4, "(6,)").replace(bytes.find("<i4"), 3, "<u2");
+  write_file_atomically(folder / "a.npy", bytes, FileRole::kData);
+  EXPECT_THROW(IndexArray::map_npy(folder / "a.npy"), DataError);
 }
 
 }  // namespace
