@@ -1,0 +1,160 @@
+#include "qianli/data/documents.h"
+
+#include <fmt/core.h>
+#include <simdjson.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "qianli/base/error.h"
+#include "qianli/base/stop.h"
+#include "qianli/base/strings.h"
+
+namespace qianli::data {
+namespace {
+
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+constexpr std::string_view kBlanks = " \t\r\n";
+
+// Where a record stands, found only when it is needed: counting lines takes time.
+std::string place_of(std::string_view content, uint64_t offset, const std::string& source) {
+  const auto end = content.begin() + static_cast<std::ptrdiff_t>(offset);
+  return fmt::format("{}:{}", source, std::count(content.begin(), end, '\n') + 1);
+}
+
+[[noreturn]] void refuse(const std::string& place, const std::string& expected,
+                         const std::string& got, const std::string& hint = {}) {
+  throw DataError("data", fmt::format("{}: expected {}, got {}", place, expected, got), hint);
+}
+
+// The text of a record. Of a key that stands twice the last one counts, as in Python.
+std::string_view text_of(const simdjson::dom::element& record, const std::string& key,
+                         const std::function<std::string()>& place) {
+  simdjson::dom::object object;
+  if (record.get(object) != simdjson::SUCCESS) refuse(place(), "a JSON object", "another value");
+  std::optional<simdjson::dom::element> found;
+  for (const auto field : object) {
+    if (field.key == key) found = field.value;
+  }
+  if (!found) {
+    std::vector<std::string> keys;
+    for (const auto field : object) keys.emplace_back(field.key);
+    refuse(place(), fmt::format("the key '{}'", key),
+           keys.empty() ? "an empty object" : fmt::format("'{}'", join(keys, "', '")),
+           "name the key that holds the text: data.text_key, or --key of data prepare");
+  }
+  std::string_view text;
+  if (found->get(text) != simdjson::SUCCESS) {
+    refuse(place(), fmt::format("a string under '{}'", key), "another value");
+  }
+  return text;
+}
+
+void visit_lines(std::string_view content, ByteRange range, const DocumentRules& rules,
+                 const std::string& source, const std::function<void(std::string_view)>& visit) {
+  simdjson::dom::parser parser;
+  uint64_t begin = range.begin;
+  if (begin == 0 && content.starts_with(kByteOrderMark)) begin = kByteOrderMark.size();
+  while (begin < range.end) {
+    const uint64_t end = std::min<uint64_t>(content.find('\n', begin), range.end);
+    const std::string_view line = content.substr(begin, end - begin);
+    const auto place = [&] { return place_of(content, begin, source); };
+    if (line.find_first_not_of(kBlanks) != std::string_view::npos) {
+      simdjson::dom::element record;
+      if (const auto error = parser.parse(line.data(), line.size(), true).get(record)) {
+        refuse(place(), "a JSON object", fmt::format("invalid JSON ({})", simdjson::error_message(error)));
+      }
+      visit(text_of(record, rules.text_key, place));
+    }
+    begin = end + 1;
+  }
+}
+
+void visit_array(std::string_view content, const DocumentRules& rules, const std::string& source,
+                 const std::function<void(std::string_view)>& visit) {
+  if (content.starts_with(kByteOrderMark)) content.remove_prefix(kByteOrderMark.size());
+  simdjson::dom::parser parser;
+  simdjson::dom::array records;
+  if (const auto error = parser.parse(content.data(), content.size(), true).get(records)) {
+    refuse(source, "an array of JSON objects",
+           fmt::format("invalid JSON ({})", simdjson::error_message(error)));
+  }
+  size_t number = 0;
+  for (const simdjson::dom::element record : records) {
+    ++number;
+    visit(text_of(record, rules.text_key, [&] { return fmt::format("{}: record {}", source, number); }));
+  }
+}
+
+}  // namespace
+
+DocumentKind kind_of(const fs::path& name, std::string_view content) {
+  const fs::path plain = name.extension() == ".gz" ? name.stem() : name.filename();
+  const std::string extension = plain.extension().string();
+  if (extension == ".jsonl" || extension == ".ndjson") return DocumentKind::kJsonLines;
+  if (extension != ".json") return DocumentKind::kPlainText;
+  if (content.starts_with(kByteOrderMark)) content.remove_prefix(kByteOrderMark.size());
+  const size_t first = content.find_first_not_of(kBlanks);
+  const bool array = first != std::string_view::npos && content[first] == '[';
+  return array ? DocumentKind::kJsonArray : DocumentKind::kJsonLines;
+}
+
+std::vector<ByteRange> cut_ranges(std::string_view content, DocumentKind kind,
+                                  const DocumentRules& rules, uint64_t target_bytes) {
+  std::string_view mark = "\n";
+  if (kind == DocumentKind::kPlainText) mark = rules.separator ? *rules.separator : std::string_view();
+  if (kind == DocumentKind::kJsonArray) mark = {};
+  std::vector<ByteRange> ranges;
+  uint64_t begin = 0;
+  if (!mark.empty()) {
+    // Marks are looked for from the beginning of the file: "\n\n" may overlap itself.
+    for (size_t at = content.find(mark); at != std::string_view::npos; at = content.find(mark, at)) {
+      at += mark.size();
+      if (at - begin < target_bytes) continue;
+      ranges.push_back({begin, at});
+      begin = at;
+    }
+  }
+  if (begin < content.size()) ranges.push_back({begin, content.size()});
+  return ranges;
+}
+
+void for_each_document(std::string_view content, ByteRange range, DocumentKind kind,
+                       const DocumentRules& rules, const std::string& source,
+                       const std::function<void(std::string_view)>& visit) {
+  if (kind == DocumentKind::kJsonLines) return visit_lines(content, range, rules, source, visit);
+  if (kind == DocumentKind::kJsonArray) return visit_array(content, rules, source, visit);
+  std::string_view rest = content.substr(range.begin, range.end - range.begin);
+  if (!rules.separator) return visit(rest);
+  while (!rest.empty()) {
+    const size_t end = std::min(rest.find(*rules.separator), rest.size());
+    visit(rest.substr(0, end));
+    rest.remove_prefix(std::min(rest.size(), end + rules.separator->size()));
+  }
+}
+
+void unpack_gzip(const fs::path& packed, const fs::path& unpacked) {
+  const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(packed.c_str(), "rb"), gzclose_r);
+  if (!file) throw DataError("data", fmt::format("cannot open {}", packed.string()));
+  const auto damaged = [&] {
+    int code = 0;
+    const char* reason = gzerror(file.get(), &code);
+    throw DataError("data", fmt::format("{} is damaged: {}", packed.string(), reason));
+  };
+  AtomicFile out(unpacked, FileRole::kData);
+  std::vector<char> buffer(size_t{1} << 20);
+  for (;;) {
+    throw_if_stopped("data");
+    const int got = gzread(file.get(), buffer.data(), static_cast<unsigned>(buffer.size()));
+    if (got < 0) damaged();
+    if (got == 0) break;
+    out.write(buffer.data(), static_cast<size_t>(got));
+  }
+  int code = Z_OK;
+  gzerror(file.get(), &code);
+  if (code != Z_OK) damaged();  // a file that ends in the middle of a block
+  out.commit();
+}
+
+}  // namespace qianli::data
