@@ -109,6 +109,15 @@ std::string read_file(const fs::path& path, FileRole role, uint64_t max_bytes) {
   }
 }
 
+void create_folder(const fs::path& path, FileRole role) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) {
+    throw_file_error(role, fmt::format("cannot create folder {}: {}", path.string(), error.message()),
+                     "check the permissions of its parent");
+  }
+}
+
 void write_file_atomically(const fs::path& path, std::string_view bytes, FileRole role) {
   AtomicFile file(path, role);
   file.write(bytes);

@@ -27,6 +27,9 @@ std::string read_file(const fs::path& path, FileRole role, uint64_t max_bytes = 
 // Writes path.tmp-PID, fsyncs it, renames it over `path`, fsyncs the folder.
 void write_file_atomically(const fs::path& path, std::string_view bytes, FileRole role);
 
+// Makes the folder and its parents where they are missing.
+void create_folder(const fs::path& path, FileRole role);
+
 void fsync_path(const fs::path& path, FileRole role);
 
 // Read-only map of a whole file; empty files map to an empty span. A file that shrinks under the map

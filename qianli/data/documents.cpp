@@ -63,7 +63,8 @@ void visit_lines(std::string_view content, ByteRange range, const DocumentRules&
     if (line.find_first_not_of(kBlanks) != std::string_view::npos) {
       simdjson::dom::element record;
       if (const auto error = parser.parse(line.data(), line.size(), true).get(record)) {
-        refuse(place(), "a JSON object", fmt::format("invalid JSON ({})", simdjson::error_message(error)));
+        refuse(place(), "a JSON object",
+               fmt::format("invalid JSON ({})", simdjson::error_message(error)));
       }
       visit(text_of(record, rules.text_key, place));
     }
@@ -83,7 +84,8 @@ void visit_array(std::string_view content, const DocumentRules& rules, const std
   size_t number = 0;
   for (const simdjson::dom::element record : records) {
     ++number;
-    visit(text_of(record, rules.text_key, [&] { return fmt::format("{}: record {}", source, number); }));
+    visit(text_of(record, rules.text_key,
+                  [&] { return fmt::format("{}: record {}", source, number); }));
   }
 }
 
@@ -103,13 +105,15 @@ DocumentKind kind_of(const fs::path& name, std::string_view content) {
 std::vector<ByteRange> cut_ranges(std::string_view content, DocumentKind kind,
                                   const DocumentRules& rules, uint64_t target_bytes) {
   std::string_view mark = "\n";
-  if (kind == DocumentKind::kPlainText) mark = rules.separator ? *rules.separator : std::string_view();
+  if (kind == DocumentKind::kPlainText)
+    mark = rules.separator ? *rules.separator : std::string_view();
   if (kind == DocumentKind::kJsonArray) mark = {};
   std::vector<ByteRange> ranges;
   uint64_t begin = 0;
   if (!mark.empty()) {
     // Marks are looked for from the beginning of the file: "\n\n" may overlap itself.
-    for (size_t at = content.find(mark); at != std::string_view::npos; at = content.find(mark, at)) {
+    for (size_t at = content.find(mark); at != std::string_view::npos;
+         at = content.find(mark, at)) {
       at += mark.size();
       if (at - begin < target_bytes) continue;
       ranges.push_back({begin, at});

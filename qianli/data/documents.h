@@ -1,11 +1,12 @@
-// Documents in text files: what counts as one, and where a large file may be cut without changing any.
+// Documents in text files: what counts as one, and where a large file may be cut without changing
+// any.
 //
 //   .jsonl .ndjson   one JSON object per line, the text under a key
 //   .json            an array of such objects, or JSON lines
 //   anything else    plain text: the whole file is one document, unless a separator is given
 //
-// Bytes are taken as they are: no newline translation, no trimming; a leading byte order mark is part of
-// plain text and ignored before JSON.
+// Bytes are taken as they are: no newline translation, no trimming; a leading byte order mark is
+// part of plain text and ignored before JSON.
 #pragma once
 
 #include <cstdint>
@@ -40,8 +41,9 @@ DocumentKind kind_of(const fs::path& name, std::string_view content);
 std::vector<ByteRange> cut_ranges(std::string_view content, DocumentKind kind,
                                   const DocumentRules& rules, uint64_t target_bytes);
 
-// Calls visit(text) for each document of a range, in order; `text` lives until visit returns. DataError
-// naming `source` and the line of a record that is not an object with a string under the key.
+// Calls visit(text) for each document of a range, in order; `text` lives until visit returns.
+// DataError naming `source` and the line of a record that is not an object with a string under the
+// key.
 void for_each_document(std::string_view content, ByteRange range, DocumentKind kind,
                        const DocumentRules& rules, const std::string& source,
                        const std::function<void(std::string_view)>& visit);

@@ -20,7 +20,7 @@ int64_t nanoseconds(const timespec& time) {
   return static_cast<int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
 }
 
-Json source_to_json(const SourceFile& source) {
+OrderedJson source_to_json(const SourceFile& source) {
   return {{"path", source.path},
           {"bytes", source.bytes},
           {"mtime_ns", source.mtime_ns},
@@ -64,7 +64,8 @@ std::string CorpusManifest::identity() const {
               {"eod", or_null(eod)}};
   for (const SourceFile& source : sources) {
     // The name decides whether it is JSON or plain text.
-    all["sources"].push_back({fs::path(source.path).filename().string(), source.bytes, source.xxh3});
+    all["sources"].push_back(
+        {fs::path(source.path).filename().string(), source.bytes, source.xxh3});
   }
   return xxh3_hex(all.dump(-1, ' ', true, Json::error_handler_t::replace));
 }
@@ -73,7 +74,6 @@ std::string CorpusManifest::to_json() const {
   OrderedJson json = {{"format", kFormat},
                       {"identity", identity()},
                       {"documents", documents},
-                      {"empty_documents", empty_documents},
                       {"tokens", tokens},
                       {"tokenizer", tokenizer},
                       {"vocab_size", vocab_size},
@@ -92,20 +92,22 @@ CorpusManifest CorpusManifest::read(const fs::path& path) {
   const Json json = read_json(path, FileRole::kData, kMaxBytes);
   try {
     if (json.at("format") != kFormat) {
-      throw DataError("data", fmt::format("expected format {} in {}, got {}", kFormat, path.string(),
-                                          json.at("format").dump()),
+      throw DataError("data",
+                      fmt::format("expected format {} in {}, got {}", kFormat, path.string(),
+                                  json.at("format").dump()),
                       "prepare the data again");
     }
     CorpusManifest manifest;
-    for (const Json& source : json.at("sources")) manifest.sources.push_back(source_from_json(source));
+    for (const Json& source : json.at("sources"))
+      manifest.sources.push_back(source_from_json(source));
     manifest.rules.text_key = json.at("text_key");
-    if (!json.at("separator").is_null()) manifest.rules.separator = json.at("separator").get<std::string>();
+    if (!json.at("separator").is_null())
+      manifest.rules.separator = json.at("separator").get<std::string>();
     manifest.append_eod = json.at("append_eod");
     manifest.tokenizer = json.at("tokenizer");
     manifest.vocab_size = json.at("vocab_size");
     if (!json.at("eod").is_null()) manifest.eod = json.at("eod").get<int64_t>();
     manifest.documents = json.at("documents");
-    manifest.empty_documents = json.at("empty_documents");
     manifest.tokens = json.at("tokens");
     manifest.bin_fingerprint = json.at("bin_fingerprint");
     manifest.idx_fingerprint = json.at("idx_fingerprint");
@@ -129,15 +131,16 @@ void check_prepared(const fs::path& prefix, const CorpusManifest& manifest,
   const char* suffixes[] = {".bin", ".idx"};
   for (size_t i = 0; i < 2; ++i) {
     if (fingerprint_of_file(prefix.string() + suffixes[i]) == expected[i]) continue;
-    throw DataError("data",
-                    fmt::format("{}{} has changed since it was prepared", prefix.string(), suffixes[i]),
-                    "prepare the data again, or delete the .json beside it to use the files as they are");
+    throw DataError(
+        "data", fmt::format("{}{} has changed since it was prepared", prefix.string(), suffixes[i]),
+        "prepare the data again, or delete the .json beside it to use the files as they are");
   }
   if (tokenizer && *tokenizer != manifest.tokenizer) {
-    throw DataError("data",
-                    fmt::format("expected data made with this run's tokenizer ({}), got {} made with {}",
-                                *tokenizer, prefix.string(), manifest.tokenizer),
-                    "give the tokenizer the data was prepared with, or prepare the data again");
+    throw DataError(
+        "data",
+        fmt::format("expected data made with this run's tokenizer ({}), got {} made with {}",
+                    *tokenizer, prefix.string(), manifest.tokenizer),
+        "give the tokenizer the data was prepared with, or prepare the data again");
   }
 }
 

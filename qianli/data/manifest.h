@@ -1,5 +1,5 @@
-// PREFIX.json beside a token corpus PREFIX.{bin,idx}: from what and how it was made, so that data made
-// with another tokenizer, from other text, or changed afterwards is noticed.
+// PREFIX.json beside a token corpus PREFIX.{bin,idx}: from what and how it was made, so that data
+// made with another tokenizer, from other text, or changed afterwards is noticed.
 #pragma once
 
 #include <cstdint>
@@ -31,12 +31,11 @@ struct CorpusManifest {
   std::vector<SourceFile> sources;
   DocumentRules rules;
   bool append_eod = true;
-  std::string tokenizer;    // fingerprint
+  std::string tokenizer;  // fingerprint
   int64_t vocab_size = 0;
   std::optional<int64_t> eod;
   // What came out of it; empty while the work goes on.
-  uint64_t documents = 0;
-  uint64_t empty_documents = 0;  // left out
+  uint64_t documents = 0;  // empty ones are left out
   uint64_t tokens = 0;
   std::string bin_fingerprint, idx_fingerprint;
 

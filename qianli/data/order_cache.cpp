@@ -118,14 +118,14 @@ std::optional<GptOrder> load(const Stem& stem, const std::string& description,
 void save(const Stem& stem, const std::string& description, const GptOrder& order,
           const GptOrderRequest& request) {
   try {
-    fs::create_directories(stem.folder);
+    create_folder(stem.folder, FileRole::kData);
     order.document.save_npy(stem.file("document_index.npy"));
     order.sample.save_npy(stem.file("sample_index.npy"));
     order.shuffle.save_npy(stem.file("shuffle_index.npy"));
     write_file_atomically(stem.file("checksums.json"), checksums(order, request).dump(2) + "\n",
                           FileRole::kData);
     write_file_atomically(stem.file("description.txt"), description, FileRole::kData);
-  } catch (const std::exception& error) {
+  } catch (const DataError& error) {
     log::warn("data", "the sample order is not cached: {}", error.what());
   }
 }

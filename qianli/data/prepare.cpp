@@ -35,6 +35,17 @@ struct Input {
   }
 };
 
+// What a killed preparation left half-written beside the corpus.
+void remove_leftovers(const fs::path& prefix) {
+  const std::string begin = fmt::format(".{}.", prefix.filename().string());
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(fs::absolute(prefix).parent_path(), ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(begin) && name.find(".tmp-") != std::string::npos)
+      fs::remove(entry, ignored);
+  }
+}
+
 class Preparation {
  public:
   Preparation(const fs::path& prefix, const PrepareOptions& options, const DocumentEncoder& encoder)
@@ -88,6 +99,9 @@ std::optional<CorpusManifest> Preparation::finished_before(const CorpusManifest&
     if (auto manifest = CorpusManifest::of_prefix(prefix_)) {
       if (manifest->identity() == job.identity()) {
         check_prepared(prefix_, *manifest, std::nullopt);
+        // The same bytes may have got another name or time.
+        manifest->sources = job.sources;
+        write_file_atomically(prefix_.string() + ".json", manifest->to_json(), FileRole::kData);
         return manifest;
       }
       reason = "made from other text or with other settings";
@@ -116,7 +130,7 @@ void Preparation::open_folder(const CorpusManifest& job) {
     log::info("data", "starting over: {} belongs to other text or settings", folder_.string());
   }
   fs::remove_all(folder_);
-  fs::create_directories(folder_);
+  create_folder(folder_, FileRole::kData);
   write_file_atomically(job_file, job.to_json(), FileRole::kData);
 }
 
@@ -200,7 +214,8 @@ CorpusManifest Preparation::assemble(CorpusManifest manifest) const {
 }
 
 CorpusManifest Preparation::run() {
-  if (options_.inputs.empty()) throw ConfigError("data", "expected at least one input file, got none");
+  if (options_.inputs.empty())
+    throw ConfigError("data", "expected at least one input file, got none");
   if (options_.append_eod && !encoder_.eod) {
     throw DataError("data", "expected a tokenizer with an end-of-document token, got one without",
                     "name eos_token in tokenizer_config.json, or set data.append_eod to false "
@@ -209,9 +224,9 @@ CorpusManifest Preparation::run() {
   if (options_.rules.separator && options_.rules.separator->empty()) {
     throw ConfigError("data", "expected a separator of at least one character, got none");
   }
-  const fs::path parent = fs::absolute(prefix_).parent_path();
-  fs::create_directories(parent);
+  create_folder(fs::absolute(prefix_).parent_path(), FileRole::kData);
   const FileLock lock(prefix_.string() + ".lock", FileRole::kData, "data");
+  remove_leftovers(prefix_);
   const CorpusManifest job = describe_job();
   if (auto manifest = finished_before(job)) {
     log::info("data", "{} is there already, made from the same", prefix_.string());
@@ -228,17 +243,6 @@ CorpusManifest Preparation::run() {
 }
 
 }  // namespace
-
-DocumentEncoder document_encoder(std::shared_ptr<const text::Tokenizer> tokenizer) {
-  DocumentEncoder encoder;
-  encoder.vocab_size = tokenizer->vocab_size();
-  encoder.eod = tokenizer->eos_id();
-  encoder.fingerprint = tokenizer->fingerprint();
-  encoder.encode = [tokenizer](std::string_view text, std::vector<int32_t>& ids) {
-    tokenizer->encode_to(text, true, ids);
-  };
-  return encoder;
-}
 
 CorpusManifest prepare_corpus(const fs::path& prefix, const PrepareOptions& options,
                               const DocumentEncoder& encoder) {

@@ -1,39 +1,26 @@
 // From text to a token corpus: PREFIX.{bin,idx} in Megatron's format and PREFIX.json (manifest.h).
 //
-// Work is cut into parts of some megabytes that are tokenised in parallel and kept in PREFIX.parts until
-// all are there, so an interrupted preparation goes on where it was, even after SIGKILL. The result does
-// not depend on the number of threads or interruptions.
+// Work is cut into parts of some megabytes that are tokenised in parallel and kept in PREFIX.parts
+// until all are there, so an interrupted preparation goes on where it was, even after SIGKILL. The
+// result does not depend on the number of threads or interruptions.
 #pragma once
 
 #include <cstdint>
 #include <functional>
-#include <optional>
-#include <string>
-#include <string_view>
 #include <vector>
 
 #include "qianli/base/file.h"
+#include "qianli/data/document_encoder.h"
 #include "qianli/data/documents.h"
 #include "qianli/data/manifest.h"
-#include "qianli/text/tokenizer.h"
 
 namespace qianli::data {
-
-// What turns a document into tokens. encode is called from many threads.
-struct DocumentEncoder {
-  std::function<void(std::string_view text, std::vector<int32_t>& ids)> encode;  // appends
-  int64_t vocab_size = 0;
-  std::optional<int32_t> eod;  // the end-of-document token
-  std::string fingerprint;
-};
-// With the special tokens the tokenizer's file asks for; its end-of-sentence token ends documents.
-DocumentEncoder document_encoder(std::shared_ptr<const text::Tokenizer> tokenizer);
 
 struct PrepareOptions {
   std::vector<fs::path> inputs;  // in this order
   DocumentRules rules;
   bool append_eod = true;
-  int threads = 0;       // 0: available_cores()
+  int threads = 0;         // 0: available_cores()
   bool overwrite = false;  // replace a corpus made from something else
   uint64_t part_bytes = uint64_t{8} << 20;
   // After each part: bytes of text done so far and in all. Called from one thread at a time.
