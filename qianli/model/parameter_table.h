@@ -21,14 +21,12 @@ struct ForeignPiece {
   std::string name;
   int64_t first_row = 0;  // in our parameter
   int64_t rows = 0;
-  int64_t foreign_row =
-      0;  // first row in the foreign tensor (after transposing), for packed sources
+  int64_t foreign_row = 0;  // first row in the foreign tensor, after transposing
   bool transposed = false;  // foreign is [in, out] (GPT-2's Conv1D)
 };
 
 struct ParameterEntry {
-  std::string
-      name;  // canonical, Megatron-core's word: decoder.layers.0.self_attention.linear_qkv.weight
+  std::string name;            // Megatron-core's: decoder.layers.0.self_attention.linear_qkv.weight
   std::vector<int64_t> shape;  // global, not padded
   Init init = Init::kNormal;
   double init_std = 0.0;  // for the normal initialisers, already scaled
@@ -42,14 +40,19 @@ struct ParameterEntry {
 };
 
 // In the order of the forward pass: embeddings, layers, final norm, output layer (absent when
-// tied).
+// tied). {weight,bias}: the bias where the spec has it, of the first axis' size.
 //
-// Canonical names: embedding.word_embeddings.weight [V,h]; embedding.position_embeddings.weight
-// [P,h]; decoder.layers.{l}.input_layernorm.{weight,bias} [h]; .self_attention.linear_qkv.{weight
-// [(a+2g)d,h],bias}; .self_attention.{q,k}_layernorm.weight [d];
-// .self_attention.linear_proj.{weight [h,ad],bias}; .pre_mlp_layernorm.{weight,bias};
-// .mlp.linear_fc1.{weight [2f or f,h],bias} (gate rows, then up rows); .mlp.linear_fc2.{weight
-// [h,f],bias}; decoder.final_layernorm.{weight,bias}; output_layer.weight [V,h].
+//   embedding.word_embeddings.weight                                  [V, h]
+//   embedding.position_embeddings.weight                              [P, h]   learned positions
+//   decoder.layers.{l}.input_layernorm.{weight,bias}                  [h]
+//   decoder.layers.{l}.self_attention.linear_qkv.{weight,bias}        [(a + 2 g) d, h]
+//   decoder.layers.{l}.self_attention.{q,k}_layernorm.weight          [d]      qk_norm
+//   decoder.layers.{l}.self_attention.linear_proj.{weight,bias}       [h, a d]
+//   decoder.layers.{l}.pre_mlp_layernorm.{weight,bias}                [h]
+//   decoder.layers.{l}.mlp.linear_fc1.{weight,bias}                   [2 f, h] gate, then up; or
+//   [f, h] decoder.layers.{l}.mlp.linear_fc2.{weight,bias}                   [h, f]
+//   decoder.final_layernorm.{weight,bias}                             [h]
+//   output_layer.weight                                               [V, h]
 //
 // linear_qkv rows are all query rows, then all key rows, then all value rows. (Megatron interleaves
 // them by query group; that order only matters when cutting, and is a transform of the name maps.)

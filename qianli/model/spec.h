@@ -23,8 +23,8 @@ struct RopeScaling {
   double high_freq_factor = 4.0;       // llama3
   double beta_fast = 32.0;             // yarn
   double beta_slow = 1.0;              // yarn
-  std::optional<double>
-      attention_factor;  // yarn: amplitude of cos and sin; absent: 0.1 ln(factor) + 1
+  // yarn: amplitude of cos and sin; absent: 0.1 ln(factor) + 1
+  std::optional<double> attention_factor;
   bool truncate = true;  // yarn: round the correction range to whole dimensions
 
   bool operator==(const RopeScaling&) const = default;
@@ -56,8 +56,8 @@ struct ModelSpec {
   bool attention_out_bias = false;
   bool mlp_bias = false;
   bool tie_word_embeddings = false;
-  std::optional<int64_t>
-      sliding_window;  // a query sees the last `sliding_window` positions, itself included
+  // A query sees the last `sliding_window` positions, itself included.
+  std::optional<int64_t> sliding_window;
 
   double init_std = 0.02;
 
