@@ -1,12 +1,15 @@
-// The device part of the C boundary of libqianli_cuda.so (kernels: ops/cuda/plugin.h), which is loaded at run time when a CUDA device is chosen.
+// The device part of the C boundary of libqianli_cuda.so (kernels: qianli/ops/cuda/plugin.h), which is
+// loaded at run time when a CUDA device is chosen.
 // Needs no CUDA or LibTorch header.
 //
 // Load it before the first backward pass, seeding or device query of the process: LibTorch settles
 // once, at the first of these, whether it has CUDA. dlopen(..., RTLD_NOW | RTLD_LOCAL) returns null
 // and names the file where a library of LibTorch's CUDA part is missing.
 //
-// Functions that return no status throw: std::bad_alloc when device memory ran out,
-// std::runtime_error for everything else. `device` is an index below qianli_cuda_device_count().
+// Functions that return nothing throw when they fail: std::bad_alloc when device memory ran out,
+// std::runtime_error for other failures of the CUDA runtime, and whatever LibTorch throws (c10::Error;
+// its c10::OutOfMemoryError when the caching allocator finds no memory for a kernel's scratch space).
+// `device` is an index below qianli_cuda_device_count().
 #pragma once
 
 #include <cstddef>

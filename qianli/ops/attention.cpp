@@ -8,6 +8,7 @@
 
 #include <limits>
 
+#include "qianli/ops/cuda/flash_attention.h"
 #include "qianli/ops/dispatch.h"
 #include "qianli/ops/reference_function.h"
 
@@ -138,7 +139,9 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
         at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad());
     return AttentionFunction::apply(q, k, v, c10::make_intrusive<LayoutHolder>(layout), record);
   }
-  if (use_torch(Op::kAttention, q)) return torch_attention(q, k, v, layout);
+  if (use_torch(Op::kAttention, q)) {
+    return cuda::flash_attention_serves(q) ? cuda::flash_attention(q, k, v, layout) : torch_attention(q, k, v, layout);
+  }
   return apply_reference(
       [layout](const Tensors& inputs, const Tensors&) {
         return Tensors{reference::attention(inputs[0], inputs[1], inputs[2], layout)};

@@ -23,7 +23,7 @@ void cross_entropy(const CrossEntropy& call, Stream stream);
 void adamw(const AdamW& call, Stream stream);
 void squared_norm(const SquaredNorm& call, Stream stream);
 
-// Attention is absent from the table: it runs through LibTorch's fused kernels (attention.h).
+// Attention is absent from the table: it runs through LibTorch's fused kernels (flash_attention.h).
 const KernelTable& kernels();
 
 }  // namespace qianli::ops::cuda
