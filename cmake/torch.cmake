@@ -31,5 +31,11 @@ target_precompile_headers(qianli_torch_pch PRIVATE ${CMAKE_SOURCE_DIR}/cmake/tor
 function(qianli_use_torch target)
   target_link_libraries(${target} PUBLIC qianli_torch)
   target_precompile_headers(${target} REUSE_FROM qianli_torch_pch)
+  # The shared header is compiled with -fPIC; CMake would give executables -fPIE and spoil it.
+  get_target_property(kind ${target} TYPE)
+  if(kind STREQUAL "EXECUTABLE")
+    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+    target_compile_options(${target} PRIVATE -fPIC)
+  endif()
   set_target_properties(${target} PROPERTIES BUILD_RPATH "${torch_root}/lib")
 endfunction()
