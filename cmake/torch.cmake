@@ -13,9 +13,14 @@ foreach(lib c10 torch_cpu)
   set_target_properties(torch::${lib} PROPERTIES IMPORTED_LOCATION ${torch_root}/lib/lib${lib}.so)
 endforeach()
 
+# The wheel carries headers of another fmt without its library: ours comes first in the search.
+find_path(QIANLI_FMT_INCLUDE fmt/core.h REQUIRED)
+file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/fmt_first)
+file(CREATE_LINK ${QIANLI_FMT_INCLUDE}/fmt ${CMAKE_BINARY_DIR}/fmt_first/fmt SYMBOLIC)
+
 add_library(qianli_torch INTERFACE)
 target_include_directories(qianli_torch SYSTEM INTERFACE
-  ${torch_root}/include ${torch_root}/include/torch/csrc/api/include)
+  ${CMAKE_BINARY_DIR}/fmt_first ${torch_root}/include ${torch_root}/include/torch/csrc/api/include)
 target_compile_definitions(qianli_torch INTERFACE
   USE_DISTRIBUTED USE_C10D_GLOO USE_RPC USE_TENSORPIPE AT_PER_OPERATOR_HEADERS)
 # Without -fopenmp at::parallel_for compiles and silently runs in one thread.
