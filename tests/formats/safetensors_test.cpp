@@ -55,11 +55,12 @@ TEST(dtype, byte_size_refuses_overflow_and_partial_bytes) {
 }
 
 TEST(safetensors, reads_entries_in_order_of_place_with_metadata) {
-  const auto file = parse(with_header(
+  const std::string bytes = with_header(
       R"({"b":{"dtype":"F32","shape":[],"data_offsets":[2,6]},"__metadata__":{"format":"pt","k":"v"},)"
       R"("a":{"shape":[2,1],"data_offsets":[0,2],"dtype":"U8"},)"
       R"("e":{"dtype":"I64","shape":[0,3],"data_offsets":[6,6]}}   )",
-      "xyABCD"));
+      "xyABCD");
+  const auto file = parse(bytes);
   ASSERT_EQ(file.entries.size(), 3u);
   EXPECT_EQ(file.entries[0].name, "a");
   EXPECT_EQ(file.entries[0].shape, (std::vector<int64_t>{2, 1}));
