@@ -18,9 +18,9 @@ constexpr float kGuard = -7.25f;
 void on_every_target(const std::function<void()>& body) {
   const int threads_before = omp_get_max_threads();
   hwy::SetSupportedTargetsForTest(0);
-  const int64_t supported = hwy::SupportedTargets();
+  const int64_t supported = hwy::SupportedTargets() & HWY_TARGETS;
   for (const int64_t target : {int64_t{HWY_AVX3}, int64_t{HWY_AVX2}, int64_t{HWY_SSE4},
-                               int64_t{HWY_NEON}, int64_t{HWY_EMU128}}) {
+                               int64_t{HWY_NEON}, int64_t{HWY_EMU128}, int64_t{HWY_SCALAR}}) {
     if (!(supported & target)) continue;
     hwy::SetSupportedTargetsForTest(target);
     hwy::GetChosenTarget().Update(target);

@@ -1,0 +1,314 @@
+// One line per kernel and shape: time and rate; for memory-bound kernels also the rate as a share
+// of copying a large array on the same threads.
+//
+//   kernels_bench [--threads N] [--filter TEXT]
+#include <omp.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "qianli/ops/kernels.h"
+
+namespace {
+
+using namespace qianli::ops;
+
+// The fastest of the runs that fit into 0.4 s, at least three: the host may be shared.
+double best_seconds(const std::function<void()>& run) {
+  double best = 1e30, total = 0.0;
+  for (int i = 0; i < 3 || (total < 0.4 && i < 1000); ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    run();
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    best = std::min(best, taken.count());
+    total += taken.count();
+  }
+  return best;
+}
+
+std::vector<float> random_floats(int64_t size, uint32_t seed) {
+  std::mt19937 engine(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(static_cast<size_t>(size));
+  for (float& value : values) value = normal(engine);
+  return values;
+}
+
+struct AttentionShape {
+  int64_t sequences, q_len, k_len, query_heads, key_heads, head_dim;
+};
+
+class Bench {
+ public:
+  explicit Bench(std::string filter) : filter_(std::move(filter)) {
+    const std::vector<float> from(32 << 20, 1.0f);
+    std::vector<float> to(from.size());
+    const size_t part = from.size() / 64;
+    const double seconds = best_seconds([&] {
+#pragma omp parallel for schedule(static)
+      for (size_t i = 0; i < 64; ++i) {
+        std::memcpy(to.data() + i * part, from.data() + i * part, part * sizeof(float));
+      }
+    });
+    copy_rate_ = 8.0 * static_cast<double>(from.size()) / seconds * 1e-9;
+    std::printf("copy of 128 MiB: %.1f GB/s, %d threads\n", copy_rate_, omp_get_max_threads());
+  }
+
+  void norms() const {
+    const int64_t rows = 2048, width = 2048, size = rows * width;
+    const auto x = random_floats(size, 1), residual = random_floats(size, 2);
+    const auto weight = random_floats(width, 3);
+    std::vector<float> y(x.size()), sum(x.size()), grad_weight(weight.size());
+    std::vector<float> mean(rows), rstd(rows, 1.0f);
+    const NormForward forward{.dtype = Dtype::kFloat32,
+                              .rows = rows,
+                              .width = width,
+                              .eps = 1e-6,
+                              .x = x.data(),
+                              .residual = residual.data(),
+                              .weight = weight.data(),
+                              .y = y.data(),
+                              .sum = sum.data(),
+                              .mean = mean.data(),
+                              .rstd = rstd.data()};
+    bytes("rms_norm_forward +residual", "2048 x 2048", 16 * size,
+          [&] { table_.rms_norm_forward(forward, nullptr); });
+    bytes("layer_norm_forward +residual", "2048 x 2048", 16 * size,
+          [&] { table_.layer_norm_forward(forward, nullptr); });
+    const NormBackward backward{.dtype = Dtype::kFloat32,
+                                .rows = rows,
+                                .width = width,
+                                .grad_y = x.data(),
+                                .sum = residual.data(),
+                                .weight = weight.data(),
+                                .mean = mean.data(),
+                                .rstd = rstd.data(),
+                                .grad_x = y.data(),
+                                .grad_weight = grad_weight.data()};
+    bytes("rms_norm_backward", "2048 x 2048", 12 * size,
+          [&] { table_.rms_norm_backward(backward, nullptr); });
+  }
+
+  void activations(ActivationKind kind, const std::string& name) const {
+    const int64_t rows = 2048, width = 1376, size = rows * width;
+    const auto x = random_floats(2 * size, 1), grad = random_floats(size, 2);
+    std::vector<float> y(grad.size()), grad_x(x.size());
+    const ActivationForward forward{.dtype = Dtype::kFloat32,
+                                    .kind = kind,
+                                    .gated = true,
+                                    .rows = rows,
+                                    .width = width,
+                                    .x = x.data(),
+                                    .y = y.data()};
+    bytes("gated " + name + " forward", "2048 x 1376", 12 * size,
+          [&] { table_.activation_forward(forward, nullptr); });
+    const ActivationBackward backward{.dtype = Dtype::kFloat32,
+                                      .kind = kind,
+                                      .gated = true,
+                                      .rows = rows,
+                                      .width = width,
+                                      .x = x.data(),
+                                      .grad_y = grad.data(),
+                                      .grad_x = grad_x.data()};
+    bytes("gated " + name + " backward", "2048 x 1376", 20 * size,
+          [&] { table_.activation_backward(backward, nullptr); });
+  }
+
+  void rotary() const {
+    const int64_t tokens = 2048, heads = 16, head_dim = 64, width = heads * head_dim;
+    const auto x = random_floats(tokens * width, 1), angles = random_floats(tokens * head_dim, 2);
+    std::vector<float> y(x.size());
+    std::vector<int64_t> positions;
+    for (int64_t t = 0; t < tokens; ++t) positions.push_back(t);
+    const Rotary args{.dtype = Dtype::kFloat32,
+                      .tokens = tokens,
+                      .heads = heads,
+                      .head_dim = head_dim,
+                      .rotary_dim = head_dim,
+                      .x = x.data(),
+                      .x_stride = width,
+                      .y = y.data(),
+                      .y_stride = width,
+                      .cos = angles.data(),
+                      .sin = angles.data(),
+                      .positions = positions.data(),
+                      .inverse = false};
+    bytes("rotary", "2048 x 16 x 64", 8 * tokens * width, [&] { table_.rotary(args, nullptr); });
+  }
+
+  void embedding() const {
+    const int64_t tokens = 2048, width = 512, vocabulary = 32000;
+    const auto rows = random_floats(vocabulary * width, 1);
+    std::vector<float> y(static_cast<size_t>(tokens * width)), grad(rows.size());
+    std::vector<int64_t> ids;
+    for (int64_t t = 0; t < tokens; ++t) ids.push_back(t * 7919 % vocabulary);
+    const EmbeddingForward forward{.dtype = Dtype::kFloat32,
+                                   .tokens = tokens,
+                                   .width = width,
+                                   .ids = ids.data(),
+                                   .table = rows.data(),
+                                   .y = y.data()};
+    bytes("embedding_forward", "2048 of 32000 x 512", 8 * tokens * width,
+          [&] { table_.embedding_forward(forward, nullptr); });
+    const EmbeddingBackward backward{.dtype = Dtype::kFloat32,
+                                     .tokens = tokens,
+                                     .width = width,
+                                     .vocabulary = vocabulary,
+                                     .ids = ids.data(),
+                                     .grad_y = y.data(),
+                                     .grad_table = grad.data()};
+    bytes("embedding_backward", "2048 of 32000 x 512", 12 * tokens * width,
+          [&] { table_.embedding_backward(backward, nullptr); });
+  }
+
+  void cross_entropy(int64_t rows, int64_t vocabulary, bool keep) const {
+    auto logits = random_floats(rows * vocabulary, 1);
+    const std::vector<int64_t> labels(static_cast<size_t>(rows), 17);
+    const std::vector<float> weights(labels.size(), 0.5f);
+    std::vector<float> losses(labels.size());
+    const CrossEntropy args{.dtype = Dtype::kFloat32,
+                            .rows = rows,
+                            .vocabulary = vocabulary,
+                            .logits = logits.data(),
+                            .labels = labels.data(),
+                            .weights = weights.data(),
+                            .losses = losses.data(),
+                            .keep_logits = keep};
+    bytes(keep ? "cross_entropy loss" : "cross_entropy +gradient",
+          std::to_string(rows) + " x " + std::to_string(vocabulary),
+          (keep ? 4 : 8) * rows * vocabulary, [&] { table_.cross_entropy(args, nullptr); });
+  }
+
+  void optimizer() const {
+    const int64_t count = 16 << 20;
+    auto parameter = random_floats(count, 1), exp_avg = parameter;
+    const auto grad = parameter;
+    std::vector<float> exp_avg_sq(parameter.size(), 1.0f);
+    const AdamW args{.count = count,
+                     .parameter = parameter.data(),
+                     .grad = grad.data(),
+                     .exp_avg = exp_avg.data(),
+                     .exp_avg_sq = exp_avg_sq.data(),
+                     .bf16_copy = nullptr,
+                     .lr = 1e-3,
+                     .beta1 = 0.9,
+                     .beta2 = 0.95,
+                     .eps = 1e-8,
+                     .weight_decay = 0.1,
+                     .bias_correction1 = 0.5,
+                     .bias_correction2 = 0.5,
+                     .grad_scale = 1.0};
+    bytes("adamw", "16 Mi parameters", 28 * count, [&] { table_.adamw(args, nullptr); });
+    double result = 0.0;
+    const SquaredNorm norm{.count = count, .x = grad.data(), .result = &result};
+    bytes("squared_norm", "16 Mi elements", 4 * count, [&] { table_.squared_norm(norm, nullptr); });
+  }
+
+  void attention(const AttentionShape& s) const {
+    const int64_t q_rows = s.sequences * s.q_len, k_rows = s.sequences * s.k_len;
+    const int64_t q_width = s.query_heads * s.head_dim, k_width = s.key_heads * s.head_dim;
+    const auto q = random_floats(q_rows * q_width, 1), k = random_floats(k_rows * k_width, 2);
+    const auto v = random_floats(k_rows * k_width, 3), grad = random_floats(q_rows * q_width, 4);
+    std::vector<float> out(q.size()), grad_q(q.size()), grad_k(k.size()), grad_v(v.size());
+    std::vector<float> lse(static_cast<size_t>(q_rows * s.query_heads));
+    std::vector<int64_t> q_starts, k_starts;
+    for (int64_t i = 0; i <= s.sequences; ++i) {
+      q_starts.push_back(i * s.q_len);
+      k_starts.push_back(i * s.k_len);
+    }
+    const AttentionForward forward{.dtype = Dtype::kFloat32,
+                                   .sequences = s.sequences,
+                                   .q_starts = q_starts.data(),
+                                   .k_starts = k_starts.data(),
+                                   .query_heads = s.query_heads,
+                                   .key_heads = s.key_heads,
+                                   .head_dim = s.head_dim,
+                                   .scale = 1.0 / std::sqrt(static_cast<double>(s.head_dim)),
+                                   .causal = true,
+                                   .window = 0,
+                                   .q = q.data(),
+                                   .k = k.data(),
+                                   .v = v.data(),
+                                   .q_stride = q_width,
+                                   .k_stride = k_width,
+                                   .v_stride = k_width,
+                                   .out = out.data(),
+                                   .lse = lse.data()};
+    const AttentionBackward backward{.forward = forward,
+                                     .grad_out = grad.data(),
+                                     .grad_q = grad_q.data(),
+                                     .grad_k = grad_k.data(),
+                                     .grad_v = grad_v.data(),
+                                     .grad_q_stride = q_width,
+                                     .grad_k_stride = k_width,
+                                     .grad_v_stride = k_width};
+    const std::string shape = "B" + std::to_string(s.sequences) + " H" +
+                              std::to_string(s.query_heads) + "/" + std::to_string(s.key_heads) +
+                              " S" + std::to_string(s.q_len) + "/" + std::to_string(s.k_len) +
+                              " D" + std::to_string(s.head_dim);
+    const auto run = [&] { table_.attention_forward(forward, nullptr); };
+    if (s.q_len == 1) return bytes("attention generation", shape, 8 * k_rows * k_width, run);
+    run();
+    // Causal pairs only; the backward pass makes five products of the forward pass's two.
+    const double flops = 2.0 * static_cast<double>(q_rows * q_width * (s.q_len + 1));
+    line("attention_forward causal", shape, flops, "GF/s", run);
+    line("attention_backward causal", shape, 2.5 * flops, "GF/s",
+         [&] { table_.attention_backward(backward, nullptr); });
+  }
+
+ private:
+  double line(const std::string& name, const std::string& shape, double amount, const char* unit,
+              const std::function<void()>& run, const char* end = "\n") const {
+    if (name.find(filter_) == std::string::npos) return -1.0;
+    const double seconds = best_seconds(run), rate = amount / seconds * 1e-9;
+    std::printf("%-28s %-30s float32 %10.3f ms %8.1f %s%s", name.c_str(), shape.c_str(),
+                seconds * 1e3, rate, unit, end);
+    std::fflush(stdout);
+    return rate;
+  }
+
+  void bytes(const std::string& name, const std::string& shape, int64_t amount,
+             const std::function<void()>& run) const {
+    const double rate = line(name, shape, static_cast<double>(amount), "GB/s", run, "");
+    if (rate >= 0.0) std::printf("  %.2f of copy\n", rate / copy_rate_);
+  }
+
+  const KernelTable& table_ = cpu_kernels();
+  std::string filter_;
+  double copy_rate_;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::string filter;
+  for (int i = 1; i + 1 < argc; i += 2) {
+    if (std::strcmp(argv[i], "--threads") == 0) omp_set_num_threads(std::atoi(argv[i + 1]));
+    if (std::strcmp(argv[i], "--filter") == 0) filter = argv[i + 1];
+  }
+  const Bench bench(filter);
+  bench.norms();
+  bench.activations(ActivationKind::kSilu, "silu");
+  bench.activations(ActivationKind::kGelu, "gelu");
+  bench.activations(ActivationKind::kGeluTanh, "gelu_tanh");
+  bench.rotary();
+  bench.embedding();
+  for (const bool keep : {true, false}) {
+    bench.cross_entropy(512, 32000, keep);
+    bench.cross_entropy(128, 150000, keep);
+  }
+  bench.optimizer();
+  bench.attention({8, 256, 256, 8, 8, 64});
+  bench.attention({8, 1024, 1024, 8, 8, 64});
+  bench.attention({2, 512, 512, 16, 4, 128});
+  bench.attention({1, 1, 4096, 32, 8, 128});
+  bench.attention({1, 1, 4096, 16, 16, 64});
+}
