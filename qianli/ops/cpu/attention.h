@@ -75,5 +75,10 @@ inline int64_t tile_floats(int64_t head_dim) {
   const int64_t d = padded_head_dim(head_dim);
   return kTileQueries * d + 2 * kTileKeys * d + kTileKeys * kTileQueries + kTileQueries;
 }
+// Backward: K, K^T, V^T, Q, dO; P, dS; lse, delta.
+inline int64_t backward_tile_floats(int64_t head_dim) {
+  return 5 * kTileKeys * padded_head_dim(head_dim) + 2 * kTileKeys * kTileQueries +
+         2 * kTileQueries;
+}
 
 }  // namespace qianli::ops::cpu

@@ -26,6 +26,7 @@ namespace HWY_NAMESPACE {
 
 // Stands for the maximum over no keys: finite, so that differences stay defined.
 constexpr float kNoMaximum = -1e30f;
+constexpr int64_t kPrefetchColumns = 16;
 
 // Turns one vector of columns of S^T [keys][kTileQueries] into exponentials and updates the running
 // maximum, sum and rescaling factor. Invisible scores, which may never have been computed, become
@@ -75,11 +76,9 @@ HWY_INLINE void softmax_columns(const ForwardTile& tile, int64_t key, int64_t ke
 // S^T = K Q^T for the keys [key, key + keys) of the sequence.
 template <class T>
 HWY_INLINE void tile_scores(const AttentionForward& a, const ForwardTile& tile, int64_t key,
-                            int64_t keys, const float* q_t, float* k_copy, float* scores) {
+                            int64_t keys, const T* rows, const float* q_t, float* k_copy,
+                            float* scores) {
   const Sequence& s = tile.sequence;
-  const int64_t kv_head = tile.head / (a.query_heads / a.key_heads);
-  const T* rows =
-      static_cast<const T*>(a.k) + (s.k_start + key) * a.k_stride + kv_head * a.head_dim;
   Product p{.a = nullptr,
             .a_row = a.k_stride,
             .a_column = 1,
@@ -109,12 +108,9 @@ HWY_INLINE void tile_scores(const AttentionForward& a, const ForwardTile& tile, 
 // out = diag(rescale) out + P V
 template <class T>
 HWY_INLINE void tile_output(const AttentionForward& a, const ForwardTile& tile, int64_t key,
-                            int64_t keys, bool first, const float* probabilities, float* v_copy,
+                            int64_t keys, const T* rows, const float* probabilities, float* v_copy,
                             const Partial& running, const float* rescale) {
   const Sequence& s = tile.sequence;
-  const int64_t kv_head = tile.head / (a.query_heads / a.key_heads);
-  const T* rows =
-      static_cast<const T*>(a.v) + (s.k_start + key) * a.v_stride + kv_head * a.head_dim;
   const int64_t padded = padded_head_dim(a.head_dim);
   Product p{.a = probabilities,
             .a_row = 1,
@@ -123,7 +119,7 @@ HWY_INLINE void tile_output(const AttentionForward& a, const ForwardTile& tile, 
             .b_row = padded,
             .c = running.out,
             .c_row = padded,
-            .accumulate = !first,
+            .accumulate = key != tile.key_begin,
             .scale = rescale};
   // A copy pays when more than two strips of queries read the values.
   bool direct = false;
@@ -171,13 +167,25 @@ void forward_tile(const AttentionForward& a, const ForwardTile& tile, float* mem
   std::fill_n(running.max, kTileQueries, kNoMaximum);
   std::fill_n(running.sum, kTileQueries, 0.0f);
   if (tile.key_begin >= tile.key_end) std::fill_n(running.out, tile.columns() * d, 0.0f);
+  // With few columns the work per key is small and memory decides: then values are asked for before
+  // their block's scores are computed, and keys one block ahead.
+  const bool ahead = tile.columns() <= kPrefetchColumns;
+  const int64_t kv_column = tile.head / (a.query_heads / a.key_heads) * a.head_dim;
+  const T* k = static_cast<const T*>(a.k) + tile.sequence.k_start * a.k_stride + kv_column;
+  const T* v = static_cast<const T*>(a.v) + tile.sequence.k_start * a.v_stride + kv_column;
   for (int64_t key = tile.key_begin; key < tile.key_end; key += kTileKeys) {
     const int64_t keys = std::min(kTileKeys, tile.key_end - key);
-    tile_scores<T>(a, tile, key, keys, q_t, k_copy, scores);
+    if (ahead) prefetch_rows(v + key * a.v_stride, a.v_stride, keys, a.head_dim);
+    tile_scores(a, tile, key, keys, k + key * a.k_stride, q_t, k_copy, scores);
+    if (ahead) {
+      const int64_t next = key + kTileKeys;
+      prefetch_rows(k + next * a.k_stride, a.k_stride, std::min(kTileKeys, tile.key_end - next),
+                    a.head_dim);
+    }
     for (int64_t column = 0; column < padded_columns; column += lanes()) {
       softmax_columns(tile, key, keys, column, scores, running, rescale);
     }
-    tile_output<T>(a, tile, key, keys, key == tile.key_begin, scores, v_copy, running, rescale);
+    tile_output(a, tile, key, keys, v + key * a.v_stride, scores, v_copy, running, rescale);
   }
 }
 

@@ -7,6 +7,8 @@
 #define QIANLI_OPS_CPU_GEMM_INL_H_
 #endif
 
+#include <hwy/cache_control.h>
+
 #include <algorithm>
 
 #include "qianli/ops/cpu/simd-inl.h"
@@ -166,6 +168,16 @@ HWY_NOINLINE void transpose(const T* from, int64_t from_row, int64_t rows, int64
       }
     }
     r += count;
+  }
+}
+
+// Asks for rows that will be read soon. Heads lie far apart in memory, often in different pages,
+// where the hardware's own prefetching stops.
+template <class T>
+HWY_INLINE void prefetch_rows(const T* from, int64_t from_row, int64_t rows, int64_t columns) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < columns; c += kLine) hwy::Prefetch(from + r * from_row + c);
   }
 }
 
