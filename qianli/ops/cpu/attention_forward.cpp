@@ -27,6 +27,7 @@ namespace HWY_NAMESPACE {
 // Stands for the maximum over no keys: finite, so that differences stay defined.
 constexpr float kNoMaximum = -1e30f;
 constexpr int64_t kPrefetchColumns = 16;
+constexpr int64_t kFewColumns = 8;
 
 // Turns one vector of columns of S^T [keys][kTileQueries] into exponentials and updates the running
 // maximum, sum and rescaling factor. Invisible scores, which may never have been computed, become
@@ -105,6 +106,55 @@ HWY_INLINE void tile_scores(const AttentionForward& a, const ForwardTile& tile, 
   });
 }
 
+// The same for a few columns, q row-major [column][padded head_dim]: dot products along the head,
+// which do not leave most lanes of S^T idle. kKeys keys times kColumns columns share the loads of
+// both.
+template <class T, int kKeys, int kColumns>
+HWY_INLINE void score_dots(const T* rows, int64_t row, const float* q, int64_t q_row, int64_t size,
+                           float* scores) {
+  V sum[kKeys][kColumns];
+  QIANLI_UNROLL for (int j = 0; j < kKeys; ++j) {
+    QIANLI_UNROLL for (int c = 0; c < kColumns; ++c) sum[j][c] = zero();
+  }
+  each_vector(size, [&](int64_t i, int64_t n) QIANLI_LAMBDA {
+    V k[kKeys];
+    QIANLI_UNROLL for (int j = 0; j < kKeys; ++j) k[j] = load(rows + j * row + i, n);
+    QIANLI_UNROLL for (int c = 0; c < kColumns; ++c) {
+      const V element = load(q + c * q_row + i);
+      QIANLI_UNROLL for (int j = 0; j < kKeys; ++j) {
+        sum[j][c] = hn::MulAdd(k[j], element, sum[j][c]);
+      }
+    }
+  });
+  QIANLI_UNROLL for (int j = 0; j < kKeys; ++j) {
+    QIANLI_UNROLL for (int c = 0; c < kColumns; ++c) {
+      scores[j * kTileQueries + c] = sum_of(sum[j][c]);
+    }
+  }
+}
+
+template <class T>
+HWY_INLINE void tile_scores_of_few(const AttentionForward& a, const ForwardTile& tile, int64_t keys,
+                                   const T* rows, const float* q, float* scores) {
+  const int64_t d = padded_head_dim(a.head_dim), row = a.k_stride, size = a.head_dim;
+  const int64_t columns = tile.columns();
+  for (int64_t j = 0; j < keys;) {
+    const int64_t count = j + 2 <= keys ? 2 : 1;
+    for (int64_t c = 0; c < columns;) {
+      float* at = scores + j * kTileQueries + c;
+      const T* k = rows + j * row;
+      const float* from = q + c * d;
+      const int64_t width = c + 4 <= columns ? 4 : 1;
+      if (count == 2 && width == 4) score_dots<T, 2, 4>(k, row, from, d, size, at);
+      if (count == 2 && width == 1) score_dots<T, 2, 1>(k, row, from, d, size, at);
+      if (count == 1 && width == 4) score_dots<T, 1, 4>(k, row, from, d, size, at);
+      if (count == 1 && width == 1) score_dots<T, 1, 1>(k, row, from, d, size, at);
+      c += width;
+    }
+    j += count;
+  }
+}
+
 // out = diag(rescale) out + P V
 template <class T>
 HWY_INLINE void tile_output(const AttentionForward& a, const ForwardTile& tile, int64_t key,
@@ -141,15 +191,10 @@ HWY_INLINE void tile_output(const AttentionForward& a, const ForwardTile& tile, 
   });
 }
 
+// Queries carry the scale of the scores, to the base 2.
 template <class T>
-void forward_tile(const AttentionForward& a, const ForwardTile& tile, float* memory,
-                  Partial running) {
-  const int64_t d = padded_head_dim(a.head_dim);
-  float* q_t = memory;
-  float* k_copy = q_t + kTileQueries * d;
-  float* v_copy = k_copy + kTileKeys * d;
-  float* scores = v_copy + kTileKeys * d;
-  float* rescale = scores + kTileKeys * kTileQueries;
+HWY_INLINE void load_queries_transposed(const AttentionForward& a, const ForwardTile& tile,
+                                        float* q_t) {
   const T* q = static_cast<const T*>(a.q) + (tile.sequence.q_start + tile.query) * a.q_stride +
                tile.head * a.head_dim;
   const auto factor = static_cast<float>(a.scale * kLog2E);
@@ -164,6 +209,38 @@ void forward_tile(const AttentionForward& a, const ForwardTile& tile, float* mem
                 q_t + column, kTileQueries);
     }
   }
+}
+
+template <class T>
+HWY_INLINE void load_query_rows(const AttentionForward& a, const ForwardTile& tile, float* rows) {
+  const V factor = set(static_cast<float>(a.scale * kLog2E));
+  for (int64_t c = 0; c < tile.columns(); ++c) {
+    const int64_t row = tile.sequence.q_start + tile.query + c / tile.heads;
+    const T* q =
+        static_cast<const T*>(a.q) + row * a.q_stride + (tile.head + c % tile.heads) * a.head_dim;
+    float* to = rows + c * padded_head_dim(a.head_dim);
+    each_vector(a.head_dim, [&](int64_t i, int64_t n) QIANLI_LAMBDA {
+      hn::StoreU(hn::Mul(load(q + i, n), factor), F(), to + i);
+    });
+  }
+}
+
+template <class T>
+void forward_tile(const AttentionForward& a, const ForwardTile& tile, float* memory,
+                  Partial running) {
+  const int64_t d = padded_head_dim(a.head_dim);
+  float* q_t = memory;
+  float* k_copy = q_t + kTileQueries * d;
+  float* v_copy = k_copy + kTileKeys * d;
+  float* scores = v_copy + kTileKeys * d;
+  float* rescale = scores + kTileKeys * kTileQueries;
+  const bool few = tile.columns() <= kFewColumns;
+  if (few) {
+    load_query_rows<T>(a, tile, q_t);
+    std::fill_n(scores, kTileKeys * kTileQueries, 0.0f);
+  } else {
+    load_queries_transposed<T>(a, tile, q_t);
+  }
   std::fill_n(running.max, kTileQueries, kNoMaximum);
   std::fill_n(running.sum, kTileQueries, 0.0f);
   if (tile.key_begin >= tile.key_end) std::fill_n(running.out, tile.columns() * d, 0.0f);
@@ -176,13 +253,17 @@ void forward_tile(const AttentionForward& a, const ForwardTile& tile, float* mem
   for (int64_t key = tile.key_begin; key < tile.key_end; key += kTileKeys) {
     const int64_t keys = std::min(kTileKeys, tile.key_end - key);
     if (ahead) prefetch_rows(v + key * a.v_stride, a.v_stride, keys, a.head_dim);
-    tile_scores(a, tile, key, keys, k + key * a.k_stride, q_t, k_copy, scores);
+    if (few) {
+      tile_scores_of_few(a, tile, keys, k + key * a.k_stride, q_t, scores);
+    } else {
+      tile_scores(a, tile, key, keys, k + key * a.k_stride, q_t, k_copy, scores);
+    }
     if (ahead) {
       const int64_t next = key + kTileKeys;
       prefetch_rows(k + next * a.k_stride, a.k_stride, std::min(kTileKeys, tile.key_end - next),
                     a.head_dim);
     }
-    for (int64_t column = 0; column < padded_columns; column += lanes()) {
+    for (int64_t column = 0; column < tile.columns(); column += lanes()) {
       softmax_columns(tile, key, keys, column, scores, running, rescale);
     }
     tile_output(a, tile, key, keys, v + key * a.v_stride, scores, v_copy, running, rescale);
