@@ -13,5 +13,6 @@ void add_commands(CLI::App& app);
 
 void add_config(CLI::App& app);
 void add_presets(CLI::App& app);
+void add_tokenizer(CLI::App& app);
 
 }  // namespace qianli::app

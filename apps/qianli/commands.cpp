@@ -7,6 +7,7 @@ namespace qianli::app {
 void add_commands(CLI::App& app) {
   add_config(app);
   add_presets(app);
+  add_tokenizer(app);
 }
 
 }  // namespace qianli::app
