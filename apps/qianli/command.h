@@ -14,5 +14,6 @@ void add_commands(CLI::App& app);
 void add_config(CLI::App& app);
 void add_presets(CLI::App& app);
 void add_tokenizer(CLI::App& app);
+void add_tokenizer_train(CLI::App& tokenizer);  // under tokenizer
 
 }  // namespace qianli::app

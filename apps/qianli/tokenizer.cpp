@@ -286,6 +286,7 @@ void add_tokenizer(CLI::App& app) {
   CLI::App* tokenizer =
       app.add_subcommand("tokenizer", "Train a tokenizer, encode and decode text, look inside");
   tokenizer->require_subcommand(1);
+  add_tokenizer_train(*tokenizer);
   const auto options = std::make_shared<Options>();
 
   CLI::App* sub = add_sub(tokenizer, "encode", "Text to token ids", *options);

@@ -9,18 +9,13 @@
 
 #include "qianli/base/error.h"
 #include "qianli/text/gzip.h"
+#include "qianli/text/special_names.h"
 #include "qianli/text/tokenizer_impl.h"
 
 namespace qianli::text {
 namespace {
 
 constexpr uint64_t kMaxFileBytes = uint64_t{1} << 29;
-
-constexpr std::string_view kBosNames[] = {
-    "<s>", "<|begin_of_text|>", "<｜begin▁of▁sentence｜>", "<bos>", "[BOS]", "<|startoftext|>"};
-constexpr std::string_view kEosNames[] = {
-    "</s>",  "<|endoftext|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>",
-    "<eos>", "[EOS]",         "<|eot_id|>",      "<|im_end|>"};
 
 // What the configuration names; "" names none. An unknown name is an error: data would silently go
 // without the token.
