@@ -11,11 +11,15 @@ namespace qianli::text {
 struct AddedToken {
   int32_t id = 0;
   std::string content;
+  // What decoding writes: the content, normalised for normalised tokens (as the reference library).
+  std::string spelling;
   bool single_word = false;  // only where no word character stands beside it
   bool lstrip = false;       // swallows white space on its left
   bool rstrip = false;
   bool normalized = false;  // looked for in the normalised text, not in the raw one
-  bool special = false;     // dropped by decode(skip_special_tokens)
+  bool special = false;
+  bool skipped =
+      false;  // by decode(skip_special_tokens): the spelling is a special token's content
 };
 
 // A part of a text: an added token's id, or text between added tokens (id -1).

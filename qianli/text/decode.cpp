@@ -18,7 +18,7 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, const DecodeOptions&
   std::string text;
   for (const int32_t id : ids) {
     const auto token = impl_->token(id);
-    if (token.empty() || (options.skip_special_tokens && impl_->is_special(id))) continue;
+    if (token.empty() || (options.skip_special_tokens && impl_->is_skipped(id))) continue;
     stream.push(token, text);
   }
   stream.finish(text);
@@ -43,7 +43,7 @@ std::string StreamingDecoder::push(int32_t id) {
   std::string text;
   const TokenizerImpl& impl = *tokenizer_->impl_;
   const auto token = impl.token(id);
-  if (token.empty() || (options_.skip_special_tokens && impl.is_special(id))) return text;
+  if (token.empty() || (options_.skip_special_tokens && impl.is_skipped(id))) return text;
   state_->stream.push(token, text);
   return text;
 }

@@ -111,7 +111,7 @@ void TokenizerImpl::encode_piece(std::string_view piece, Workspace& work,
 
 std::string_view TokenizerImpl::token(int32_t id) const {
   const auto found = added_by_id.find(id);
-  return found != added_by_id.end() ? std::string_view(added[found->second].content)
+  return found != added_by_id.end() ? std::string_view(added[found->second].spelling)
                                     : vocabulary.token(id);
 }
 
@@ -123,6 +123,11 @@ std::optional<int32_t> TokenizerImpl::id_of(std::string_view token) const {
 bool TokenizerImpl::is_special(int32_t id) const {
   const auto found = added_by_id.find(id);
   return found != added_by_id.end() && added[found->second].special;
+}
+
+bool TokenizerImpl::is_skipped(int32_t id) const {
+  const auto found = added_by_id.find(id);
+  return found != added_by_id.end() && added[found->second].skipped;
 }
 
 }  // namespace qianli::text

@@ -74,6 +74,11 @@ class Translator {
     if (c == 'v') return put("\\x{b}");
     out_ += '\\';
     out_ += c;
+    // \p{L} and \x{4e00}: the braces are no repetition.
+    if ((c == 'p' || c == 'P' || c == 'x') && at_ < in_.size() && in_[at_] == '{') {
+      while (at_ < in_.size() && in_[at_] != '}') take();
+      if (at_ < in_.size()) take();
+    }
   }
 
   void spelled_out(std::string_view members, bool negated) {

@@ -185,6 +185,18 @@ AddedToken read_added_token(const JsonView& json) {
   return token;
 }
 
+void spell_added_tokens(TokenizerImpl& tokenizer) {
+  for (AddedToken& token : tokenizer.added) {
+    token.spelling = token.content;
+    if (token.normalized && tokenizer.normalizer) tokenizer.normalizer->apply(token.spelling);
+  }
+  for (AddedToken& token : tokenizer.added) {
+    const auto named = tokenizer.added_by_content.find(token.spelling);
+    token.skipped =
+        named != tokenizer.added_by_content.end() && tokenizer.added[named->second].special;
+  }
+}
+
 }  // namespace
 
 // The reference library gives an added token the model's id of the same text, or else the next free
@@ -212,13 +224,13 @@ void read_added_tokens(const JsonView& json, TokenizerImpl& tokenizer) {
     tokenizer.added_by_id.emplace(token.id, tokenizer.added.size());
     tokenizer.added.push_back(std::move(token));
   }
-  // Special tokens go first: of two normalised to one pattern the special one is found.
+  spell_added_tokens(tokenizer);
+  // Special tokens go first: of two with one spelling the special one is found.
   for (const bool special : {true, false}) {
     for (const AddedToken& token : tokenizer.added) {
       if (token.special != special) continue;
-      std::string pattern = token.content;
-      if (token.normalized && tokenizer.normalizer) tokenizer.normalizer->apply(pattern);
-      (token.normalized ? tokenizer.normalized_finder : tokenizer.raw_finder).add(token, pattern);
+      (token.normalized ? tokenizer.normalized_finder : tokenizer.raw_finder)
+          .add(token, token.spelling);
     }
   }
 }

@@ -63,6 +63,7 @@ struct TokenizerImpl {
   std::string_view token(int32_t id) const;
   std::optional<int32_t> id_of(std::string_view token) const;
   bool is_special(int32_t id) const;
+  bool is_skipped(int32_t id) const;  // by decode(skip_special_tokens)
   void encode(std::string_view text, bool add_special_tokens, std::vector<int32_t>& ids) const;
 
  private:

@@ -179,7 +179,7 @@ TEST(StreamingDecoder, cleans_up_spaces_as_the_whole_text_would) {
   const DecodeOptions options{.clean_up_spaces = CleanUp::kAlways};
   const std::pair<const char*, const char*> cases[] = {
       {"Hello , I 'm here . It is n't", "Hello, I'm here. It isn't"},
-      {"a ' b ' ve 've n ' t", "a'b've've n't"},
+      {"a ' b ' ve 've n ' t", "a'b've'ven't"},
       {"  .  ?", " . ?"},
       {" ", " "}};
   for (const auto& [text, cleaned] : cases) {
@@ -264,7 +264,7 @@ TEST(Tokenizer, refuses_what_it_does_not_support_by_name) {
 TEST(Tokenizer, bounds_a_regular_expression_that_explodes) {
   Json json = base_tokenizer();
   json["pre_tokenizer"] = {{"type", "Split"},
-                           {"pattern", {{"Regex", "(a|a)*(a|a)*(a|a)*b"}}},
+                           {"pattern", {{"Regex", "(a|aa)*[bc]"}}},
                            {"behavior", "Isolated"},
                            {"invert", false}};
   const auto tokenizer = tokenizer_of(json);

@@ -84,7 +84,7 @@ TEST(Scanners, match_as_the_regular_expressions_do) {
   const std::string alphabet[] = {" ", "\n",     "\t",     "a",      "S",      "'", ".",
                                   "1", "\u00e9", "\u0301", "\u4f60", "\u017f", "l", "\x01"};
   constexpr size_t kLetters = std::size(alphabet);
-  for (const std::string expression :
+  for (const std::string& expression :
        {std::string(kGpt2Regex), std::string(kLlama3Regex), std::string(kQwen2Regex),
         std::string(kDeepSeekRegex), std::string("\\p{N}{1,3}"),
         std::string("[一-龥\u3040-ゟ゠-ヿ]+")}) {
