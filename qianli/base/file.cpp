@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -51,8 +52,7 @@ fs::path parent_or_dot(const fs::path& path) {
 void write_all(int fd, const char* data, size_t bytes, int64_t offset, FileRole role,
                const fs::path& path) {
   while (bytes > 0) {
-    const ssize_t done =
-        offset < 0 ? ::write(fd, data, bytes) : ::pwrite(fd, data, bytes, offset);
+    const ssize_t done = offset < 0 ? ::write(fd, data, bytes) : ::pwrite(fd, data, bytes, offset);
     if (done < 0) {
       if (errno == EINTR) continue;
       throw_errno(role, "write", path);
@@ -103,8 +103,8 @@ std::string read_file(const fs::path& path, FileRole role, uint64_t max_bytes) {
     if (got == 0) return text;
     text.append(chunk, static_cast<size_t>(got));
     if (text.size() > max_bytes) {
-      throw_file_error(role, fmt::format("expected at most {} bytes in {}, got more", max_bytes,
-                                         path.string()));
+      throw_file_error(
+          role, fmt::format("expected at most {} bytes in {}, got more", max_bytes, path.string()));
     }
   }
 }
@@ -207,9 +207,9 @@ AtomicFolder::AtomicFolder(fs::path final_path, FileRole role)
   std::error_code error;
   fs::remove_all(temporary_, error);
   if (!fs::create_directories(temporary_, error) || error) {
-    throw_file_error(role_, fmt::format("cannot create folder {}: {}", temporary_.string(),
-                                        error.message()),
-                     "check the permissions of the parent folder");
+    throw_file_error(
+        role_, fmt::format("cannot create folder {}: {}", temporary_.string(), error.message()),
+        "check the permissions of the parent folder");
   }
 }
 
@@ -228,6 +228,30 @@ void AtomicFolder::commit() {
   if (::rename(temporary_.c_str(), final_.c_str()) != 0) throw_errno(role_, "create", final_);
   committed_ = true;
   fsync_path(parent_or_dot(final_), role_);
+}
+
+void AtomicFolder::commit_replacing() {
+  if (!fs::exists(final_)) return commit();
+  if (!fs::is_directory(final_)) {
+    throw_file_error(role_, fmt::format("expected a folder, got a file: {}", final_.string()));
+  }
+  fsync_path(temporary_, role_);
+  if (::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, final_.c_str(), RENAME_EXCHANGE) != 0) {
+    if (errno != EINVAL && errno != ENOSYS && errno != ENOTSUP) {
+      throw_errno(role_, "replace", final_);
+    }
+    const fs::path old = temporary_.string() + "-old";
+    if (::rename(final_.c_str(), old.c_str()) != 0 ||
+        ::rename(temporary_.c_str(), final_.c_str()) != 0 ||
+        ::rename(old.c_str(), temporary_.c_str()) != 0) {
+      throw_errno(role_, "replace", final_);
+    }
+  }
+  fsync_path(parent_or_dot(final_), role_);
+  // The old folder has the temporary name now.
+  std::error_code error;
+  fs::remove_all(temporary_, error);
+  committed_ = true;
 }
 
 uint64_t free_disk_bytes(const fs::path& path) {

@@ -1,6 +1,6 @@
 // Files: reading with limits, memory maps, and writing so that a crash never leaves half a file
-// under the final name. Failures throw DataError naming the path and the system's reason, unless the
-// caller asks for another kind through `OnError`.
+// under the final name. Failures throw DataError naming the path and the system's reason, unless
+// the caller asks for another kind through `OnError`.
 #pragma once
 
 #include <cstddef>
@@ -32,8 +32,8 @@ void create_folder(const fs::path& path, FileRole role);
 
 void fsync_path(const fs::path& path, FileRole role);
 
-// Read-only map of a whole file; empty files map to an empty span. A file that shrinks under the map
-// raises SIGBUS in the reader, so callers check sizes against `size()` at opening.
+// Read-only map of a whole file; empty files map to an empty span. A file that shrinks under the
+// map raises SIGBUS in the reader, so callers check sizes against `size()` at opening.
 class MappedFile {
  public:
   static std::shared_ptr<const MappedFile> open(const fs::path& path, FileRole role);
@@ -55,8 +55,8 @@ class MappedFile {
   size_t size_;
 };
 
-// A file being written: buffered, checked at every write, visible under its name only after commit().
-// The destructor without commit() removes what was written.
+// A file being written: buffered, checked at every write, visible under its name only after
+// commit(). The destructor without commit() removes what was written.
 class AtomicFile {
  public:
   AtomicFile(fs::path path, FileRole role);
@@ -81,8 +81,8 @@ class AtomicFile {
   std::string buffer_;
 };
 
-// A folder being written: work in path(), then commit() renames it to its final name. The destructor
-// without commit() removes it. Files inside are fsynced by whoever writes them.
+// A folder being written: work in path(), then commit() renames it to its final name. The
+// destructor without commit() removes it. Files inside are fsynced by whoever writes them.
 class AtomicFolder {
  public:
   AtomicFolder(fs::path final_path, FileRole role);
@@ -93,12 +93,16 @@ class AtomicFolder {
   const fs::path& path() const { return temporary_; }
   // Refuses when the final name exists already.
   void commit();
+  // Puts the folder in the place of one that has the final name, if there is one, and removes that.
+  // In one step where the file system can exchange names; elsewhere there is a moment in which
+  // nothing has the final name.
+  void commit_replacing();
 
  private:
   fs::path final_;
   fs::path temporary_;
   FileRole role_;
-  bool committed_ = false;
+  bool committed_ = false;  // nothing is left under the temporary name
 };
 
 // Free bytes on the file system of `path` (or of its nearest existing parent).

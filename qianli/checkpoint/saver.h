@@ -1,9 +1,9 @@
 // Writing checkpoints while training goes on. A checkpoint is the folder CHECKPOINTS/step_N:
 //
-//   manifest.json                       what is here, see manifest.h
-//   model-0000i-of-0000n.safetensors    weights in the most exact form kept, canonical names
+//   manifest.json                         what is here, see manifest.h
+//   model-0000i-of-0000n.safetensors      weights in the most exact form kept, canonical names
 //   optimizer-0000i-of-0000n.safetensors  exp_avg.NAME and exp_avg_sq.NAME
-//   config.json, tokenizer.json, ...    so that the folder serves wherever a model does
+//   config.json, tokenizer.json, ...      so that the folder serves wherever a model does
 //
 // beside the file CHECKPOINTS/latest, which holds the name of the newest one. A save is atomic: all
 // files are flushed in a hidden folder, which is renamed, and the pointer follows last. Whatever
@@ -13,10 +13,11 @@
 #include <cstdint>
 #include <exception>
 #include <filesystem>
-#include <memory>
 #include <optional>
 #include <thread>
+#include <vector>
 
+#include "qianli/checkpoint/companion_files.h"
 #include "qianli/checkpoint/training_state.h"
 #include "qianli/model/spec.h"
 #include "qianli/nn/parameter_set.h"
@@ -25,6 +26,8 @@
 namespace qianli::checkpoint {
 
 namespace fs = std::filesystem;
+
+struct StepContents;
 
 struct SaverOptions {
   fs::path folder;           // CHECKPOINTS; made if absent
@@ -39,7 +42,8 @@ struct SaverOptions {
 class Saver {
  public:
   // Removes what crashed saves left behind. Throws CheckpointError where the folder cannot be made,
-  // or another live process saves into it.
+  // another Saver (of any process) writes into it, or the tokenizer cannot be read; ConfigError
+  // where the spec has no config.json.
   explicit Saver(SaverOptions options);
   // Waits for the background; an error that nobody has seen is logged.
   ~Saver();
@@ -47,26 +51,29 @@ class Saver {
   Saver& operator=(const Saver&) = delete;
 
   // Saves the state as step_{state.step}, replacing a checkpoint of that name left by an earlier
-  // run; does nothing when this saver's last save was of the same state. First waits for the save
-  // before, and throws its error. Asynchronous: returns as soon as the tensors are copied (12 bytes
-  // for each float32 parameter). Throws CheckpointError: no space, read-only folder, ...;
-  // checkpoints saved before stay as they are. The gradients are not saved: save between steps.
+  // run. Does nothing when the last save, or the checkpoint the run resumed from, was of the same
+  // step. First waits for the save before, and throws its error. Asynchronous: returns as soon as
+  // the tensors are copied (12 bytes for each float32 parameter). Throws CheckpointError (no space,
+  // read-only folder, ...); the checkpoints saved before stay as they are. Gradients are not saved:
+  // save between steps.
   void save(const TrainingState& state, const nn::ParameterSet& parameters,
             optim::FlatOptimizer& optimizer);
   // Until the last save is on disk; throws its error.
   void wait();
 
  private:
-  struct Snapshot;
-  void write(const Snapshot& snapshot);
+  StepContents contents(const TrainingState& state, const nn::ParameterSet& parameters,
+                        optim::FlatOptimizer& optimizer) const;
   void check_space(uint64_t bytes) const;
-  void remove_old(int64_t newest_step);
+  void write(const StepContents& contents) const;
+  void remove_old(int64_t newest_step) const;
 
   SaverOptions options_;
-  int lock_ = -1;  // descriptor of the folder
-  std::optional<TrainingState> last_;
+  std::vector<CompanionFile> companions_;
+  std::optional<TrainingState> last_;  // on disk, or on its way
   std::thread thread_;
-  std::exception_ptr error_;  // of the background; read after joining
+  std::exception_ptr error_;  // of the thread; read after joining it
+  int lock_ = -1;             // descriptor of the folder
 };
 
 }  // namespace qianli::checkpoint

@@ -110,7 +110,8 @@ SafetensorsWriter::SafetensorsWriter(const fs::path& path, std::vector<TensorSpe
   if (std::ranges::binary_search(names, "__metadata__")) {
     reject(role, path_.string(), "no tensor may be named '__metadata__'");
   }
-  file_.write(make_header(tensors_, std::move(metadata), path_, role, bytes_left_));
+  header_ = make_header(tensors_, std::move(metadata), path_, role, bytes_left_);
+  file_.write(header_);
 }
 
 void SafetensorsWriter::write(std::span<const std::byte> bytes) {

@@ -90,6 +90,8 @@ class SafetensorsWriter {
 
   // The tensors in the order in which their bytes are expected.
   const std::vector<TensorSpec>& tensors() const { return tensors_; }
+  // The bytes in front of the tensors, for whoever hashes the file while writing it.
+  std::string_view header() const { return header_; }
   // Appends bytes of the tensors, which may be cut anywhere.
   void write(std::span<const std::byte> bytes);
   // Throws std::logic_error unless all bytes of all tensors were written.
@@ -99,6 +101,7 @@ class SafetensorsWriter {
   fs::path path_;
   std::vector<TensorSpec> tensors_;
   AtomicFile file_;
+  std::string header_;
   uint64_t bytes_left_ = 0;
 };
 

@@ -1,0 +1,45 @@
+#include "qianli/checkpoint/companion_files.h"
+
+#include <fmt/core.h>
+
+#include "qianli/base/file.h"
+
+namespace qianli::checkpoint {
+namespace {
+
+constexpr const char* kNames[] = {
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+};
+constexpr uint64_t kMaxBytes = uint64_t{256} << 20;
+
+}  // namespace
+
+std::vector<CompanionFile> read_companion_files(const fs::path& source) {
+  std::vector<CompanionFile> files;
+  if (source.empty()) return files;
+  const auto add = [&](const fs::path& path) {
+    files.push_back({path.filename(), read_file(path, FileRole::kCheckpoint, kMaxBytes)});
+  };
+  if (fs::is_regular_file(source)) {
+    add(source);
+    return files;
+  }
+  if (!fs::is_directory(source)) {
+    throw_file_error(FileRole::kCheckpoint,
+                     fmt::format("expected a tokenizer folder, got {}", source.string()));
+  }
+  for (const char* name : kNames) {
+    if (fs::is_regular_file(source / name)) add(source / name);
+  }
+  return files;
+}
+
+}  // namespace qianli::checkpoint

@@ -1,0 +1,187 @@
+#include "qianli/checkpoint/saver.h"
+
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "qianli/base/error.h"
+#include "qianli/base/file.h"
+#include "qianli/base/log.h"
+#include "qianli/checkpoint/checkpoint.h"
+#include "qianli/checkpoint/step_writer.h"
+#include "qianli/checkpoint/steps.h"
+#include "qianli/model/hugging_face.h"
+
+namespace qianli::checkpoint {
+namespace {
+
+// For the manifest, the headers and the last block of each file.
+constexpr uint64_t kSpareBytes = uint64_t{1} << 20;
+
+// Held until the descriptor is closed, also by the death of the process. Where the file system has
+// no locks, goes on without.
+int lock_folder(const fs::path& folder) {
+  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd >= 0 && ::flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    ::close(fd);
+    throw CheckpointError(
+        "checkpoint", fmt::format("another process saves its checkpoints into {}", folder.string()),
+        "end it, or choose another run.dir");
+  }
+  return fd;
+}
+
+// With the lock held, everything half-written belongs to the dead.
+void remove_leftovers(const fs::path& folder) {
+  std::vector<fs::path> leftovers;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    const bool ours =
+        name.starts_with(".step_") || name.starts_with(fmt::format(".{}.", kLatestName));
+    if (ours && name.find(".tmp-") != name.npos) leftovers.push_back(entry.path());
+  }
+  for (const fs::path& path : leftovers) {
+    log::info("checkpoint", "removing {}, left by a save that did not finish", path.string());
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+}
+
+// First away from its name, so that no half-removed folder is ever taken for a checkpoint.
+void remove_step(const fs::path& path) {
+  const fs::path hidden =
+      path.parent_path() / fmt::format(".{}.tmp-{}", path.filename().string(), ::getpid());
+  std::error_code error;
+  fs::rename(path, hidden, error);
+  if (!error) fs::remove_all(hidden, error);
+  if (error) log::warn("checkpoint", "cannot remove {}: {}", path.string(), error.message());
+}
+
+// On the CPU; a copy where `copy` or the device demands one.
+at::Tensor on_cpu(const at::Tensor& flat, bool copy) {
+  return flat.detach().to(at::kCPU, flat.scalar_type(), /*non_blocking=*/false, copy).contiguous();
+}
+
+bool same_place(const fs::path& a, const fs::path& b) {
+  std::error_code error;
+  return fs::equivalent(a, b, error) && !error;
+}
+
+}  // namespace
+
+Saver::Saver(SaverOptions options)
+    : options_(std::move(options)), companions_(read_companion_files(options_.tokenizer)) {
+  model::to_hugging_face(options_.spec);
+  std::error_code error;
+  fs::create_directories(options_.folder, error);
+  if (!fs::is_directory(options_.folder)) {
+    throw CheckpointError(
+        "checkpoint",
+        fmt::format("cannot create the folder {}: {}", options_.folder.string(),
+                    error ? error.message() : std::string("a file is in its place")),
+        "choose another run.dir");
+  }
+  lock_ = lock_folder(options_.folder);
+  remove_leftovers(options_.folder);
+  const auto& from = options_.resumed_from;
+  if (!from.empty() && same_place(fs::absolute(from).parent_path(), options_.folder)) {
+    last_ = read_state(from);
+  }
+}
+
+Saver::~Saver() {
+  try {
+    wait();
+  } catch (const std::exception& problem) {
+    log::error("checkpoint", "the last save failed: {}", problem.what());
+  }
+  if (lock_ >= 0) ::close(lock_);
+}
+
+void Saver::wait() {
+  if (thread_.joinable()) thread_.join();
+  if (!error_) return;
+  last_.reset();
+  std::rethrow_exception(std::exchange(error_, nullptr));
+}
+
+void Saver::save(const TrainingState& state, const nn::ParameterSet& parameters,
+                 optim::FlatOptimizer& optimizer) {
+  wait();
+  if (last_ && last_->step == state.step && last_->updates_done == state.updates_done &&
+      last_->consumed_samples == state.consumed_samples) {
+    return;
+  }
+  StepContents step = contents(state, parameters, optimizer);
+  check_space(step.num_bytes());
+  if (!options_.asynchronous) {
+    write(step);
+    last_ = state;
+    return;
+  }
+  last_ = state;
+  thread_ = std::thread([this, step = std::move(step)] {
+    try {
+      write(step);
+    } catch (...) {
+      error_ = std::current_exception();
+    }
+  });
+}
+
+StepContents Saver::contents(const TrainingState& state, const nn::ParameterSet& parameters,
+                             optim::FlatOptimizer& optimizer) const {
+  const bool copy = options_.asynchronous;
+  StepContents step{.state = state,
+                    .spec = options_.spec,
+                    .companions = companions_,
+                    .weights = on_cpu(parameters.master(), copy),
+                    .exp_avg = on_cpu(optimizer.exp_avg(), copy),
+                    .exp_avg_sq = on_cpu(optimizer.exp_avg_sq(), copy),
+                    .max_shard_bytes = options_.max_shard_bytes};
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    step.places.push_back({.name = parameters.entry(i).name,
+                           .shape = parameters.entry(i).shape,
+                           .flat = parameters.place(i)});
+  }
+  return step;
+}
+
+void Saver::check_space(uint64_t bytes) const {
+  const uint64_t free = free_disk_bytes(options_.folder);
+  if (free >= bytes + kSpareBytes) return;
+  throw CheckpointError(
+      "checkpoint",
+      fmt::format("expected {} MB of free space in {} for a checkpoint, got {} MB",
+                  (bytes + kSpareBytes) >> 20, options_.folder.string(), free >> 20),
+      "free some space, choose another run.dir, or lower checkpoint.keep");
+}
+
+void Saver::write(const StepContents& contents) const {
+  const fs::path final_path = options_.folder / step_name(contents.state.step);
+  AtomicFolder folder(final_path, FileRole::kCheckpoint);
+  write_step(folder.path(), contents);
+  folder.commit_replacing();
+  write_file_atomically(options_.folder / kLatestName, step_name(contents.state.step) + "\n",
+                        FileRole::kCheckpoint);
+  remove_old(contents.state.step);
+}
+
+void Saver::remove_old(int64_t newest_step) const {
+  if (options_.keep <= 0) return;
+  std::vector<int64_t> steps = steps_in(options_.folder);
+  // Steps above the newest were saved by a run that was taken back: the oldest of all.
+  std::ranges::stable_partition(steps, [&](int64_t step) { return step > newest_step; });
+  const auto count = static_cast<int64_t>(steps.size());
+  for (int64_t i = 0; i < count - options_.keep; ++i) {
+    const fs::path path = options_.folder / step_name(steps[i]);
+    if (steps[i] == newest_step || same_place(path, options_.resumed_from)) continue;
+    remove_step(path);
+  }
+}
+
+}  // namespace qianli::checkpoint
