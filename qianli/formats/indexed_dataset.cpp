@@ -161,8 +161,8 @@ void IndexedDataset::copy(size_t i, int64_t offset, std::span<T> out) const {
   const auto bytes = sequence_bytes(i);
   const int64_t length = index_.lengths[i];
   if (offset < 0 || offset > length || std::cmp_greater(out.size(), length - offset)) {
-    throw std::out_of_range(fmt::format("tokens {} to {} of sequence {} of length {}", offset,
-                                        offset + static_cast<int64_t>(out.size()), i, length));
+    throw std::out_of_range(fmt::format("{} tokens from {} on of sequence {} of length {}",
+                                        out.size(), offset, i, length));
   }
   with_element(index_.dtype, [&](auto element) {
     using Stored = decltype(element);

@@ -30,10 +30,14 @@ struct TokenizerConfig {
   bool clean_up_tokenization_spaces = false;
 };
 
+// Whether decoding removes the spaces before punctuation and contractions (transformers'
+// clean_up_tokenization_spaces). kNever keeps decoding exact and is what transformers 5 does with
+// BPE tokenizers even where the file asks for it; kAsFile follows tokenizer_config.json.
+enum class CleanUp { kNever, kAsFile, kAlways };
+
 struct DecodeOptions {
   bool skip_special_tokens = false;
-  // Removes the spaces before punctuation and contractions; unset: as tokenizer_config.json says.
-  std::optional<bool> clean_up_spaces;
+  CleanUp clean_up_spaces = CleanUp::kNever;
 };
 
 // Immutable and safe to use from many threads at once.
@@ -77,9 +81,8 @@ class Tokenizer {
   // special tokens ("<s>", "<|begin_of_text|>", "</s>", "<|endoftext|>", "<|im_end|>", ...).
   std::optional<int32_t> bos_id() const;
   std::optional<int32_t> eos_id() const;
-  // No guess: only what the files name.
-  std::optional<int32_t> pad_id() const;
-  std::optional<int32_t> unk_id() const;
+  std::optional<int32_t> pad_id() const;  // no guess: only what the files name
+  std::optional<int32_t> unk_id() const;  // the configuration's, or the model's
 
   const TokenizerConfig& config() const;
   // xxHash64 of the (unpacked) tokenizer.json, 16 hex digits: tells whether data was made with it.

@@ -17,8 +17,8 @@ const KernelTable& cpu_kernels() {
       .cross_entropy = cpu::cross_entropy,
       .adamw = cpu::adamw,
       .squared_norm = cpu::squared_norm,
-      .attention_forward = nullptr,
-      .attention_backward = nullptr,
+      .attention_forward = cpu::attention_forward,
+      .attention_backward = cpu::attention_backward,
   };
   return kTable;
 }

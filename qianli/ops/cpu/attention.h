@@ -1,0 +1,84 @@
+// What the attention kernels share: which keys a query sees, and how the work is cut.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "qianli/ops/kernels.h"
+
+namespace qianli::ops::cpu {
+
+// Beyond every index, and safe to multiply by a number of heads.
+inline constexpr int64_t kUnbounded = int64_t{1} << 44;
+
+// One sequence: query i of q_len sees the keys [first_key(i), end_key(i)).
+struct Sequence {
+  int64_t q_start, q_len, k_start, k_len;
+  bool causal;
+  int64_t window;
+
+  int64_t offset() const { return k_len - q_len; }
+  int64_t end_key(int64_t query) const {
+    return causal ? std::clamp<int64_t>(query + offset() + 1, 0, k_len) : k_len;
+  }
+  int64_t first_key(int64_t query) const {
+    return window > 0 ? std::clamp<int64_t>(query + offset() + 1 - window, 0, k_len) : 0;
+  }
+  // The first query that sees `key`, and the one behind the last, both unclamped.
+  int64_t first_query(int64_t key) const { return causal ? key - offset() : -kUnbounded; }
+  int64_t end_query(int64_t key) const { return window > 0 ? key - offset() + window : kUnbounded; }
+};
+
+inline Sequence sequence_of(const AttentionForward& a, int64_t s) {
+  return {.q_start = a.q_starts[s],
+          .q_len = a.q_starts[s + 1] - a.q_starts[s],
+          .k_start = a.k_starts[s],
+          .k_len = a.k_starts[s + 1] - a.k_starts[s],
+          .causal = a.causal,
+          .window = a.window};
+}
+
+// Exponentials are taken to the base 2: scores carry this factor.
+inline constexpr double kLog2E = 1.4426950408889634;
+inline constexpr double kLn2 = 0.6931471805599453;
+
+inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+inline constexpr int64_t kTileQueries = 64;  // a multiple of every vector length
+inline constexpr int64_t kTileKeys = 64;
+
+// A tile: queries [query, query + queries) of a sequence for the heads [head, head + heads),
+// against the keys [key_begin, key_end). Column c is query c / heads, head c % heads.
+struct ForwardTile {
+  Sequence sequence;
+  int64_t query, queries, head, heads;
+  int64_t key_begin, key_end;
+
+  int64_t columns() const { return queries * heads; }
+};
+
+// Unnormalised result of a tile: out [column][padded head_dim], the running maximum (base 2) and
+// sum.
+struct Partial {
+  float *out, *max, *sum;
+};
+inline int64_t padded_head_dim(int64_t head_dim) { return divide_up(head_dim, 16) * 16; }
+inline int64_t partial_floats(int64_t head_dim) {
+  return kTileQueries * (padded_head_dim(head_dim) + 2);
+}
+inline Partial partial_at(float* memory, int64_t head_dim) {
+  float* max = memory + kTileQueries * padded_head_dim(head_dim);
+  return {.out = memory, .max = max, .sum = max + kTileQueries};
+}
+// Q^T, K, V, S^T and the rescaling factors.
+inline int64_t tile_floats(int64_t head_dim) {
+  const int64_t d = padded_head_dim(head_dim);
+  return kTileQueries * d + 2 * kTileKeys * d + kTileKeys * kTileQueries + kTileQueries;
+}
+// Backward: K, K^T, V^T, Q, dO; P, dS; lse, delta.
+inline int64_t backward_tile_floats(int64_t head_dim) {
+  return 5 * kTileKeys * padded_head_dim(head_dim) + 2 * kTileKeys * kTileQueries +
+         2 * kTileQueries;
+}
+
+}  // namespace qianli::ops::cpu

@@ -1,0 +1,344 @@
+// Scanners for the split expressions of the well-known tokenizers. Each function below is one
+// expression, alternative by alternative; where an alternative needs backtracking the comment says
+// what it comes to.
+#include <array>
+
+#include "qianli/text/pattern.h"
+#include "qianli/text/unicode.h"
+
+namespace qianli::text {
+
+const char kGpt2Regex[] =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+const char kLlama3Regex[] =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+const char kQwen2Regex[] =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+// The published file holds real CR and LF inside the classes.
+const char kDeepSeekRegex[] =
+    "[!\"#$%&'()*+,\\-./"
+    ":;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
+    "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+";
+
+namespace {
+
+// One character and its classes; size 0 at the end of the text.
+struct Char {
+  char32_t code = 0;
+  uint32_t size = 0;
+  uint16_t classes = 0;
+  bool is(uint16_t mask) const { return (classes & mask) != 0; }
+};
+
+// The first 128 entries side by side, for the common case.
+const uint16_t* ascii_classes() {
+  static const auto classes = [] {
+    std::array<uint16_t, 128> of;
+    for (char32_t c = 0; c < 128; ++c) of[c] = char_table().classes(c);
+    return of;
+  }();
+  return classes.data();
+}
+
+class Text {
+ public:
+  explicit Text(std::string_view text) : begin_(text.data()), end_(text.data() + text.size()) {}
+  Char at(size_t i) const {
+    const char* p = begin_ + i;
+    if (p == end_) return {};
+    const auto byte = static_cast<unsigned char>(*p);
+    if (byte < 0x80) return {byte, 1, ascii_[byte]};
+    const Decoded d = decode_char(p);
+    return {d.code, d.size, table_.classes(d.code)};
+  }
+  // The end of the run, from `i` on, of characters that have (or lack) a class of `mask`.
+  size_t end_of_run(size_t i, uint16_t mask, bool wanted = true) const {
+    for (;;) {
+      const Char c = at(i);
+      if (c.size == 0 || c.is(mask) != wanted) return i;
+      i += c.size;
+    }
+  }
+  size_t end_of_newlines(size_t i) const {
+    while (begin_ + i < end_ && (begin_[i] == '\r' || begin_[i] == '\n')) ++i;
+    return i;
+  }
+  size_t size() const { return static_cast<size_t>(end_ - begin_); }
+  char byte(size_t i) const { return begin_[i]; }
+
+ private:
+  const char* begin_;
+  const char* end_;
+  const CharTable& table_ = char_table();
+  const uint16_t* ascii_ = ascii_classes();
+};
+
+// \s+(?!\S)|\s+ at white space: the run without its last character when something other than the
+// end of the text follows, unless that would leave nothing.
+size_t end_of_spaces(const Text& text, size_t begin) {
+  size_t at = begin, last = begin;
+  for (Char c = text.at(at); c.is(kSpace); c = text.at(at)) {
+    last = at;
+    at += c.size;
+  }
+  if (at == text.size() || last == begin) return at;
+  return last;
+}
+
+// \s*[\r\n]+|\s+(?!\S)|\s+ at white space: the first comes to "up to the last newline of the run".
+size_t end_of_spaces_or_newlines(const Text& text, size_t begin) {
+  size_t at = begin, last = begin, after_newline = begin;
+  for (Char c = text.at(at); c.is(kSpace); c = text.at(at)) {
+    last = at;
+    at += c.size;
+    if (c.is(kNewline)) after_newline = at;
+  }
+  if (after_newline > begin) return after_newline;
+  if (at == text.size() || last == begin) return at;
+  return last;
+}
+
+// 's|'t|'re|'ve|'m|'ll|'d at an apostrophe: the end of the match, or `begin`.
+size_t end_of_contraction(const Text& text, size_t begin) {
+  const size_t left = text.size() - begin;
+  if (left < 2) return begin;
+  const char a = text.byte(begin + 1);
+  if (a == 's' || a == 't' || a == 'm' || a == 'd') return begin + 2;
+  if (left < 3) return begin;
+  const char b = text.byte(begin + 2);
+  const bool two = (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l');
+  return two ? begin + 3 : begin;
+}
+
+// The same under (?i: ; U+017F, long s, folds to s.
+size_t end_of_contraction_any_case(const Text& text, size_t begin) {
+  const size_t left = text.size() - begin;
+  const auto lower = [&](size_t i) { return static_cast<char>(text.byte(i) | 0x20); };
+  if (left < 2) return begin;
+  const char a = lower(begin + 1);
+  if (a == 's' || a == 't' || a == 'm' || a == 'd') return begin + 2;
+  if (left < 3) return begin;
+  if (text.byte(begin + 1) == '\xC5' && text.byte(begin + 2) == '\xBF') return begin + 3;
+  const char b = lower(begin + 2);
+  const bool two = (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l');
+  return two ? begin + 3 : begin;
+}
+
+constexpr uint16_t kSpaceLetterNumber = kSpace | kLetter | kNumber;
+
+struct Gpt2 {
+  // Every character belongs to some match.
+  static bool next(const Text& text, size_t begin, size_t& end) {
+    const Char c = text.at(begin);
+    if (c.code == '\'' && (end = end_of_contraction(text, begin)) > begin) return true;
+    const size_t body = c.code == ' ' ? begin + 1 : begin;
+    const Char first = body == begin ? c : text.at(body);
+    if (first.size > 0 && !first.is(kSpace)) {
+      const uint16_t kind = first.classes & (kLetter | kNumber);
+      if (kind & kLetter) {
+        end = text.end_of_run(body + first.size, kLetter);
+      } else if (kind & kNumber) {
+        end = text.end_of_run(body + first.size, kNumber);
+      } else {
+        end = text.end_of_run(body + first.size, kSpaceLetterNumber, false);
+      }
+      return true;
+    }
+    end = end_of_spaces(text, begin);
+    return true;
+  }
+};
+
+// Llama 3 (digits in threes) and Qwen2 (single digits).
+template <int kDigits>
+struct Llama3 {
+  static bool next(const Text& text, size_t begin, size_t& end) {
+    const Char c = text.at(begin);
+    if (c.is(kLetter)) {
+      end = text.end_of_run(begin + c.size, kLetter);
+      return true;
+    }
+    if (c.is(kNumber)) {
+      end = begin + c.size;
+      for (int i = 1; i < kDigits; ++i) {
+        const Char d = text.at(end);
+        if (!d.is(kNumber)) break;
+        end += d.size;
+      }
+      return true;
+    }
+    if (c.code == '\'' && (end = end_of_contraction_any_case(text, begin)) > begin) return true;
+    const Char second = text.at(begin + c.size);
+    if (!c.is(kNewline) && second.is(kLetter)) {
+      end = text.end_of_run(begin + c.size + second.size, kLetter);
+      return true;
+    }
+    const bool spaced = c.code == ' ' && second.size > 0 && !second.is(kSpaceLetterNumber);
+    if (spaced || !c.is(kSpace)) {
+      end = text.end_of_newlines(text.end_of_run(begin + c.size, kSpaceLetterNumber, false));
+      return true;
+    }
+    end = end_of_spaces_or_newlines(text, begin);
+    return true;
+  }
+};
+
+bool is_ascii_letter(char32_t c) { return (c | 0x20) >= 'a' && (c | 0x20) <= 'z'; }
+
+struct DeepSeek {
+  // False: no match begins at `begin` (a digit, a control character, ...).
+  static bool next(const Text& text, size_t begin, size_t& end) {
+    constexpr uint16_t kLetterMark = kLetter | kMark, kSign = kPunctuation | kSymbol;
+    const Char c = text.at(begin);
+    const Char second = text.at(begin + c.size);
+    if (c.code < 0x80 && c.is(kSign) && is_ascii_letter(second.code)) {
+      end = begin + 1;
+      while (end < text.size() && is_ascii_letter(static_cast<unsigned char>(text.byte(end))))
+        ++end;
+      return true;
+    }
+    // A mark may stand for the optional first character or be part of the run: the same match.
+    if (c.is(kLetterMark) || (!c.is(kSign | kNewline) && second.is(kLetterMark))) {
+      end = text.end_of_run(begin + c.size, kLetterMark);
+      return true;
+    }
+    if (c.is(kSign) || (c.code == ' ' && second.is(kSign))) {
+      end = text.end_of_newlines(text.end_of_run(begin + c.size, kSign));
+      return true;
+    }
+    if (!c.is(kSpace)) return false;
+    end = end_of_spaces_or_newlines(text, begin);
+    return true;
+  }
+};
+
+// \p{N}{1,3} and \p{N}
+template <int kMost>
+struct Numbers {
+  static bool next(const Text& text, size_t begin, size_t& end) {
+    end = begin;
+    for (int i = 0; i < kMost; ++i) {
+      const Char c = text.at(end);
+      if (!c.is(kNumber)) break;
+      end += c.size;
+    }
+    return end > begin;
+  }
+};
+
+// [一-龥぀-ゟ゠-ヿ]+ : U+4E00 to U+9FA5, U+3040 to U+30FF
+struct HanKana {
+  static bool next(const Text& text, size_t begin, size_t& end) {
+    for (end = begin;;) {
+      const Char c = text.at(end);
+      const bool in =
+          (c.code >= 0x4E00 && c.code <= 0x9FA5) || (c.code >= 0x3040 && c.code <= 0x30FF);
+      if (!in) return end > begin;
+      end += c.size;
+    }
+  }
+};
+
+template <class Scanner>
+class ScannerPattern : public Pattern {
+ public:
+  size_t find(std::string_view view, size_t from, std::span<Match> out) const override {
+    const Text text(view);
+    size_t count = 0;
+    for (size_t at = from; at < view.size() && count < out.size();) {
+      size_t end = 0;
+      if (Scanner::next(text, at, end)) {
+        out[count++] = {at, end};
+        at = end;
+      } else {
+        at += text.at(at).size;
+      }
+    }
+    return count;
+  }
+};
+
+class ClassPattern : public Pattern {
+ public:
+  ClassPattern(uint16_t mask, bool runs) : mask_(mask), runs_(runs) {}
+  size_t find(std::string_view view, size_t from, std::span<Match> out) const override {
+    const Text text(view);
+    size_t count = 0;
+    for (size_t at = from; count < out.size();) {
+      at = text.end_of_run(at, mask_, false);
+      const Char c = text.at(at);
+      if (c.size == 0) break;
+      const size_t end = runs_ ? text.end_of_run(at, mask_) : at + c.size;
+      out[count++] = {at, end};
+      at = end;
+    }
+    return count;
+  }
+
+ private:
+  uint16_t mask_;
+  bool runs_;
+};
+
+struct Words {
+  static bool next(const Text& text, size_t begin, size_t& end) {
+    const Char first = text.at(begin);
+    if (first.is(kSpace)) return false;
+    const bool word = is_word(first);
+    for (end = begin + first.size;;) {
+      const Char c = text.at(end);
+      if (c.size == 0 || c.is(kSpace) || is_word(c) != word) return true;
+      end += c.size;
+    }
+  }
+  static bool is_word(const Char& c) { return c.is(kWord) || c.code == 0x200C || c.code == 0x200D; }
+};
+
+class LiteralPattern : public Pattern {
+ public:
+  explicit LiteralPattern(std::string literal) : literal_(std::move(literal)) {}
+  size_t find(std::string_view text, size_t from, std::span<Match> out) const override {
+    size_t count = 0;
+    while (count < out.size() && !literal_.empty()) {
+      const size_t at = text.find(literal_, from);
+      if (at == std::string_view::npos) break;
+      from = at + literal_.size();
+      out[count++] = {at, from};
+    }
+    return count;
+  }
+
+ private:
+  std::string literal_;
+};
+
+}  // namespace
+
+std::unique_ptr<const Pattern> make_known_pattern(std::string_view expression) {
+  if (expression == kGpt2Regex) return std::make_unique<ScannerPattern<Gpt2>>();
+  if (expression == kLlama3Regex) return std::make_unique<ScannerPattern<Llama3<3>>>();
+  if (expression == kQwen2Regex) return std::make_unique<ScannerPattern<Llama3<1>>>();
+  if (expression == kDeepSeekRegex) return std::make_unique<ScannerPattern<DeepSeek>>();
+  if (expression == "\\p{N}{1,3}") return std::make_unique<ScannerPattern<Numbers<3>>>();
+  if (expression == "\\p{N}") return std::make_unique<ScannerPattern<Numbers<1>>>();
+  if (expression == "[一-龥\u3040-ゟ゠-ヿ]+") return std::make_unique<ScannerPattern<HanKana>>();
+  return nullptr;
+}
+
+std::unique_ptr<const Pattern> make_literal_pattern(const std::string& text) {
+  return std::make_unique<LiteralPattern>(text);
+}
+std::unique_ptr<const Pattern> make_class_pattern(uint16_t mask, bool runs) {
+  return std::make_unique<ClassPattern>(mask, runs);
+}
+std::unique_ptr<const Pattern> make_words_pattern() {
+  return std::make_unique<ScannerPattern<Words>>();
+}
+
+std::unique_ptr<const Pattern> make_regex_pattern(const std::string& expression,
+                                                  const std::string& where) {
+  auto known = make_known_pattern(expression);
+  return known ? std::move(known) : make_pcre_pattern(expression, where);
+}
+
+}  // namespace qianli::text

@@ -1,0 +1,83 @@
+// The parts of a loaded tokenizer. Internal to the room.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "qianli/text/added_tokens.h"
+#include "qianli/text/bpe_model.h"
+#include "qianli/text/decoder.h"
+#include "qianli/text/normalizer.h"
+#include "qianli/text/piece_cache.h"
+#include "qianli/text/piece_cutter.h"
+#include "qianli/text/pre_tokenizer.h"
+#include "qianli/text/tokenizer.h"
+#include "qianli/text/vocabulary.h"
+
+namespace qianli::text {
+
+// What one encoding thread needs; kept between calls so that the cache stays warm.
+struct Workspace {
+  PieceCache cache;
+  BpeScratch bpe;
+  PreTokenizer::Scratch pre_tokenizer;
+  std::string repaired;  // input with ill-formed UTF-8 replaced
+  std::string normalized;
+  std::vector<Segment> segments, inner_segments;
+};
+
+class WorkspacePool {
+ public:
+  std::unique_ptr<Workspace> take();
+  void give(std::unique_ptr<Workspace> workspace);
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Workspace>> idle_;
+};
+
+struct TokenizerImpl {
+  std::string source;
+  std::string fingerprint;
+  TokenizerConfig config;
+
+  Vocabulary vocabulary;  // of the model
+  std::vector<AddedToken> added;
+  std::unordered_map<std::string, size_t> added_by_content;
+  std::unordered_map<int32_t, size_t> added_by_id;
+
+  AddedTokenFinder raw_finder, normalized_finder;
+  std::unique_ptr<const Normalizer> normalizer;  // may be null
+  PreTokenizer pre_tokenizer;
+  std::unique_ptr<const BpeModel> model;
+  std::unique_ptr<const PieceCutter> cutter;  // may be null
+  std::vector<int32_t> prefix, suffix;        // of the post-processor
+  std::vector<DecodeStep> decoder;
+  std::optional<int32_t> bos, eos, pad, unk;
+  mutable WorkspacePool pool;
+
+  std::string_view token(int32_t id) const;
+  std::optional<int32_t> id_of(std::string_view token) const;
+  bool is_special(int32_t id) const;
+  bool is_skipped(int32_t id) const;  // by decode(skip_special_tokens)
+  void encode(std::string_view text, bool add_special_tokens, std::vector<int32_t>& ids) const;
+
+ private:
+  void encode_segment(std::string_view text, bool at_start, Workspace& work,
+                      std::vector<int32_t>& ids) const;
+  void encode_normalized(std::string_view text, bool at_start, Workspace& work,
+                         std::vector<int32_t>& ids) const;
+  void encode_piece(std::string_view piece, Workspace& work, std::vector<int32_t>& ids) const;
+};
+
+// Fills everything but config, fingerprint and the special ids from the text of a tokenizer.json.
+void read_tokenizer_json(std::string_view json, TokenizerImpl& tokenizer);
+
+// tokenizer_config.json and special_tokens_map.json of a folder, where present.
+TokenizerConfig read_tokenizer_config(const fs::path& folder);
+
+}  // namespace qianli::text
