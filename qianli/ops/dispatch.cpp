@@ -4,6 +4,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/strings.h"
+#include "qianli/device/device.h"
 
 namespace qianli::ops {
 namespace {
@@ -84,8 +85,13 @@ void choose_backends(const std::map<std::string, std::string>& choices) {
   }
 }
 
-void register_cuda_kernels(const KernelTable* table) { state().cuda = table; }
-void set_stream_source(Stream (*current_stream)(int)) { state().current_stream = current_stream; }
+void load_cuda_kernels() {
+  const device::CudaLibrary& library = device::CudaLibrary::get();
+  if (!library.available()) return;
+  using Table = const KernelTable* (*)();
+  if (const auto table = reinterpret_cast<Table>(library.symbol("qianli_cuda_kernels"))) state().cuda = table();
+  state().current_stream = reinterpret_cast<Stream (*)(int)>(library.symbol("qianli_cuda_current_stream"));
+}
 
 const KernelTable* kernels_for(Op op, const at::Tensor& x) {
   if (implementation_of(op, x.is_cuda(), x.scalar_type()) != Implementation::kKernel) return nullptr;

@@ -23,8 +23,8 @@ inline constexpr std::array<const char*, 10> kOpNames = {"embedding",  "linear",
 
 // Applies the configuration's `ops` section; throws ConfigError for an unknown op or back end.
 void choose_backends(const std::map<std::string, std::string>& choices);
-// The CUDA plugin's table, once it is loaded.
-void register_cuda_kernels(const KernelTable* table);
+// Takes the kernels of the CUDA library, where one is available. Call before the first tensor work.
+void load_cuda_kernels();
 
 // The kernel table that serves `op` on tensors like x, or null for the reference.
 const KernelTable* kernels_for(Op op, const at::Tensor& x);
@@ -34,7 +34,6 @@ bool use_torch(Op op, const at::Tensor& x);
 Dtype kernel_dtype(const at::Tensor& x);
 // The current CUDA stream of x's device, null on CPU.
 Stream stream_of(const at::Tensor& x);
-void set_stream_source(Stream (*current_stream)(int device));
 
 // For `qianli backends`: one row per op, device and dtype.
 struct BackendRow {

@@ -1,0 +1,52 @@
+// The border between the program and its engine. The program (command line, ground floor) starts in
+// milliseconds; the engine (upper floor, LibTorch) is a shared library opened by the commands that
+// compute.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "qianli/config/config.h"
+
+namespace qianli::app {
+
+struct GenerateArguments {
+  std::string model;  // folder
+  std::vector<std::string> prompts;
+  int64_t max_new_tokens = 128;
+  double temperature = 1.0;  // 0: greedy
+  int64_t top_k = 0;         // 0: all
+  double top_p = 1.0;
+  double repetition_penalty = 1.0;
+  uint64_t seed = 0;
+  bool ignore_eos = false;
+  bool raw_prompt = true;  // no special tokens are added when false
+  std::string precision = "auto";
+  std::string device = "auto";
+  bool json = false;
+};
+
+struct ScoreArguments {
+  std::string model;
+  std::string tokens_file;  // JSON: [[ids…], …]
+  std::string logits_file;  // safetensors to write, empty: none
+  std::string precision = "fp32";
+  std::string device = "auto";
+  bool json = false;
+};
+
+// The engine's entry points, one per command that computes. They throw qianli::Error.
+struct EngineApi {
+  void (*pretrain)(const config::Config& config, const std::string& config_file);
+  void (*generate)(const GenerateArguments& arguments);
+  void (*score)(const ScoreArguments& arguments);
+  void (*doctor)(bool json);
+  void (*backends)(bool json);
+};
+
+// Opens libqianli_engine.so beside the program (once). Throws ConfigError, saying what is missing.
+const EngineApi& engine();
+
+}  // namespace qianli::app

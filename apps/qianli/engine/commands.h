@@ -1,0 +1,14 @@
+// Entry points of the commands that compute; see apps/qianli/engine.h.
+#pragma once
+
+#include "apps/qianli/engine.h"
+
+namespace qianli::app {
+
+void run_pretrain(const config::Config& config, const std::string& config_file);
+void run_generate(const GenerateArguments& arguments);
+void run_score(const ScoreArguments& arguments);
+void run_doctor(bool json);
+void run_backends(bool json);
+
+}  // namespace qianli::app

@@ -1,0 +1,11 @@
+#include "apps/qianli/engine/commands.h"
+
+extern "C" const qianli::app::EngineApi* qianli_engine() {
+  using namespace qianli::app;
+  static const EngineApi api{.pretrain = run_pretrain,
+                             .generate = run_generate,
+                             .score = run_score,
+                             .doctor = run_doctor,
+                             .backends = run_backends};
+  return &api;
+}
