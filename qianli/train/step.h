@@ -1,0 +1,54 @@
+// One optimizer step: microbatches forward and backward, then clip and update.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <span>
+#include <string>
+
+#include "qianli/data/batch.h"
+#include "qianli/nn/decoder.h"
+#include "qianli/optim/flat_optimizer.h"
+
+namespace qianli::train {
+
+struct StepResult {
+  double loss = 0;           // mean over the step's counted tokens
+  double gradient_norm = 0;  // before clipping
+  double lr = 0;
+  int64_t tokens = 0;  // positions computed, counted in the loss or not
+};
+
+class Step {
+ public:
+  // The references must outlive the step.
+  Step(nn::Decoder& decoder, nn::ParameterSet& parameters, optim::FlatOptimizer& optimizer,
+       const config::OptimConfig& config);
+
+  // The loss is the mean over all tokens of the step whose mask is set, however they fall on
+  // microbatches. Throws NonFiniteError, naming the samples and the first bad tensor; the parameters are
+  // then as before the step.
+  StepResult run(std::span<const data::Batch> microbatches);
+
+  // Mean loss and number of counted tokens, without gradients.
+  struct Evaluation {
+    double loss_sum = 0;
+    double tokens = 0;
+  };
+  Evaluation evaluate(const data::Batch& batch);
+
+ private:
+  at::Tensor loss(const data::Batch& batch, double tokens_in_step);
+  [[noreturn]] void fail_non_finite(std::span<const data::Batch> microbatches, const StepResult& result);
+
+  nn::Decoder& decoder_;
+  nn::ParameterSet& parameters_;
+  optim::FlatOptimizer& optimizer_;
+  config::OptimConfig config_;
+  at::Device device_;
+};
+
+// A batch's tokens, positions and segments on the device of the model.
+nn::DecoderInput decoder_input(const data::Batch& batch, at::Device device);
+
+}  // namespace qianli::train
