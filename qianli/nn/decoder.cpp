@@ -145,9 +145,13 @@ ops::AttentionLayout Decoder::layout_for(const DecoderInput& input) const {
 
 const ops::RotaryTable& Decoder::rotary_for(const DecoderInput& input) {
   const int64_t have = rotary_.cos.defined() ? rotary_.cos.size(0) : 0;
-  if (input.max_position >= have) {
-    // Twice what is asked for, so that decoding token by token makes it rarely.
-    rotary_ = rotary_table(spec_, like_, std::max<int64_t>(64, 2 * (input.max_position + 1)));
+  const int64_t needed = input.max_position + 1;
+  // Beyond its trained length a dynamic model turns by the present length, so the table is its own.
+  const bool by_length =
+      spec_.rope_scaling.kind == model::RopeScalingKind::kDynamic && needed > spec_.max_position_embeddings;
+  if (by_length ? have != needed : have < needed) {
+    // Else twice what is asked for, so that decoding token by token makes it rarely.
+    rotary_ = rotary_table(spec_, like_, by_length ? needed : std::max<int64_t>(64, 2 * needed), needed);
   }
   return rotary_;
 }

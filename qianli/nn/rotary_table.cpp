@@ -24,9 +24,11 @@ void fill(const model::RotaryFrequencies& frequencies, int64_t positions, Real* 
 
 }  // namespace
 
-ops::RotaryTable rotary_table(const model::ModelSpec& spec, const at::Tensor& like, int64_t positions) {
-  const auto frequencies = model::rotary_frequencies(spec);
+ops::RotaryTable rotary_table(const model::ModelSpec& spec, const at::Tensor& like, int64_t positions,
+                              int64_t sequence_length) {
   const bool exact = like.scalar_type() == at::kDouble;
+  const auto frequencies = model::rotary_frequencies(
+      spec, sequence_length, exact ? model::RotaryPrecision::kDouble : model::RotaryPrecision::kSingle);
   const auto options = at::TensorOptions().dtype(exact ? at::kDouble : at::kFloat);
   const auto half = static_cast<int64_t>(frequencies.inverse.size());
   at::Tensor cos = at::empty({positions, half}, options), sin = at::empty({positions, half}, options);

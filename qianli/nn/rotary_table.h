@@ -8,7 +8,9 @@
 
 namespace qianli::nn {
 
-// float32, or float64 when `like` is float64, on its device: [positions, D/2].
-ops::RotaryTable rotary_table(const model::ModelSpec& spec, const at::Tensor& like, int64_t positions);
+// float32, or float64 when `like` is float64, on its device: [positions, D/2]. `sequence_length` only
+// matters to scalings that depend on it (dynamic).
+ops::RotaryTable rotary_table(const model::ModelSpec& spec, const at::Tensor& like, int64_t positions,
+                              int64_t sequence_length);
 
 }  // namespace qianli::nn
