@@ -39,7 +39,7 @@ struct ScoreArguments {
 
 // The engine's entry points, one per command that computes. They throw qianli::Error.
 struct EngineApi {
-  void (*pretrain)(const config::Config& config, const std::string& config_file);
+  void (*pretrain)(const config::Config& config);
   void (*generate)(const GenerateArguments& arguments);
   void (*score)(const ScoreArguments& arguments);
   void (*doctor)(bool json);

@@ -2,27 +2,14 @@
 
 #include <ATen/ops/zeros.h>
 #include <fmt/core.h>
-#include <fnmatch.h>
 
 #include <cmath>
-#include <regex>
 
 #include "qianli/base/error.h"
+#include "qianli/config/name_pattern.h"
 #include "qianli/ops/adamw.h"
 
 namespace qianli::optim {
-
-bool name_matches(const std::string& pattern, const std::string& name) {
-  if (pattern.size() > 2 && pattern.front() == '/' && pattern.back() == '/') {
-    try {
-      return std::regex_match(name, std::regex(pattern.substr(1, pattern.size() - 2)));
-    } catch (const std::regex_error& error) {
-      throw ConfigError("optim", fmt::format("expected a regular expression in optim.groups, got {}: {}", pattern,
-                                             error.what()));
-    }
-  }
-  return ::fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
-}
 
 FlatOptimizer::FlatOptimizer(nn::ParameterSet& parameters, const config::OptimConfig& config)
     : parameters_(parameters), config_(config) {
@@ -35,19 +22,21 @@ FlatOptimizer::FlatOptimizer(nn::ParameterSet& parameters, const config::OptimCo
 }
 
 void FlatOptimizer::build_ranges() {
-  std::vector<bool> used(config_.groups.size(), false);
+  std::vector<config::NamePattern> patterns;
+  for (const auto& group : config_.groups) patterns.emplace_back(group.match);
+  std::vector<bool> used(patterns.size(), false);
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const auto& entry = parameters_.entry(i);
     const auto& place = parameters_.place(i);
     Range range{.begin = place.offset,
                 .end = place.offset + place.count,
                 .weight_decay = entry.weight_decay ? config_.weight_decay : 0.0};
-    // The last matching group wins.
-    for (size_t g = 0; g < config_.groups.size(); ++g) {
-      if (!name_matches(config_.groups[g].match, entry.name)) continue;
+    for (size_t g = 0; g < patterns.size(); ++g) {
+      if (!patterns[g].matches(entry.name)) continue;
       used[g] = true;
       range.lr_scale = config_.groups[g].lr_scale;
       if (config_.groups[g].weight_decay) range.weight_decay = *config_.groups[g].weight_decay;
+      break;  // the first match wins
     }
     if (!ranges_.empty() && ranges_.back().lr_scale == range.lr_scale &&
         ranges_.back().weight_decay == range.weight_decay) {

@@ -54,7 +54,4 @@ class FlatOptimizer {
   int64_t updates_done_ = 0;
 };
 
-// True when `pattern` covers the whole name: a glob (* ? [a-z]), or a regular expression in slashes.
-bool name_matches(const std::string& pattern, const std::string& name);
-
 }  // namespace qianli::optim

@@ -5,7 +5,7 @@
 
 namespace qianli::app {
 
-void run_pretrain(const config::Config& config, const std::string& config_file);
+void run_pretrain(const config::Config& config);
 void run_generate(const GenerateArguments& arguments);
 void run_score(const ScoreArguments& arguments);
 void run_doctor(bool json);

@@ -1,0 +1,109 @@
+#include "qianli/train/metrics.h"
+
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+
+#include "qianli/base/error.h"
+#include "qianli/base/file.h"
+#include "qianli/base/json.h"
+#include "qianli/base/log.h"
+#include "qianli/base/strings.h"
+#include "qianli/formats/tensorboard.h"
+
+namespace qianli::train {
+namespace {
+
+// Keeps the whole lines of steps up to `last_step`; a crash may have left half a line at the end.
+void drop_steps_after(const std::filesystem::path& path, int64_t last_step) {
+  if (!fs::exists(path)) return;
+  std::string kept;
+  for (const auto& line : split(read_file(path, FileRole::kData), '\n')) {
+    const Json record = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (record.is_object() && record.value("step", int64_t{0}) <= last_step) kept += line + "\n";
+  }
+  write_file_atomically(path, kept, FileRole::kData);
+}
+
+}  // namespace
+
+Metrics::Metrics(const std::filesystem::path& run_folder, const config::LogConfig& config, int64_t first_step,
+                 int64_t total_steps, int64_t tokens_per_step)
+    : path_(run_folder / "metrics.jsonl"),
+      config_(config),
+      total_steps_(total_steps),
+      tokens_per_step_(tokens_per_step),
+      tokens_seen_(first_step * tokens_per_step) {
+  drop_steps_after(path_, first_step);
+  file_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (file_ < 0) {
+    throw DataError("metrics", fmt::format("cannot open {}: {}", path_.string(), std::strerror(errno)));
+  }
+  if (config.tensorboard) events_ = std::make_unique<formats::EventWriter>(run_folder);
+  progress_ = std::make_unique<Progress>("training", static_cast<uint64_t>(total_steps * tokens_per_step), "tokens");
+}
+
+Metrics::~Metrics() {
+  if (file_ >= 0) ::close(file_);
+}
+
+void Metrics::append(const std::string& line) {
+  const std::string text = line + "\n";
+  // One write per line: a reader, or a crash, sees whole lines.
+  if (::write(file_, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
+    throw DataError("metrics", fmt::format("cannot write {}: {}", path_.string(), std::strerror(errno)),
+                    "free some space; the run resumes from its last checkpoint");
+  }
+}
+
+void Metrics::record(const StepMetrics& m) {
+  tokens_seen_ += m.tokens;
+  const double rate = m.step_seconds > 0 ? static_cast<double>(m.tokens) / m.step_seconds : 0;
+  append(OrderedJson{{"step", m.step},
+                     {"loss", m.loss},
+                     {"lr", m.lr},
+                     {"grad_norm", m.gradient_norm},
+                     {"tokens", tokens_seen_},
+                     {"tokens_per_second", rate},
+                     {"step_seconds", m.step_seconds},
+                     {"mfu", m.mfu},
+                     {"memory_bytes", m.memory_bytes}}
+             .dump());
+  if (events_) {
+    events_->add_scalar("lm loss", static_cast<float>(m.loss), m.step);
+    events_->add_scalar("learning-rate", static_cast<float>(m.lr), m.step);
+    events_->add_scalar("grad-norm", static_cast<float>(m.gradient_norm), m.step);
+    events_->add_scalar("iteration-time", static_cast<float>(m.step_seconds), m.step);
+    events_->add_scalar("throughput", static_cast<float>(rate), m.step);
+  }
+  const std::string note = fmt::format("step {}/{}, loss {:.4f}", m.step, total_steps_, m.loss);
+  const bool line = config_.every > 0 && (m.step % config_.every == 0 || m.step == total_steps_);
+  if (line) {
+    log::say(fmt::format("step {:>6}/{} | loss {:.4f} | lr {:.3e} | grad norm {:.3f} | {} tokens/s | mfu {:.2f} | {}",
+                         m.step, total_steps_, m.loss, m.lr, m.gradient_norm, human_count(rate), m.mfu,
+                         human_bytes(m.memory_bytes)));
+  }
+  if (stderr_is_terminal()) progress_->update(static_cast<uint64_t>(m.step * tokens_per_step_), note);
+}
+
+void Metrics::record_evaluation(int64_t step, double loss) {
+  append(OrderedJson{{"step", step}, {"validation_loss", loss}, {"validation_perplexity", std::exp(std::min(20.0, loss))}}
+             .dump());
+  if (events_) {
+    events_->add_scalar("lm loss validation", static_cast<float>(loss), step);
+    events_->add_scalar("lm loss validation ppl", static_cast<float>(std::exp(std::min(20.0, loss))), step);
+  }
+  log::say(fmt::format("step {:>6}/{} | validation loss {:.4f} | perplexity {:.2f}", step, total_steps_, loss,
+                       std::exp(std::min(20.0, loss))));
+}
+
+void Metrics::finish() {
+  progress_->update(static_cast<uint64_t>(total_steps_ * tokens_per_step_));
+  progress_.reset();
+}
+
+}  // namespace qianli::train

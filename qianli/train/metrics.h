@@ -1,0 +1,55 @@
+// What a run tells while it goes: metrics.jsonl, TensorBoard events, and lines on the terminal.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "qianli/base/progress.h"
+#include "qianli/config/sections.h"
+
+namespace qianli::formats {
+class EventWriter;
+}
+
+namespace qianli::train {
+
+struct StepMetrics {
+  int64_t step = 0;  // 1 for the first
+  double loss = 0;
+  double lr = 0;
+  double gradient_norm = 0;
+  int64_t tokens = 0;  // of this step
+  double step_seconds = 0;
+  double mfu = 0;  // model FLOPs per second over the measured GEMM peak
+  uint64_t memory_bytes = 0;  // peak of tensor memory so far
+};
+
+class Metrics {
+ public:
+  // Opens the files in `run_folder`. Lines of metrics.jsonl behind `first_step` (a run that went further
+  // than the checkpoint it resumes from) are dropped, so that every step stands there once.
+  Metrics(const std::filesystem::path& run_folder, const config::LogConfig& config, int64_t first_step,
+          int64_t total_steps, int64_t tokens_per_step);
+  ~Metrics();
+
+  void record(const StepMetrics& metrics);
+  // Mean validation loss after `step`.
+  void record_evaluation(int64_t step, double loss);
+  void finish();
+
+ private:
+  void append(const std::string& line);
+  std::filesystem::path path_;
+  config::LogConfig config_;
+  int64_t total_steps_;
+  int64_t tokens_per_step_;
+  int64_t tokens_seen_;
+  int file_ = -1;
+  std::unique_ptr<formats::EventWriter> events_;
+  std::unique_ptr<Progress> progress_;
+};
+
+}  // namespace qianli::train

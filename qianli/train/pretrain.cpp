@@ -1,0 +1,93 @@
+#include "qianli/train/pretrain.h"
+
+#include <fmt/core.h>
+
+#include <chrono>
+
+#include "qianli/base/error.h"
+#include "qianli/base/log.h"
+#include "qianli/base/stop.h"
+#include "qianli/checkpoint/export.h"
+#include "qianli/train/report.h"
+#include "qianli/train/setup.h"
+
+namespace qianli::train {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+
+// FLOP/s that a perfect run would reach: given, or the measured GEMM rate.
+double peak_flops(const Run& run) {
+  return run.config.log.peak_tflops ? *run.config.log.peak_tflops * 1e12
+                                    : device::peak_flops(run.device, run.compute.dtype);
+}
+
+void evaluate(Run& run, int64_t step) {
+  double loss = 0, tokens = 0;
+  const int64_t batches = std::min(run.config.train.eval_batches, run.validation_data->num_steps());
+  for (int64_t i = 0; i < batches; ++i) {
+    for (const auto& batch : run.validation_data->microbatches(i)) {
+      const auto part = run.step->evaluate(batch);
+      loss += part.loss_sum;
+      tokens += part.tokens;
+    }
+  }
+  if (tokens > 0) run.metrics->record_evaluation(step, loss / tokens);
+}
+
+void record(Run& run, int64_t step, const StepResult& result, double seconds) {
+  run.metrics->record({.step = step,
+                       .loss = result.loss,
+                       .lr = result.lr,
+                       .gradient_norm = result.gradient_norm,
+                       .tokens = result.tokens,
+                       .step_seconds = seconds,
+                       .mfu = run.flops_per_step / seconds / peak_flops(run),
+                       .memory_bytes = device::memory(run.device).peak_bytes});
+}
+
+bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
+
+[[noreturn]] void stop(Run& run, int64_t step) {
+  run.saver->save(training_state(run, step), *run.parameters, *run.optimizer);
+  run.saver->wait();
+  if (run.config.log.report) write_report(run.config.run.dir);
+  throw StoppedError("train", fmt::format("stopped after step {} of {}, everything saved", step, run.config.train.steps),
+                     "run the same command again to go on");
+}
+
+void finish(Run& run) {
+  const int64_t last = run.config.train.steps;
+  if (run.config.checkpoint.save_final) run.saver->save(training_state(run, last), *run.parameters, *run.optimizer);
+  run.saver->wait();
+  if (run.config.checkpoint.hugging_face) {
+    const auto folder = std::filesystem::path(run.config.run.dir) / "hugging_face";
+    std::filesystem::remove_all(folder);
+    checkpoint::export_hugging_face(folder, run.spec, *run.parameters, {.tokenizer = run.tokenizer_folder});
+  }
+  run.metrics->finish();
+  if (run.config.log.report) write_report(run.config.run.dir);
+}
+
+}  // namespace
+
+void pretrain(const config::Config& config) {
+  Run run = build_run(config);
+  const int64_t steps = config.train.steps;
+  data::BatchPrefetcher batches(run.train_data, run.first_step, steps);
+  for (int64_t step = run.first_step + 1; step <= steps; ++step) {
+    const auto begin = Clock::now();
+    const StepResult result = run.step->run(batches.next());
+    record(run, step, result, seconds_since(begin));
+    if (run.validation_data && due(config.train.eval_every, step)) evaluate(run, step);
+    if (stop_signal() != 0 && step < steps) stop(run, step);
+    if (due(config.checkpoint.every, step) && step < steps) {
+      run.saver->save(training_state(run, step), *run.parameters, *run.optimizer);
+    }
+  }
+  finish(run);
+}
+
+}  // namespace qianli::train

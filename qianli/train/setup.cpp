@@ -1,0 +1,156 @@
+#include "qianli/train/setup.h"
+
+#include <fmt/core.h>
+
+#include "qianli/base/error.h"
+#include "qianli/base/file.h"
+#include "qianli/base/log.h"
+#include "qianli/base/progress.h"
+#include "qianli/checkpoint/checkpoint.h"
+#include "qianli/data/pretrain_data.h"
+#include "qianli/model/parameter_table.h"
+#include "qianli/model/resolve.h"
+#include "qianli/ops/dispatch.h"
+
+namespace qianli::train {
+namespace {
+
+void open_run_folder(const config::Config& config) {
+  std::error_code error;
+  fs::create_directories(fs::path(config.run.dir) / "checkpoints", error);
+  if (error) {
+    throw DataError("run", fmt::format("cannot create {}: {}", config.run.dir, error.message()),
+                    "choose another run.dir");
+  }
+  write_file_atomically(fs::path(config.run.dir) / "config.yaml", config::to_yaml(config), FileRole::kConfig);
+  log::to_file(fs::path(config.run.dir) / "log.txt");
+}
+
+// The folder named in the data section, else the model's own.
+fs::path find_tokenizer(const config::Config& config) {
+  if (config.data.tokenizer) return *config.data.tokenizer;
+  const fs::path model = config.model.source;
+  return fs::exists(model / "tokenizer.json") ? model : fs::path();
+}
+
+void take_special_ids(model::ModelSpec& spec, const text::Tokenizer& tokenizer) {
+  if (!spec.bos_token_id && tokenizer.bos_id()) spec.bos_token_id = *tokenizer.bos_id();
+  if (spec.eos_token_ids.empty() && tokenizer.eos_id()) spec.eos_token_ids = {*tokenizer.eos_id()};
+  if (!spec.pad_token_id && tokenizer.pad_id()) spec.pad_token_id = *tokenizer.pad_id();
+}
+
+void open_model(Run& run) {
+  run.spec = model::resolve(run.config.model);
+  run.tokenizer_folder = find_tokenizer(run.config);
+  const auto weights = model::weights_folder(run.config.model);
+  if (!run.tokenizer_folder.empty()) {
+    run.tokenizer = text::Tokenizer::load(run.tokenizer_folder);
+    if (run.tokenizer->vocab_size() > run.spec.vocab_size) {
+      throw DataError("data", fmt::format("expected a tokenizer with at most the model's {} tokens, got {} in {}",
+                                          run.spec.vocab_size, run.tokenizer->vocab_size(),
+                                          run.tokenizer_folder.string()),
+                      fmt::format("set model.vocab_size={} or choose the model's own tokenizer",
+                                  run.tokenizer->vocab_size()));
+    }
+    if (!weights) {
+      // A fresh model speaks the tokenizer's special tokens, not those of the preset.
+      run.spec.bos_token_id.reset();
+      run.spec.eos_token_ids.clear();
+      run.spec.pad_token_id.reset();
+    }
+    take_special_ids(run.spec, *run.tokenizer);
+  }
+  if (run.spec.position == model::PositionKind::kLearned &&
+      run.config.data.sequence_length > run.spec.max_position_embeddings) {
+    throw ConfigError("data", fmt::format("expected data.sequence_length of at most {} (the model's learned positions), got {}",
+                                          run.spec.max_position_embeddings, run.config.data.sequence_length));
+  }
+  if (run.config.data.sequence_length > run.spec.max_position_embeddings) {
+    log::warn("data", "data.sequence_length {} is longer than the {} positions the model declares",
+              run.config.data.sequence_length, run.spec.max_position_embeddings);
+  }
+  run.parameters = std::make_unique<nn::ParameterSet>(run.spec, run.compute.dtype, run.device, /*master=*/true);
+  log::info("model", "{}: {} parameters, {} layers, hidden {}, vocabulary {}", run.spec.family,
+            human_count(static_cast<double>(model::parameter_count(run.spec))), run.spec.num_layers,
+            run.spec.hidden_size, run.spec.vocab_size);
+  if (weights) {
+    checkpoint::load_weights(*weights, *run.parameters);
+  } else {
+    run.parameters->initialize(static_cast<uint64_t>(run.config.train.seed));
+  }
+  run.decoder = std::make_unique<nn::Decoder>(run.spec, *run.parameters);
+}
+
+void open_data(Run& run) {
+  const auto& config = run.config;
+  const fs::path cache = config.data.cache_dir ? fs::path(*config.data.cache_dir) : fs::path(config.run.dir) / "data";
+  auto opened = data::open_pretrain_data(config.data, run.tokenizer, cache, data::sample_counts(config.train));
+  opened.masks.vocab_size = run.spec.vocab_size;
+  const data::BatchLayout layout{.global_batch_size = *config.train.global_batch_size,
+                                 .micro_batch_size = config.train.micro_batch_size};
+  run.train_data = std::make_shared<data::BatchSource>(opened.train, layout, opened.masks);
+  if (opened.validation) {
+    run.validation_data = std::make_shared<data::BatchSource>(opened.validation, layout, opened.masks);
+  }
+}
+
+// The checkpoint to go on from, if any.
+std::optional<fs::path> resume_point(const config::Config& config) {
+  if (config.checkpoint.resume == "never") return std::nullopt;
+  if (config.checkpoint.resume != "auto") return fs::path(config.checkpoint.resume);
+  return checkpoint::latest(fs::path(config.run.dir) / "checkpoints");
+}
+
+void resume(Run& run, const fs::path& folder) {
+  const auto state = checkpoint::load(folder, *run.parameters, *run.optimizer);
+  const std::string fingerprint = run.train_data->samples().fingerprint();
+  if (state.data_fingerprint != fingerprint) {
+    throw DataError("data", fmt::format("expected the data that {} was trained on, got other data or another order",
+                                        folder.string()),
+                    "restore the data, or start anew with checkpoint.resume=never and another run.dir");
+  }
+  run.first_step = state.step;
+  run.optimizer->set_updates_done(state.updates_done);
+  log::info("checkpoint", "resumed {} after step {}", folder.string(), state.step);
+}
+
+}  // namespace
+
+Run build_run(const config::Config& config) {
+  device::start();
+  const c10::Device device = device::choose(config.device);
+  ops::load_cuda_kernels();
+  ops::choose_backends(config::op_backends(config));
+  open_run_folder(config);
+  Run run{.config = config, .device = device, .compute = device::choose_compute_type(config.precision, device)};
+  log::info("device", "{}, {} thread(s), {}", device.str(), device::threads(), run.compute.reason);
+  open_model(run);
+  open_data(run);
+  run.optimizer = std::make_unique<optim::FlatOptimizer>(*run.parameters, config.optim);
+  run.step = std::make_unique<Step>(*run.decoder, *run.parameters, *run.optimizer, config.optim);
+  const auto point = resume_point(config);
+  if (point) resume(run, *point);
+  run.saver = std::make_unique<checkpoint::Saver>(
+      checkpoint::SaverOptions{.folder = fs::path(config.run.dir) / "checkpoints",
+                               .keep = config.checkpoint.keep,
+                               .asynchronous = config.checkpoint.asynchronous,
+                               .tokenizer = run.tokenizer_folder,
+                               .resumed_from = point.value_or(fs::path()),
+                               .spec = run.spec});
+  const int64_t sequences = *config.train.global_batch_size;
+  run.flops_per_step = model::training_flops(run.spec, sequences, config.data.sequence_length);
+  run.metrics = std::make_unique<Metrics>(config.run.dir, config.log, run.first_step, config.train.steps,
+                                          sequences * config.data.sequence_length);
+  return run;
+}
+
+checkpoint::TrainingState training_state(const Run& run, int64_t step) {
+  return {.step = step,
+          .updates_done = run.optimizer->updates_done(),
+          .consumed_samples = step * *run.config.train.global_batch_size,
+          .seed = static_cast<uint64_t>(run.config.train.seed),
+          .data_fingerprint = run.train_data->samples().fingerprint(),
+          .config_yaml = config::to_yaml(run.config)};
+}
+
+}  // namespace qianli::train
