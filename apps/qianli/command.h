@@ -11,6 +11,9 @@ namespace qianli::app {
 // Every command, in the order --help shows them.
 void add_commands(CLI::App& app);
 
+void add_pretrain(CLI::App& app);
+void add_backends(CLI::App& app);
+void add_doctor(CLI::App& app);
 void add_config(CLI::App& app);
 void add_presets(CLI::App& app);
 void add_tokenizer(CLI::App& app);

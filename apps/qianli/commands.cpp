@@ -5,9 +5,12 @@
 namespace qianli::app {
 
 void add_commands(CLI::App& app) {
+  add_pretrain(app);
   add_config(app);
   add_presets(app);
   add_tokenizer(app);
+  add_backends(app);
+  add_doctor(app);
 }
 
 }  // namespace qianli::app

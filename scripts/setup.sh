@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Brings a bare Debian 12 or Ubuntu 24.04 to the point where Qianli builds: system packages, LibTorch,
+# a configured build folder. Safe to run again at any time; does nothing where nothing is missing.
+#
+#   scripts/setup.sh
+#
+#   QIANLI_CACHE   where LibTorch is kept, outside the tree      (default ~/.cache/qianli)
+#   QIANLI_BUILD   the build folder                              (default ./build)
+#   QIANLI_CUDA    auto, on or off: build the CUDA library       (default auto: where nvcc is)
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${QIANLI_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/qianli}
+build=${QIANLI_BUILD:-$root/build}
+cuda=${QIANLI_CUDA:-auto}
+
+say() { printf '%s\n' "$*" >&2; }
+
+install_packages() {
+  local wanted missing=() package
+  mapfile -t wanted < <(grep -v '^#' "$root/scripts/packages.txt" "$@" -h)
+  for package in "${wanted[@]}"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  local as_root=()
+  if [ "$(id -u)" -ne 0 ]; then
+    if command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+      as_root=(sudo)
+    else
+      say "[setup] expected these packages, and no rights to install them. Hint: run as root:"
+      say "apt-get install -y --no-install-recommends ${missing[*]}"
+      exit 2
+    fi
+  fi
+  say "Installing ${missing[*]}"
+  "${as_root[@]}" apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+}
+
+find_nvcc() {
+  [ "$cuda" = off ] && return 1
+  command -v nvcc 2>/dev/null || { [ -x /usr/local/cuda/bin/nvcc ] && echo /usr/local/cuda/bin/nvcc; }
+}
+
+# The wheels are unpacked beside the final place and renamed into it when whole, so an interrupted run
+# leaves nothing that a later one would take for complete.
+fetch_libtorch() {
+  local kind=$1 machine target
+  machine=$(uname -m)
+  target=$cache/libtorch-2.11.0-$machine-$kind
+  torch_dir=$target
+  [ -d "$target" ] && return
+  mkdir -p "$cache"
+  local work
+  work=$(mktemp -d "$cache/.libtorch.XXXXXX")
+  trap 'rm -rf "$work"' EXIT
+  if [ ! -d "$cache/wheels-2.11.0-$machine" ]; then
+    say "Fetching LibTorch 2.11.0 (540 MB, once) into $cache"
+    python3 -m pip download --quiet --no-deps --require-hashes --only-binary=:all: \
+      --implementation cp --python-version 311 --abi cp311 \
+      --platform "manylinux_2_28_$machine" --platform "manylinux_2_25_$machine" --platform "manylinux2014_$machine" \
+      -d "$work/wheels" -r "$root/scripts/libtorch.req"
+    mv -T "$work/wheels" "$cache/wheels-2.11.0-$machine"
+  fi
+  say "Unpacking LibTorch"
+  python3 "$root/scripts/unpack_libtorch.py" "$cache/wheels-2.11.0-$machine" "$work/libtorch" "$kind"
+  mv -T "$work/libtorch" "$target" 2>/dev/null || [ -d "$target" ]
+}
+
+install_packages
+if nvcc=$(find_nvcc); then
+  fetch_libtorch cuda
+  export PATH="$PATH:$(dirname "$nvcc")"
+else
+  [ "$cuda" = on ] && { say "[setup] expected nvcc for QIANLI_CUDA=on, got none. Hint: install the CUDA 13 toolkit."; exit 2; }
+  say "No CUDA toolkit found: building without CUDA."
+  cuda=off
+  fetch_libtorch cpu
+fi
+
+cmake -S "$root" -B "$build" -G Ninja -DQIANLI_TORCH_DIR="$torch_dir" -DQIANLI_CUDA="$cuda" ${QIANLI_CMAKE_ARGS:-} >"$build.configure.log" 2>&1 ||
+  { tail -n 30 "$build.configure.log" >&2; exit 1; }
+grep -E '^-- (CUDA|No CUDA|QIANLI)' "$build.configure.log" >&2 || true
+mv -f "$build.configure.log" "$build/configure.log"
