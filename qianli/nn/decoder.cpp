@@ -144,14 +144,14 @@ ops::AttentionLayout Decoder::layout_for(const DecoderInput& input) const {
 }
 
 const ops::RotaryTable& Decoder::rotary_for(const DecoderInput& input) {
-  const int64_t have = rotary_.cos.defined() ? rotary_.cos.size(0) : 0;
   const int64_t needed = input.max_position + 1;
-  // Beyond its trained length a dynamic model turns by the present length, so the table is its own.
-  const bool by_length =
-      spec_.rope_scaling.kind == model::RopeScalingKind::kDynamic && needed > spec_.max_position_embeddings;
-  if (by_length ? have != needed : have < needed) {
-    // Else twice what is asked for, so that decoding token by token makes it rarely.
-    rotary_ = rotary_table(spec_, like_, by_length ? needed : std::max<int64_t>(64, 2 * needed), needed);
+  // Beyond its trained length a dynamic model turns by the present length, so each length has its table.
+  const bool dynamic = spec_.rope_scaling.kind == model::RopeScalingKind::kDynamic;
+  const int64_t length = dynamic ? std::max(needed, spec_.max_position_embeddings) : 0;
+  if (!rotary_.cos.defined() || rotary_.cos.size(0) < needed || rotary_length_ != length) {
+    // Twice what is asked for, so that decoding token by token makes it rarely.
+    rotary_ = rotary_table(spec_, like_, std::max<int64_t>(64, 2 * needed), std::max(needed, length));
+    rotary_length_ = length;
   }
   return rotary_;
 }

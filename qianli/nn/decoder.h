@@ -85,6 +85,7 @@ class Decoder {
   ops::Parameter* output_;
   ops::ActivationKind activation_;
   ops::RotaryTable rotary_;
+  int64_t rotary_length_ = 0;  // the sequence length that rotary_ was made for, where it matters
   at::Tensor like_;  // dtype and device of the parameters
   Observer observer_;
 };

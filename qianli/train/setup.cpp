@@ -45,6 +45,11 @@ void open_model(Run& run) {
   const auto weights = model::weights_folder(run.config.model);
   if (!run.tokenizer_folder.empty()) {
     run.tokenizer = text::Tokenizer::load(run.tokenizer_folder);
+    if (!weights && !run.config.model.vocab_size) {
+      // A fresh model has as many rows as its tokenizer has tokens.
+      run.spec.vocab_size = run.tokenizer->vocab_size();
+      run.spec.validate();
+    }
     if (run.tokenizer->vocab_size() > run.spec.vocab_size) {
       throw DataError("data", fmt::format("expected a tokenizer with at most the model's {} tokens, got {} in {}",
                                           run.spec.vocab_size, run.tokenizer->vocab_size(),
