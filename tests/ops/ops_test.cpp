@@ -1,6 +1,8 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include "qianli/base/error.h"
@@ -220,7 +222,9 @@ TEST(AdamW, equals_the_reference) {
     ops::adamw(fast[0], fast[1], fast[2], fast[3], copy, step);
     ops::reference::adamw(exact[0], exact[1], exact[2], exact[3], {}, step);
     for (const size_t i : {0u, 2u, 3u}) expect_close(fast[i], exact[i], 1e-6);
-    if (low_precision) EXPECT_TRUE(copy.equal(fast[0].to(at::kBFloat16)));
+    if (low_precision) {
+      EXPECT_TRUE(copy.equal(fast[0].to(at::kBFloat16)));
+    }
   }
 }
 
