@@ -1,0 +1,70 @@
+// An opened MODEL folder, ready to compute: weights, decoder, tokenizer, device and dtype.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "qianli/infer/generation_config.h"
+#include "qianli/model/spec.h"
+#include "qianli/nn/decoder.h"
+#include "qianli/nn/parameter_set.h"
+#include "qianli/text/tokenizer.h"
+
+namespace qianli::infer {
+
+struct OpenOptions {
+  // auto, fp32, bf16, fp64. auto is bf16 where the folder's weights are bf16 and the device
+  // multiplies bf16 well, else fp32.
+  std::string precision = "auto";
+  std::string device = "auto";  // auto, cpu, cuda
+};
+
+class Model {
+ public:
+  // A Hugging Face folder or a Qianli checkpoint. Throws ConfigError (no such folder, config.json),
+  // CheckpointError (weights), DataError (tokenizer), MemoryError (the weights do not fit).
+  static std::unique_ptr<Model> open(const std::filesystem::path& folder,
+                                     const OpenOptions& options);
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  const model::ModelSpec& spec() const { return spec_; }
+  nn::ParameterSet& parameters() { return parameters_; }
+  nn::Decoder& decoder() { return decoder_; }
+  at::Device device() const { return parameters_.flat().device(); }
+  at::ScalarType dtype() const { return parameters_.flat().scalar_type(); }
+
+  bool has_tokenizer() const { return tokenizer_ != nullptr; }
+  // Throws DataError where the folder has none.
+  const std::shared_ptr<const text::Tokenizer>& tokenizer() const;
+  const SamplingOptions& default_sampling() const { return generation_.sampling; }
+  // Tokens that end a text: generation_config.json's, else config.json's, else the tokenizer's.
+  const std::vector<int64_t>& eos_ids() const { return generation_.eos_token_ids; }
+  // The most tokens a generated sequence may have: max_position_embeddings, times the factor of
+  // dynamic rotary scaling.
+  int64_t context_limit() const;
+  // The most tokens that have positions at all: the table's rows of a model with learned positions.
+  int64_t position_limit() const;
+
+  // "135 M parameters in fp32 (…) on cpu in 0.41 s".
+  const std::string& summary() const { return summary_; }
+
+ private:
+  Model(std::filesystem::path folder, model::ModelSpec spec, at::ScalarType dtype,
+        at::Device device);
+  void load_tokenizer();
+
+  std::filesystem::path folder_;
+  model::ModelSpec spec_;
+  nn::ParameterSet parameters_;
+  nn::Decoder decoder_;
+  GenerationConfig generation_;
+  std::shared_ptr<const text::Tokenizer> tokenizer_;
+  std::string summary_;
+};
+
+}  // namespace qianli::infer

@@ -1,0 +1,146 @@
+#include "qianli/infer/sampler.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "qianli/base/error.h"
+#include "qianli/base/random.h"
+
+namespace qianli::infer {
+namespace {
+
+constexpr float kExcluded = -std::numeric_limits<float>::infinity();
+
+float best_of(std::span<const float> scores) {
+  float best = kExcluded;
+  for (const float score : scores) {
+    // A NaN compares false with everything, hence the negated form.
+    if (!(score <= best)) best = score;
+    if (!(score < std::numeric_limits<float>::infinity())) {
+      throw NonFiniteError("sampler", fmt::format("expected finite logits, got {}", score),
+                           "check the weights, or use --precision fp32");
+    }
+  }
+  if (best == kExcluded) throw NonFiniteError("sampler", "expected finite logits, all are -inf");
+  return best;
+}
+
+}  // namespace
+
+void SamplingOptions::validate() const {
+  const auto refuse = [](const char* name, const char* range, double value) {
+    throw ConfigError("generate", fmt::format("expected {} {}, got {}", name, range, value));
+  };
+  if (!(temperature >= 0) || std::isinf(temperature)) {
+    refuse("temperature", "at least 0 (0 is greedy)", temperature);
+  }
+  if (top_k < 0) refuse("top-k", "at least 0 (0 keeps all)", static_cast<double>(top_k));
+  if (!(top_p >= 0 && top_p <= 1)) refuse("top-p", "between 0 and 1", top_p);
+  if (!(repetition_penalty > 0) || std::isinf(repetition_penalty)) {
+    refuse("repetition-penalty", "above 0 (1 is none)", repetition_penalty);
+  }
+}
+
+Sampler::Sampler(const SamplingOptions& options, int64_t vocab_size)
+    : options_(options), key_(random_key(options.seed, "sampler")), is_seen_(vocab_size, false) {
+  options_.validate();
+}
+
+void Sampler::see(std::span<const int64_t> ids) {
+  for (const int64_t id : ids) {
+    if (is_seen_.at(id)) continue;
+    is_seen_[id] = true;
+    seen_.push_back(id);
+  }
+}
+
+void Sampler::process(std::span<float> scores) {
+  if (options_.repetition_penalty != 1.0) penalise(scores);
+  if (options_.greedy()) return;
+  const auto temperature = static_cast<float>(options_.temperature);
+  if (temperature != 1.0f) {
+    for (float& score : scores) score /= temperature;
+  }
+  if (options_.top_k > 0 && options_.top_k < static_cast<int64_t>(scores.size())) {
+    keep_top_k(scores);
+  }
+  if (options_.top_p < 1.0) keep_top_p(scores);
+}
+
+void Sampler::penalise(std::span<float> scores) const {
+  const auto penalty = static_cast<float>(options_.repetition_penalty);
+  for (const int64_t id : seen_) {
+    scores[id] = scores[id] < 0 ? scores[id] * penalty : scores[id] / penalty;
+  }
+}
+
+void Sampler::keep_top_k(std::span<float> scores) {
+  candidates_.clear();
+  for (const float score : scores) candidates_.push_back({score, 0});
+  const auto last = candidates_.begin() + (options_.top_k - 1);
+  std::nth_element(candidates_.begin(), last, candidates_.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.score > b.score; });
+  const float lowest = last->score;
+  for (float& score : scores) {
+    if (score < lowest) score = kExcluded;
+  }
+}
+
+// transformers sorts ascending, sums the probabilities, and drops tokens while the sum is at most
+// 1 - p. Seen from the top that keeps a token while the sum of those above it is below p. A heap
+// gives the tokens from the top without sorting a vocabulary whose tail is not looked at.
+void Sampler::keep_top_p(std::span<float> scores) {
+  const float best = best_of(scores);
+  double total = 0;
+  candidates_.clear();
+  for (size_t id = 0; id < scores.size(); ++id) {
+    if (scores[id] == kExcluded) continue;
+    total += std::exp(static_cast<double>(scores[id] - best));
+    candidates_.push_back({scores[id], static_cast<int64_t>(id)});
+  }
+  // Among equals the higher id is above, as in a stable ascending sort.
+  const auto below = [](const Candidate& a, const Candidate& b) {
+    return a.score != b.score ? a.score < b.score : a.id < b.id;
+  };
+  std::make_heap(candidates_.begin(), candidates_.end(), below);
+  std::fill(scores.begin(), scores.end(), kExcluded);
+  double above = 0;
+  do {
+    std::pop_heap(candidates_.begin(), candidates_.end(), below);
+    const Candidate top = candidates_.back();
+    candidates_.pop_back();
+    scores[top.id] = top.score;
+    above += std::exp(static_cast<double>(top.score - best)) / total;
+  } while (!candidates_.empty() && above < options_.top_p);
+}
+
+int64_t Sampler::pick(std::span<float> scores, uint64_t position) {
+  process(scores);
+  const float best = best_of(scores);
+  if (options_.greedy()) return std::find(scores.begin(), scores.end(), best) - scores.begin();
+  return draw(scores, position);
+}
+
+int64_t Sampler::draw(std::span<const float> scores, uint64_t position) const {
+  const float best = best_of(scores);
+  const auto weight = [&](float score) {
+    return score == kExcluded ? 0.0 : std::exp(static_cast<double>(score - best));
+  };
+  double total = 0;
+  for (const float score : scores) total += weight(score);
+  const double target = uniform_at(key_, position) * total;
+  double sum = 0;
+  int64_t last = 0;
+  for (size_t id = 0; id < scores.size(); ++id) {
+    if (scores[id] == kExcluded) continue;
+    last = static_cast<int64_t>(id);
+    sum += weight(scores[id]);
+    if (sum > target) break;
+  }
+  return last;  // also where rounding left the sum a hair below the target
+}
+
+}  // namespace qianli::infer
