@@ -6,6 +6,8 @@ namespace qianli::app {
 
 void add_commands(CLI::App& app) {
   add_pretrain(app);
+  add_generate(app);
+  add_score(app);
   add_config(app);
   add_presets(app);
   add_tokenizer(app);

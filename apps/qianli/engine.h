@@ -16,13 +16,14 @@ struct GenerateArguments {
   std::string model;  // folder
   std::vector<std::string> prompts;
   int64_t max_new_tokens = 128;
-  double temperature = 1.0;  // 0: greedy
-  int64_t top_k = 0;         // 0: all
-  double top_p = 1.0;
-  double repetition_penalty = 1.0;
-  uint64_t seed = 0;
+  // Sampling: what is not given comes from the model's generation_config.json; greedy where neither
+  // that file nor any of these asks for sampling.
+  bool greedy = false;
+  std::optional<double> temperature, top_p, repetition_penalty;
+  std::optional<int64_t> top_k;
+  std::optional<uint64_t> seed;
   bool ignore_eos = false;
-  bool raw_prompt = true;  // no special tokens are added when false
+  bool special_tokens = true;  // what the tokenizer adds to a text, for example a leading <s>
   std::string precision = "auto";
   std::string device = "auto";
   bool json = false;

@@ -24,34 +24,6 @@ namespace {
 
 constexpr int64_t kLogitsBytes = int64_t{64} << 20;
 
-void check_sequences(const Model& model, std::span<const TokenIds> sequences) {
-  const int64_t vocabulary = model.spec().vocab_size;
-  int64_t longest = 0;
-  for (size_t s = 0; s < sequences.size(); ++s) {
-    const auto length = static_cast<int64_t>(sequences[s].size());
-    if (length == 0)
-      throw DataError("score", fmt::format("sequence {}: expected tokens, got none", s));
-    if (length > model.position_limit()) {
-      throw DataError(
-          "score",
-          fmt::format("sequence {}: expected at most {} tokens as the model has positions, got {}",
-                      s, model.position_limit(), length));
-    }
-    for (size_t i = 0; i < sequences[s].size(); ++i) {
-      const int64_t id = sequences[s][i];
-      if (id >= 0 && id < vocabulary) continue;
-      throw DataError(
-          "score", fmt::format("sequence {}, token {}: expected an id from 0 to {}, got {}", s, i,
-                               vocabulary - 1, id));
-    }
-    longest = std::max(longest, length);
-  }
-  if (longest > model.context_limit()) {
-    log::warn("score", "the longest sequence has {} tokens, the model's context is {}", longest,
-              model.context_limit());
-  }
-}
-
 // A run of one sequence's tokens, standing for as many rows of the decoder's output.
 struct Part {
   size_t sequence;
@@ -204,6 +176,34 @@ class Scorer {
 };
 
 }  // namespace
+
+void check_sequences(const Model& model, std::span<const TokenIds> sequences) {
+  const int64_t vocabulary = model.spec().vocab_size;
+  int64_t longest = 0;
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    const auto length = static_cast<int64_t>(sequences[s].size());
+    if (length == 0)
+      throw DataError("score", fmt::format("sequence {}: expected tokens, got none", s));
+    if (length > model.position_limit()) {
+      throw DataError(
+          "score",
+          fmt::format("sequence {}: expected at most {} tokens as the model has positions, got {}",
+                      s, model.position_limit(), length));
+    }
+    for (size_t i = 0; i < sequences[s].size(); ++i) {
+      const int64_t id = sequences[s][i];
+      if (id >= 0 && id < vocabulary) continue;
+      throw DataError(
+          "score", fmt::format("sequence {}, token {}: expected an id from 0 to {}, got {}", s, i,
+                               vocabulary - 1, id));
+    }
+    longest = std::max(longest, length);
+  }
+  if (longest > model.context_limit()) {
+    log::warn("score", "the longest sequence has {} tokens, the model's context is {}", longest,
+              model.context_limit());
+  }
+}
 
 double Scores::mean_nll() const {
   double sum = 0;

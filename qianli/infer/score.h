@@ -34,6 +34,9 @@ using TokenIds = std::vector<int64_t>;
 // asked for, their rows in order.
 using LogitsSink = std::function<void(const at::Tensor& rows)>;
 
+// What score() refuses, before anything is computed or written.
+void check_sequences(const Model& model, std::span<const TokenIds> sequences);
+
 // Sequences in the order `order` names them (all, in any order; empty: as they stand); log_probs
 // are in the order of `sequences`. Throws DataError for an empty sequence and ids outside the
 // vocabulary, NonFiniteError where the model answers NaN.
