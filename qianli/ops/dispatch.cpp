@@ -42,6 +42,8 @@ bool has_kernel(const KernelTable& table, Op op) {
       return table.adamw;
     case Op::kSquaredNorm:
       return table.squared_norm;
+    case Op::kLinearFewRows:
+      return table.linear_few_rows;
     case Op::kLinear:
       return false;
   }
@@ -58,7 +60,7 @@ Implementation implementation_of(Op op, bool cuda, at::ScalarType dtype) {
   const bool kernel_wanted =
       choice == Choice::kAutomatic || (cuda ? choice == Choice::kCuda : choice == Choice::kNative);
   if (kernel_wanted && kernel_dtype && table && has_kernel(*table, op)) return Implementation::kKernel;
-  const bool torch_serves = op == Op::kLinear || (op == Op::kAttention && dtype != at::kDouble);
+  const bool torch_serves = op == Op::kLinear || op == Op::kLinearFewRows || (op == Op::kAttention && dtype != at::kDouble);
   if (torch_serves && choice != Choice::kReference) return Implementation::kTorch;
   return Implementation::kReference;
 }

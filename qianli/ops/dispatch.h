@@ -17,9 +17,22 @@
 
 namespace qianli::ops {
 
-enum class Op { kEmbedding, kLinear, kRmsNorm, kLayerNorm, kRotary, kActivation, kAttention, kCrossEntropy, kAdamW, kSquaredNorm };
-inline constexpr std::array<const char*, 10> kOpNames = {"embedding",  "linear",    "rms_norm",      "layer_norm", "rotary",
-                                                         "activation", "attention", "cross_entropy", "adamw",      "squared_norm"};
+enum class Op {
+  kEmbedding,
+  kLinear,
+  kLinearFewRows,  // linear without gradient on at most kFewRows rows: decoding
+  kRmsNorm,
+  kLayerNorm,
+  kRotary,
+  kActivation,
+  kAttention,
+  kCrossEntropy,
+  kAdamW,
+  kSquaredNorm
+};
+inline constexpr std::array<const char*, 11> kOpNames = {"embedding",  "linear",     "linear_few_rows", "rms_norm",
+                                                         "layer_norm", "rotary",     "activation",      "attention",
+                                                         "cross_entropy", "adamw",   "squared_norm"};
 
 // Applies the configuration's `ops` section; throws ConfigError for an unknown op or back end.
 void choose_backends(const std::map<std::string, std::string>& choices);

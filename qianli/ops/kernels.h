@@ -154,6 +154,17 @@ struct AttentionBackward {
   int64_t grad_q_stride, grad_k_stride, grad_v_stride;
 };
 
+// y = x W^T + b for 1 to kFewRows rows: bound by reading the weight, not by arithmetic. Sums in float32.
+inline constexpr int64_t kFewRows = 4;
+struct LinearFewRows {
+  Dtype dtype;
+  int64_t rows, in, out;
+  const void* x;       // [rows, in]
+  const void* weight;  // [out, in]
+  const void* bias;    // [out] or null
+  void* y;             // [rows, out]
+};
+
 // What a back end offers; a null entry means the op falls to the next back end.
 struct KernelTable {
   const char* name;
@@ -171,6 +182,7 @@ struct KernelTable {
   void (*squared_norm)(const SquaredNorm&, Stream);
   void (*attention_forward)(const AttentionForward&, Stream);
   void (*attention_backward)(const AttentionBackward&, Stream);
+  void (*linear_few_rows)(const LinearFewRows&, Stream);
 };
 
 // The Highway kernels, compiled for several instruction sets and chosen at run time.

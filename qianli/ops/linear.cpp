@@ -1,6 +1,7 @@
 #include "qianli/ops/linear.h"
 
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -39,6 +40,26 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
   }
 };
 
+bool is_recorded(const at::Tensor& x, const Parameter& weight, const Parameter* bias) {
+  return at::GradMode::is_enabled() && (x.requires_grad() || weight.trainable() || (bias && bias->trainable()));
+}
+
+at::Tensor linear_few_rows(const KernelTable& kernels, const at::Tensor& x, const Parameter& weight,
+                           const Parameter* bias) {
+  const at::Tensor rows = x.contiguous();
+  at::Tensor y = at::empty({x.size(0), weight.value().size(0)}, x.options());
+  kernels.linear_few_rows({.dtype = kernel_dtype(x),
+                           .rows = x.size(0),
+                           .in = x.size(1),
+                           .out = y.size(1),
+                           .x = rows.data_ptr(),
+                           .weight = weight.value().data_ptr(),
+                           .bias = bias ? bias->value().data_ptr() : nullptr,
+                           .y = y.data_ptr()},
+                          stream_of(x));
+  return y;
+}
+
 }  // namespace
 
 void accumulate_weight_gradient(Parameter& weight, const at::Tensor& grad_y, const at::Tensor& x) {
@@ -60,6 +81,10 @@ at::Tensor linear(const at::Tensor& x, Parameter& weight, Parameter* bias) {
       return Tensors{reference::linear(inputs[0], weights[0], weights.size() > 1 ? weights[1] : at::Tensor())};
     };
     return apply_reference(formula, {x}, parameters)[0];
+  }
+  if (x.size(0) > 0 && x.size(0) <= kFewRows && !is_recorded(x, weight, bias)) {
+    const KernelTable* kernels = kernels_for(Op::kLinearFewRows, x);
+    if (kernels && weight.value().scalar_type() == x.scalar_type()) return linear_few_rows(*kernels, x, weight, bias);
   }
   const bool trainable = weight.trainable() || (bias && bias->trainable());
   const at::Tensor anchor = trainable ? gradient_anchor() : gradient_anchor().detach();

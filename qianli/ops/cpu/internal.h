@@ -21,6 +21,7 @@ void embedding_backward(const EmbeddingBackward& args, Stream);
 void cross_entropy(const CrossEntropy& args, Stream);
 void adamw(const AdamW& args, Stream);
 void squared_norm(const SquaredNorm& args, Stream);
+void linear_few_rows(const LinearFewRows& args, Stream);
 void attention_forward(const AttentionForward& args, Stream);
 void attention_backward(const AttentionBackward& args, Stream);
 

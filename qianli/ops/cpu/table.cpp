@@ -19,6 +19,7 @@ const KernelTable& cpu_kernels() {
       .squared_norm = cpu::squared_norm,
       .attention_forward = cpu::attention_forward,
       .attention_backward = cpu::attention_backward,
+      .linear_few_rows = cpu::linear_few_rows,
   };
   return kTable;
 }
