@@ -30,11 +30,11 @@ float* grad_data(Parameter* parameter) {
 // Returns {y} or, with a residual, {y, sum}.
 class NormFunction : public torch::autograd::Function<NormFunction> {
  public:
-  static variable_list forward(AutogradContext* context, const at::Tensor& x_given, const at::Tensor& residual_given,
-                               const at::Tensor&, const Call& call) {
+  static variable_list forward(AutogradContext* context, const at::Tensor& x_given,
+                               const std::optional<at::Tensor>& residual_given, const at::Tensor&, const Call& call) {
     const at::Tensor x = x_given.contiguous();
-    const bool fused = residual_given.defined();
-    const at::Tensor residual = fused ? residual_given.contiguous() : at::Tensor();
+    const bool fused = residual_given.has_value();
+    const at::Tensor residual = fused ? residual_given->contiguous() : at::Tensor();
     const int64_t width = x.size(-1), rows = width ? x.numel() / width : 0;
     const auto statistics = x.options().dtype(at::kFloat);
     at::Tensor y = at::empty_like(x);
@@ -99,14 +99,14 @@ Tensors reference_norm(const Tensors& inputs, const Tensors& weights, double eps
   return fused ? Tensors{y, sum} : Tensors{y};
 }
 
-Tensors norm(const at::Tensor& x, const at::Tensor& residual, const Call& call) {
+Tensors norm(const at::Tensor& x, const std::optional<at::Tensor>& residual, const Call& call) {
   if (!kernels_for(call.op(), x)) {
     std::vector<Parameter*> parameters{call.weight};
     if (call.bias) parameters.push_back(call.bias);
     const auto formula = [eps = call.eps](const Tensors& inputs, const Tensors& weights) {
       return reference_norm(inputs, weights, eps);
     };
-    return apply_reference(formula, residual.defined() ? Tensors{x, residual} : Tensors{x}, parameters);
+    return apply_reference(formula, residual ? Tensors{x, *residual} : Tensors{x}, parameters);
   }
   const bool trainable = call.weight->trainable() || (call.bias && call.bias->trainable());
   return NormFunction::apply(x, residual, trainable ? gradient_anchor() : gradient_anchor().detach(), call);
