@@ -10,6 +10,7 @@ void add_commands(CLI::App& app) {
   add_score(app);
   add_config(app);
   add_presets(app);
+  add_data(app);
   add_tokenizer(app);
   add_backends(app);
   add_doctor(app);

@@ -22,7 +22,7 @@ using formats::IndexedDataset;
     }
   }
   const std::string usual = path.string() + "_text_document";
-  if (IndexedDataset::exists(usual)) hint = fmt::format("did you mean {}?", usual);
+  if (IndexedDataset::exists(usual)) hint = fmt::format("perhaps {} is meant", usual);
   throw ConfigError("data", fmt::format("expected data at {}, got nothing", path.string()), hint);
 }
 

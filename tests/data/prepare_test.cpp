@@ -51,7 +51,7 @@ std::vector<int64_t> document(const formats::IndexedDataset& corpus, size_t i) {
 
 class Prepare : public ::testing::Test {
  protected:
-  Prepare() { write("in.jsonl", lines(500)); }
+  Prepare() { write("in.jsonl", lines(200)); }
   void write(const std::string& name, const std::string& text) {
     write_file_atomically(folder_ / name, text, FileRole::kData);
   }
@@ -140,7 +140,7 @@ TEST_F(Prepare, goes_on_after_sigkill_without_repeating_finished_parts) {
   std::atomic<int> calls = 0;
   prepare_corpus(folder_ / "out", options(), byte_encoder(&calls));
   EXPECT_GT(calls, 0);
-  EXPECT_LT(calls, 300);
+  EXPECT_LT(calls, 120);
   expect_same_as_undisturbed("out");
 }
 
@@ -164,7 +164,7 @@ TEST_F(Prepare, parts_of_other_text_are_thrown_away) {
     doomed.report = [](uint64_t, uint64_t) { ::raise(SIGKILL); };
     prepare_corpus(folder_ / "out", doomed, byte_encoder());
   });
-  std::string changed = lines(500);
+  std::string changed = lines(200);
   changed[changed.find("aaa")] = 'z';
   write("in.jsonl", changed);
   prepare_corpus(folder_ / "out", options(), byte_encoder());
