@@ -32,6 +32,7 @@ struct DocumentRules {
 struct ByteRange {
   uint64_t begin = 0;
   uint64_t end = 0;
+  uint64_t size() const { return end - begin; }
 };
 
 // By the name (without ".gz") and, for ".json", the first character.

@@ -179,16 +179,28 @@ void Preparation::make_part(const Part& part) const {
 
 void Preparation::make_parts() {
   uint64_t total = 0, done = 0;
-  for (const Part& part : parts_) total += part.range.end - part.range.begin;
+  std::vector<const Part*> missing;
+  for (const Part& part : parts_) {
+    total += part.range.size();
+    if (IndexedDataset::exists(part.prefix)) {
+      done += part.range.size();
+    } else {
+      missing.push_back(&part);
+    }
+  }
   std::mutex mutex;
-  const int threads = options_.threads > 0 ? options_.threads : available_cores();
-  parallel_for(static_cast<int64_t>(parts_.size()), threads, [&](int64_t i) {
-    const Part& part = parts_[static_cast<size_t>(i)];
-    throw_if_stopped("data");
-    if (!IndexedDataset::exists(part.prefix)) make_part(part);
+  const auto report = [&](uint64_t bytes) {
     std::lock_guard lock(mutex);
-    done += part.range.end - part.range.begin;
+    done += bytes;
     if (options_.report) options_.report(done, total);
+  };
+  report(0);
+  const int threads = options_.threads > 0 ? options_.threads : available_cores();
+  parallel_for(static_cast<int64_t>(missing.size()), threads, [&](int64_t i) {
+    const Part& part = *missing[static_cast<size_t>(i)];
+    throw_if_stopped("data");
+    make_part(part);
+    report(part.range.size());
   });
 }
 

@@ -23,7 +23,7 @@ struct PrepareOptions {
   int threads = 0;         // 0: available_cores()
   bool overwrite = false;  // replace a corpus made from something else
   uint64_t part_bytes = uint64_t{8} << 20;
-  // After each part: bytes of text done so far and in all. Called from one thread at a time.
+  // At the start and after each part: bytes of text done so far and in all. One call at a time.
   std::function<void(uint64_t done, uint64_t total)> report;
 };
 
