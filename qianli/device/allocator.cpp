@@ -110,32 +110,33 @@ Pool& pool() {
   return *instance;
 }
 
-// The context of a DataPtr carries the size through a header in front of the data.
+// Carries the size of a block in front of its data.
 struct Header {
   size_t bytes;
 };
 static_assert(sizeof(Header) <= kAlignment);
 
-void release(void* context) {
-  auto* header = static_cast<Header*>(context);
+void release(void* data) {
+  if (!data) return;
+  auto* header = reinterpret_cast<Header*>(static_cast<char*>(data) - kAlignment);
   pool().give_back(header, header->bytes);
 }
 
 class CachingAllocator final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
-    if (bytes == 0) return {nullptr, nullptr, &release_nothing, c10::Device(c10::kCPU)};
+    if (bytes == 0) return {nullptr, nullptr, &release, c10::Device(c10::kCPU)};
     if (bytes > SIZE_MAX - kAlignment) throw std::bad_alloc();
     auto* header = static_cast<Header*>(pool().take(bytes + kAlignment));
     header->bytes = bytes + kAlignment;
-    return {reinterpret_cast<char*>(header) + kAlignment, header, &release, c10::Device(c10::kCPU)};
+    void* data = reinterpret_cast<char*>(header) + kAlignment;
+    return {data, data, &release, c10::Device(c10::kCPU)};
   }
+  // oneDNN and others take raw memory, which needs data and context to be the same pointer.
+  c10::DeleterFnPtr raw_deleter() const override { return &release; }
   void copy_data(void* destination, const void* source, std::size_t bytes) const override {
     std::memcpy(destination, source, bytes);
   }
-
- private:
-  static void release_nothing(void*) {}
 };
 
 }  // namespace
