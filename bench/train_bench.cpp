@@ -1,0 +1,116 @@
+// Training speed on random tokens: our side of bench/compare_training.sh.
+//
+//   train_bench llama|gpt2 [STEPS] [PRECISION]
+//
+// llama: hidden 512, 8 layers, 8 heads, ffn 1376, vocabulary 32000, untied, 8 x 256.
+// gpt2:  GPT-2 124M, 4 x 256. The median step after two warm-up steps counts.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "qianli/base/random.h"
+#include "qianli/base/threads.h"
+#include "qianli/device/device.h"
+#include "qianli/model/parameter_table.h"
+#include "qianli/nn/decoder.h"
+#include "qianli/ops/dispatch.h"
+#include "qianli/optim/flat_optimizer.h"
+#include "qianli/train/step.h"
+
+namespace qianli {
+namespace {
+
+struct Shape {
+  model::ModelSpec spec;
+  int64_t sequences, length;
+};
+
+Shape shape_of(const std::string& name) {
+  model::ModelSpec spec;
+  spec.hidden_size = 512;
+  spec.num_layers = 8;
+  spec.num_attention_heads = spec.num_query_groups = 8;
+  spec.head_dim = 64;
+  spec.ffn_hidden_size = 1376;
+  spec.vocab_size = 32000;
+  spec.max_position_embeddings = 256;
+  spec.family = "llama";
+  if (name == "llama") return {spec, 8, 256};
+  spec.family = "gpt2";
+  spec.hidden_size = 768;
+  spec.num_layers = 12;
+  spec.num_attention_heads = spec.num_query_groups = 12;
+  spec.ffn_hidden_size = 3072;
+  spec.vocab_size = 50257;
+  spec.max_position_embeddings = 1024;
+  spec.norm = model::NormKind::kLayerNorm;
+  spec.norm_bias = spec.qkv_bias = spec.attention_out_bias = spec.mlp_bias = true;
+  spec.position = model::PositionKind::kLearned;
+  spec.gated_mlp = false;
+  spec.activation = model::Activation::kGeluTanh;
+  spec.tie_word_embeddings = true;
+  return {spec, 4, 256};
+}
+
+data::Batch random_batch(const Shape& shape, uint64_t seed) {
+  data::Batch batch{.sequences = shape.sequences, .sequence_length = shape.length};
+  for (int64_t i = 0; i < shape.sequences * shape.length; ++i) {
+    const auto draw = [&](uint64_t stream) {
+      return static_cast<int64_t>(uniform_at(random_key(seed, "bench"), 2 * i + stream) *
+                                  static_cast<double>(shape.spec.vocab_size));
+    };
+    batch.tokens.push_back(draw(0));
+    batch.labels.push_back(draw(1));
+    batch.loss_mask.push_back(1.0f);
+    batch.positions.push_back(i % shape.length);
+  }
+  return batch;
+}
+
+void run(const std::string& name, int steps, const std::string& precision) {
+  device::start();
+  const c10::Device device = device::choose("auto");
+  ops::load_cuda_kernels();
+  const auto compute = device::choose_compute_type(precision, device);
+  const Shape shape = shape_of(name);
+  nn::ParameterSet parameters(shape.spec, compute.dtype, device, true);
+  parameters.initialize(1);
+  nn::Decoder decoder(shape.spec, parameters);
+  config::OptimConfig config;
+  config.lr_schedule = "constant";
+  optim::FlatOptimizer optimizer(parameters, config);
+  train::Step step(decoder, parameters, optimizer, config);
+  std::vector<double> seconds;
+  double loss = 0;
+  for (int i = 0; i < steps + 2; ++i) {
+    const std::vector<data::Batch> batch{random_batch(shape, i)};
+    const auto begin = std::chrono::steady_clock::now();
+    loss = step.run(batch).loss;
+    if (i >= 2) seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+  }
+  std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
+  const double median = seconds[seconds.size() / 2];
+  const double rate = static_cast<double>(shape.sequences * shape.length) / median;
+  const double flops = model::training_flops(shape.spec, shape.sequences, shape.length) / median;
+  fmt::print("{{\"model\": \"{}\", \"precision\": \"{}\", \"threads\": {}, \"tokens_per_second\": {:.1f}, \"step_seconds\": "
+             "{:.4f}, \"loss\": {:.4f}, \"peak_rss_bytes\": {}, \"model_gflops\": {:.1f}, \"gemm_peak_gflops\": {:.1f}}}\n",
+             name, device::dtype_name(compute.dtype), device::threads(), rate, median, loss, peak_resident_bytes(),
+             flops / 1e9, device::measure_gemm_flops(device, compute.dtype) / 1e9);
+}
+
+}  // namespace
+}  // namespace qianli
+
+int main(int argc, char** argv) {
+  const std::string name = argc > 1 ? argv[1] : "";
+  if (name != "llama" && name != "gpt2") {
+    fmt::print(stderr, "usage: train_bench llama|gpt2 [STEPS] [PRECISION]\n");
+    return 2;
+  }
+  qianli::run(name, argc > 2 ? std::atoi(argv[2]) : 5, argc > 3 ? argv[3] : "fp32");
+  return 0;
+}
