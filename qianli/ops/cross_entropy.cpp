@@ -21,8 +21,8 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Large enough for full GEMM speed, small enough to stay far below the model's own activations.
-constexpr int64_t kChunkBytes = int64_t{32} << 20;
+// Each chunk reads and writes the whole weight gradient once, so chunks are large: a few hundred rows.
+constexpr int64_t kChunkBytes = int64_t{128} << 20;
 constexpr int64_t kMinimumRows = 128;
 
 int64_t chunk_rows(int64_t rows, int64_t vocabulary, int64_t item_bytes) {
