@@ -18,7 +18,7 @@ namespace {
 constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kMappedFrom = size_t{4} << 20;    // blocks of this size and above are mapped on huge pages
-constexpr uint64_t kKeepAtLeast = uint64_t{256} << 20;
+constexpr uint64_t kSlack = uint64_t{64} << 20;
 
 // Eight sizes per power of two: at most an eighth is wasted, and equal requests meet equal blocks.
 size_t rounded(size_t bytes) {
@@ -62,8 +62,11 @@ class Pool {
     stats_.in_use_bytes -= size;
     stats_.cached_bytes += size;
     free_[size].push_back(block);
-    // Shapes that never come back must not pile up.
-    if (stats_.cached_bytes > std::max(kKeepAtLeast, stats_.peak_in_use_bytes / 4)) trim(stats_.peak_in_use_bytes / 8);
+    // A step's blocks wait for the next step; shapes that never come back must not pile up beyond what the
+    // process once needed at the same time.
+    const uint64_t held = stats_.in_use_bytes + stats_.cached_bytes;
+    const uint64_t limit = stats_.peak_in_use_bytes + kSlack;
+    if (held > limit) trim(stats_.cached_bytes - (held - limit));
   }
 
   void release_all() {

@@ -3,7 +3,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/logsumexp.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
@@ -13,6 +12,7 @@
 #include <algorithm>
 
 #include "qianli/ops/dispatch.h"
+#include "qianli/ops/gemm.h"
 #include "qianli/ops/linear.h"
 
 namespace qianli::ops {
@@ -64,17 +64,14 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
     at::Tensor losses = at::empty({rows}, hidden.options().dtype(wide));
     at::Tensor grad_hidden = record ? at::empty_like(hidden) : at::Tensor();
     const int64_t step = chunk_rows(rows, weight->value().size(0), hidden.element_size());
-    at::Tensor buffer = at::empty({std::min(step, rows), weight->value().size(0)}, hidden.options());
     for (int64_t begin = 0; begin < rows; begin += step) {
       const int64_t count = std::min(step, rows - begin);
       const at::Tensor x = hidden.narrow(0, begin, count);
-      at::Tensor logits = buffer.narrow(0, 0, count);
-      at::mm_out(logits, x, weight->value().t());
+      at::Tensor logits = gemm_nt(x, weight->value());
       chunk_losses(logits, labels.narrow(0, begin, count), weights.narrow(0, begin, count),
                    losses.narrow(0, begin, count), record);
       if (!record) continue;
-      at::Tensor grad_x = grad_hidden.narrow(0, begin, count);
-      at::mm_out(grad_x, logits, weight->value());
+      grad_hidden.narrow(0, begin, count).copy_(gemm_nt(logits, weight->value().t()));
       if (weight->trainable()) accumulate_weight_gradient(*weight, logits, x);
     }
     if (record) context->save_for_backward({grad_hidden});

@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "qianli/ops/dispatch.h"
+#include "qianli/ops/gemm.h"
 #include "qianli/ops/reference_function.h"
 
 namespace qianli::ops {
@@ -22,7 +23,7 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
     context->saved_data["weight"] = reinterpret_cast<int64_t>(weight);
     context->saved_data["bias"] = reinterpret_cast<int64_t>(bias);
     if (weight->trainable()) context->save_for_backward({x});
-    return bias ? at::addmm(bias->value(), x, weight->value().t()) : at::mm(x, weight->value().t());
+    return gemm_nt(x, weight->value(), bias ? bias->value() : at::Tensor());
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
@@ -30,7 +31,7 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
     auto* bias = reinterpret_cast<Parameter*>(context->saved_data["bias"].toInt());
     const at::Tensor& grad_y = grads[0];
     at::Tensor grad_x;
-    if (context->saved_data["x_needs_grad"].toBool()) grad_x = at::mm(grad_y, weight->value());
+    if (context->saved_data["x_needs_grad"].toBool()) grad_x = gemm_nt(grad_y, weight->value().t());
     if (weight->trainable()) accumulate_weight_gradient(*weight, grad_y, context->get_saved_variables()[0]);
     if (bias && bias->trainable()) {
       at::Tensor& buffer = bias->grad_to_add();
