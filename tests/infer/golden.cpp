@@ -27,6 +27,7 @@ at::Tensor read_tensor(const std::filesystem::path& file, const std::string& nam
   at::ScalarType type = at::kFloat;
   if (entry.dtype == formats::Dtype::kF64) type = at::kDouble;
   if (entry.dtype == formats::Dtype::kI64) type = at::kLong;
+  if (entry.dtype == formats::Dtype::kI32) type = at::kInt;
   EXPECT_EQ(c10::elementSize(type) * entry.num_elements(), entry.num_bytes()) << name;
   auto* bytes = const_cast<std::byte*>(entry.bytes.data());
   return at::from_blob(bytes, entry.shape, type).clone();

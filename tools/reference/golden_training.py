@@ -13,7 +13,7 @@ The rules:
   optimizer   AdamW, betas (0.9, 0.95), eps 1e-8; weight decay 0.1 on parameters of two or more
               dimensions (embeddings included), 0 on vectors; decay is lr * wd * weight, before the Adam step
   clipping    all gradients times 1 / (norm + 1e-6) where that is below one
-  schedule    update k = 0..29 uses n = k + 1:  n <= 5: lr = max * n / 5;
+  schedule    update k = 0..29 uses n = k, Megatron's rule (the first rate is 0):  n <= 5: lr = max * n / 5;
               later: min + (max - min) * (1 + cos(pi * (n - 5) / (30 - 5))) / 2;  max 1e-2, min 1e-3
 """
 
@@ -36,7 +36,7 @@ SUCCESSORS = 4  # of each state of the Markov chain
 
 
 def learning_rate(update):
-    n = update + 1
+    n = update
     if n <= WARMUP_STEPS:
         return MAX_LR * n / WARMUP_STEPS
     progress = (n - WARMUP_STEPS) / (STEPS - WARMUP_STEPS)
