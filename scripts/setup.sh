@@ -51,9 +51,8 @@ fetch_libtorch() {
   torch_dir=$target
   [ -d "$target" ] && return
   mkdir -p "$cache"
-  local work
   work=$(mktemp -d "$cache/.libtorch.XXXXXX")
-  trap 'rm -rf "$work"' EXIT
+  trap 'rm -rf "$work"' EXIT  # global: the trap runs after this function has returned
   if [ ! -d "$cache/wheels-2.11.0-$machine" ]; then
     say "Fetching LibTorch 2.11.0 (540 MB, once) into $cache"
     python3 -m pip download --quiet --no-deps --require-hashes --only-binary=:all: \
