@@ -2,7 +2,7 @@
 # Brings a bare Debian 12 or Ubuntu 24.04 to the point where Qianli builds: system packages, LibTorch,
 # a configured build folder. Safe to run again at any time; does nothing where nothing is missing.
 #
-#   scripts/setup.sh
+#   scripts/setup.sh [PACKAGE ...]    packages wanted besides those of scripts/packages.txt
 #
 #   QIANLI_CACHE   where LibTorch is kept, outside the tree      (default ~/.cache/qianli)
 #   QIANLI_BUILD   the build folder                              (default ./build)
@@ -17,7 +17,8 @@ say() { printf '%s\n' "$*" >&2; }
 
 install_packages() {
   local wanted missing=() package
-  mapfile -t wanted < <(grep -v '^#' "$root/scripts/packages.txt" "$@" -h)
+  mapfile -t wanted < <(grep -v '^#' "$root/scripts/packages.txt")
+  wanted+=("$@")
   for package in "${wanted[@]}"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
   done
@@ -66,7 +67,7 @@ fetch_libtorch() {
   mv -T "$work/libtorch" "$target" 2>/dev/null || [ -d "$target" ]
 }
 
-install_packages
+install_packages "$@"
 if nvcc=$(find_nvcc); then
   fetch_libtorch cuda
   export PATH="$PATH:$(dirname "$nvcc")"
