@@ -140,7 +140,7 @@ struct CheckpointConfig {
 };
 
 struct LogConfig {
-  int64_t every = 1;  // steps between terminal lines
+  int64_t every = 10;  // steps between terminal lines
   bool tensorboard = true;
   bool report = true;
   std::optional<double> peak_tflops;  // absent: measured or known of the device

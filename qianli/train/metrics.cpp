@@ -29,6 +29,8 @@ void drop_steps_after(const std::filesystem::path& path, int64_t last_step) {
   write_file_atomically(path, kept, FileRole::kData);
 }
 
+double perplexity(double loss) { return std::exp(std::min(20.0, loss)); }
+
 }  // namespace
 
 Metrics::Metrics(const std::filesystem::path& run_folder, const config::LogConfig& config, int64_t first_step,
@@ -63,42 +65,54 @@ void Metrics::append(const std::string& line) {
 void Metrics::record(const StepMetrics& m) {
   tokens_seen_ += m.tokens;
   const double rate = m.step_seconds > 0 ? static_cast<double>(m.tokens) / m.step_seconds : 0;
-  append(OrderedJson{{"step", m.step},
-                     {"loss", m.loss},
-                     {"lr", m.lr},
-                     {"grad_norm", m.gradient_norm},
-                     {"tokens", tokens_seen_},
-                     {"tokens_per_second", rate},
-                     {"step_seconds", m.step_seconds},
-                     {"mfu", m.mfu},
-                     {"memory_bytes", m.memory_bytes}}
-             .dump());
-  if (events_) {
-    events_->add_scalar("lm loss", static_cast<float>(m.loss), m.step);
-    events_->add_scalar("learning-rate", static_cast<float>(m.lr), m.step);
-    events_->add_scalar("grad-norm", static_cast<float>(m.gradient_norm), m.step);
-    events_->add_scalar("iteration-time", static_cast<float>(m.step_seconds), m.step);
-    events_->add_scalar("throughput", static_cast<float>(rate), m.step);
+  OrderedJson line{{"step", m.step},
+                   {"loss", m.loss},
+                   {"lr", m.lr},
+                   {"grad_norm", m.gradient_norm},
+                   {"tokens", m.tokens},
+                   {"tokens_seen", tokens_seen_},
+                   {"tokens_per_second", rate},
+                   {"step_seconds", m.step_seconds},
+                   {"mfu", m.mfu},
+                   {"memory_bytes", m.memory_bytes}};
+  if (m.validation_loss) {
+    line["validation_loss"] = *m.validation_loss;
+    line["validation_perplexity"] = perplexity(*m.validation_loss);
   }
-  const std::string note = fmt::format("step {}/{}, loss {:.4f}", m.step, total_steps_, m.loss);
+  append(line.dump());
+  if (events_) add_events(m, rate);
+  show(m, rate);
+}
+
+void Metrics::add_events(const StepMetrics& m, double tokens_per_second) {
+  const auto add = [&](const char* tag, double value) { events_->add_scalar(tag, static_cast<float>(value), m.step); };
+  add("lm loss", m.loss);
+  add("learning-rate", m.lr);
+  add("grad-norm", m.gradient_norm);
+  add("iteration-time", m.step_seconds);
+  add("throughput", tokens_per_second);
+  if (m.validation_loss) {
+    add("lm loss validation", *m.validation_loss);
+    add("lm loss validation ppl", perplexity(*m.validation_loss));
+  }
+  events_->flush();
+}
+
+void Metrics::show(const StepMetrics& m, double tokens_per_second) {
   const bool line = config_.every > 0 && (m.step % config_.every == 0 || m.step == total_steps_);
   if (line) {
     log::say(fmt::format("step {:>6}/{} | loss {:.4f} | lr {:.3e} | grad norm {:.3f} | {} tokens/s | mfu {:.2f} | {}",
-                         m.step, total_steps_, m.loss, m.lr, m.gradient_norm, human_count(rate), m.mfu,
+                         m.step, total_steps_, m.loss, m.lr, m.gradient_norm, human_count(tokens_per_second), m.mfu,
                          human_bytes(m.memory_bytes)));
   }
-  if (stderr_is_terminal()) progress_->update(static_cast<uint64_t>(m.step * tokens_per_step_), note);
-}
-
-void Metrics::record_evaluation(int64_t step, double loss) {
-  append(OrderedJson{{"step", step}, {"validation_loss", loss}, {"validation_perplexity", std::exp(std::min(20.0, loss))}}
-             .dump());
-  if (events_) {
-    events_->add_scalar("lm loss validation", static_cast<float>(loss), step);
-    events_->add_scalar("lm loss validation ppl", static_cast<float>(std::exp(std::min(20.0, loss))), step);
+  if (m.validation_loss) {
+    log::say(fmt::format("step {:>6}/{} | validation loss {:.4f} | perplexity {:.2f}", m.step, total_steps_,
+                         *m.validation_loss, perplexity(*m.validation_loss)));
   }
-  log::say(fmt::format("step {:>6}/{} | validation loss {:.4f} | perplexity {:.2f}", step, total_steps_, loss,
-                       std::exp(std::min(20.0, loss))));
+  if (stderr_is_terminal()) {
+    progress_->update(static_cast<uint64_t>(m.step * tokens_per_step_),
+                      fmt::format("step {}/{}, loss {:.4f}", m.step, total_steps_, m.loss));
+  }
 }
 
 void Metrics::finish() {

@@ -25,6 +25,7 @@ struct StepMetrics {
   double step_seconds = 0;
   double mfu = 0;  // model FLOPs per second over the measured GEMM peak
   uint64_t memory_bytes = 0;  // peak of tensor memory so far
+  std::optional<double> validation_loss;  // where this step was followed by an evaluation
 };
 
 class Metrics {
@@ -35,13 +36,14 @@ class Metrics {
           int64_t total_steps, int64_t tokens_per_step);
   ~Metrics();
 
+  // One line of metrics.jsonl, with all that is known of the step.
   void record(const StepMetrics& metrics);
-  // Mean validation loss after `step`.
-  void record_evaluation(int64_t step, double loss);
   void finish();
 
  private:
   void append(const std::string& line);
+  void add_events(const StepMetrics& metrics, double tokens_per_second);
+  void show(const StepMetrics& metrics, double tokens_per_second);
   std::filesystem::path path_;
   config::LogConfig config_;
   int64_t total_steps_;

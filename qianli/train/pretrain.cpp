@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <chrono>
+#include <optional>
 
 #include "qianli/base/error.h"
 #include "qianli/base/log.h"
@@ -24,7 +25,8 @@ double peak_flops(const Run& run) {
                                     : device::peak_flops(run.device, run.compute.dtype);
 }
 
-void evaluate(Run& run, int64_t step) {
+// Mean loss over the validation batches; nothing where they count no token.
+std::optional<double> evaluate(Run& run) {
   double loss = 0, tokens = 0;
   const int64_t batches = std::min(run.config.train.eval_batches, run.validation_data->num_steps());
   for (int64_t i = 0; i < batches; ++i) {
@@ -34,10 +36,10 @@ void evaluate(Run& run, int64_t step) {
       tokens += part.tokens;
     }
   }
-  if (tokens > 0) run.metrics->record_evaluation(step, loss / tokens);
+  return tokens > 0 ? std::optional(loss / tokens) : std::nullopt;
 }
 
-void record(Run& run, int64_t step, const StepResult& result, double seconds) {
+void record(Run& run, int64_t step, const StepResult& result, double seconds, std::optional<double> validation_loss) {
   run.metrics->record({.step = step,
                        .loss = result.loss,
                        .lr = result.lr,
@@ -45,7 +47,8 @@ void record(Run& run, int64_t step, const StepResult& result, double seconds) {
                        .tokens = result.tokens,
                        .step_seconds = seconds,
                        .mfu = run.flops_per_step / seconds / peak_flops(run),
-                       .memory_bytes = device::memory(run.device).peak_bytes});
+                       .memory_bytes = device::memory(run.device).peak_bytes,
+                       .validation_loss = validation_loss});
 }
 
 bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
@@ -80,8 +83,9 @@ void pretrain(const config::Config& config) {
   for (int64_t step = run.first_step + 1; step <= steps; ++step) {
     const auto begin = Clock::now();
     const StepResult result = run.step->run(batches.next());
-    record(run, step, result, seconds_since(begin));
-    if (run.validation_data && due(config.train.eval_every, step)) evaluate(run, step);
+    const double seconds = seconds_since(begin);
+    const bool evaluates = run.validation_data && due(config.train.eval_every, step);
+    record(run, step, result, seconds, evaluates ? evaluate(run) : std::nullopt);
     if (stop_signal() != 0 && step < steps) stop(run, step);
     if (due(config.checkpoint.every, step) && step < steps) {
       run.saver->save(training_state(run, step), *run.parameters, *run.optimizer);

@@ -47,7 +47,7 @@ std::string escaped(const std::string& text) {
 }
 
 struct Curves {
-  Json steps = Json::array();       // [step, loss, lr, grad norm, tokens/s, mfu, memory bytes, seconds, tokens]
+  Json steps = Json::array();       // [step, loss, lr, grad norm, tokens/s, mfu, memory bytes, seconds, tokens seen]
   Json validation = Json::array();  // [step, loss]
 };
 
@@ -57,13 +57,10 @@ Curves read_curves(const std::filesystem::path& path) {
   for (const auto& line : split(read_file(path, FileRole::kData), '\n')) {
     const Json record = Json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (!record.is_object() || !record.contains("step")) continue;
-    if (record.contains("validation_loss")) {
-      curves.validation.push_back({record["step"], record["validation_loss"]});
-      continue;
-    }
+    if (record.contains("validation_loss")) curves.validation.push_back({record["step"], record["validation_loss"]});
     Json row = Json::array();
     for (const char* key : {"step", "loss", "lr", "grad_norm", "tokens_per_second", "mfu", "memory_bytes",
-                            "step_seconds", "tokens"}) {
+                            "step_seconds", "tokens_seen"}) {
       row.push_back(record.value(key, Json()));
     }
     curves.steps.push_back(row);
