@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to a language model of one's own in about three minutes of training: builds Qianli, trains
-# a tokenizer and a small model, shows what the model writes before and after. Run again to go on.
+# a tokenizer and a small model, shows what the model writes before and after. Ctrl-C stops; the same command goes on.
 #
 #   scripts/quickstart.sh [TEXT_FILE]   plain UTF-8 text; default: the King James Bible, a Debian package
 #
@@ -109,7 +109,7 @@ number() { sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p" "$run/fresh/metrics.jsonl"; }
 
 # A few steps with a learning rate of 0 leave a checkpoint of the fresh weights and tell the speed.
 probe() {
-  [ -f "$run/steps" ] && return
+  [ -f "$run/steps" ] && [ -f "$run/fresh/hugging_face/config.json" ] && return
   title "Measuring this machine"
   rm -rf "$run/fresh"
   quietly "$qianli" pretrain "$config" "${set[@]}" run.dir="$run/fresh" train.steps=12 train.eval_every=0 \
@@ -132,7 +132,8 @@ probe() {
 sample() {
   local prompt
   for prompt in "${prompts[@]}"; do
-    "$qianli" generate "$1" --prompt "$prompt" -n 70 --temperature 0.7 --top-p 0.9 --seed 7 2>/dev/null | sed 's/^/  │ /' >&2
+    "$qianli" generate "$1" --prompt "$prompt" -n 70 --temperature 0.7 --top-p 0.9 --seed 7 2>"$run/step.log" |
+      sed 's/^/  │ /' >&2 || { cat "$run/step.log" >&2; exit 1; }
     say ""
   done
 }
@@ -149,12 +150,16 @@ train() {
   steps=$(cat "$run/steps")
   warmup=$((steps / 20 > 2 ? steps / 20 : 2))
   title "Training: $steps steps, three minutes at most"
-  timeout --foreground -s INT "$limit_seconds" "$qianli" pretrain "$config" "${set[@]}" run.dir="$run" \
+  # In the foreground, so that Ctrl-C reaches it once; a watchdog sends the same signal when time is over.
+  (sleep "$limit_seconds" & trap 'kill $!' TERM; wait $! && kill -INT "$(cat "$run/pid")") >/dev/null 2>&1 &
+  watchdog=$!
+  trap 'kill "$watchdog" 2>/dev/null || true' EXIT
+  bash -c 'echo $$ >"$1"; shift; exec "$@"' - "$run/pid" "$qianli" pretrain "$config" "${set[@]}" run.dir="$run" \
     train.steps="$steps" optim.warmup_steps="$warmup" train.eval_every="$((steps / 4))" log.every="$((steps / 12))" || code=$?
+  kill "$watchdog" 2>/dev/null || true
   case $code in
     0) ;;
-    124) say "The machine became slower: time is over before the last step. To train the rest: $again" ;;
-    75) stopped 75 ;;
+    75) say "The machine became slower: time is over before the last step. To train the rest: $again" ;;
     *) exit "$code" ;;
   esac
 }
