@@ -86,7 +86,10 @@ std::string summary(const Curves& curves) {
   }
   html += tile(human_count(number(last[8])), "tokens seen");
   html += tile(human_seconds(seconds), "in steps");
-  html += tile(seconds > 0 ? human_count((number(last[8]) - number(first[8])) / seconds) : "-", "tokens per second");
+  // The first step also warms up; a rate needs tokens and seconds of the same steps.
+  const double later_seconds = seconds - number(first[7]);
+  const double later_tokens = number(last[8]) - number(first[8]);
+  html += tile(later_seconds > 0 ? human_count(later_tokens / later_seconds) : "-", "tokens per second");
   html += tile(human_bytes(static_cast<uint64_t>(number(last[6]))), "peak tensor memory");
   return html + "</div>";
 }

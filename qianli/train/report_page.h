@@ -38,7 +38,7 @@ const figure=document.createElement('figure');if(wide)figure.className='wide';
 const caption=document.createElement('figcaption'),name=document.createElement('b'),value=document.createElement('span');
 name.textContent=title;caption.append(name,value);figure.append(caption);
 const svg=add(figure,'svg',{viewBox:`0 0 ${W} ${H}`,role:'img','aria-label':title});
-for(const t of ticks(y0,y1,4)){add(svg,'line',{x1:L,x2:W-R,y1:Y(t),y2:Y(t),stroke:'var(--line)'});add(svg,'text',{x:L-6,y:Y(t)+4,'text-anchor':'end'},short(t))}
+for(const t of ticks(y0,y1,wide?6:4)){add(svg,'line',{x1:L,x2:W-R,y1:Y(t),y2:Y(t),stroke:'var(--line)'});add(svg,'text',{x:L-6,y:Y(t)+4,'text-anchor':'end'},short(t))}
 for(const t of ticks(x0,x1,wide?10:5))add(svg,'text',{x:X(t),y:H-6,'text-anchor':'middle'},short(t));
 for(const s of series){const d=s.points.map(([x,y],i)=>(i?'L':'M')+X(x).toFixed(1)+' '+Y(y).toFixed(1)).join('');
 add(svg,'path',{d,fill:'none',stroke:s.colour,'stroke-width':s.width||1.6,'stroke-linejoin':'round',opacity:s.opacity||1});
@@ -52,14 +52,17 @@ value.textContent='step '+p[0]+'  ·  '+series.filter(s=>s.name).map(s=>s.name+'
 svg.onmouseleave=()=>{cross.setAttribute('visibility','hidden');last()};
 document.getElementById('charts').append(figure)}
 const column=i=>steps.filter(r=>r[i]!=null).map(r=>[r[0],r[i]]);
-function smooth(points){let mean=null;const keep=Math.min(.98,1-6/Math.max(12,points.length));
-return points.map(([x,y])=>[x,mean=mean==null?y:keep*mean+(1-keep)*y])}
+// The mean of the neighbours on both sides: a mean of the past alone would lag behind the curve.
+function smooth(points){const reach=Math.max(1,Math.round(points.length/60)),sums=[0];
+for(const[,y]of points)sums.push(sums.at(-1)+y);
+return points.map(([x],i)=>{const a=Math.max(0,i-reach),b=Math.min(points.length,i+reach+1);return[x,(sums[b]-sums[a])/(b-a)]})}
 const loss=column(1);
 chart('Loss',[{name:'training (smoothed)',points:smooth(loss),colour:'var(--a)',width:2},{points:loss,colour:'var(--a)',opacity:.25,width:1},
 ...(validation.length?[{name:'validation',points:validation,colour:'var(--b)',dots:true}]:[])],true);
 chart('Learning rate',[{name:'lr',points:column(2),colour:'var(--b)'}]);
 chart('Gradient norm (before clipping)',[{name:'norm',points:column(3),colour:'var(--b)'}]);
 chart('Speed',[{name:'tokens/s',points:column(4),colour:'var(--b)'}]);
+chart('Step time',[{name:'seconds',points:column(7),colour:'var(--b)'}]);
 chart('Model FLOPs utilisation',[{name:'mfu',points:column(5),colour:'var(--b)'}]);
 chart('Peak tensor memory',[{name:'bytes',points:column(6),colour:'var(--b)'}]);
 </script>)html";
