@@ -58,8 +58,9 @@ struct Memory {
 Memory memory(c10::Device device);
 void synchronize(c10::Device device);
 
-// Measured, not promised: the best of several timed square GEMMs of `dtype`, in FLOP/s, about 0.2 s.
-double measure_gemm_flops(c10::Device device, c10::ScalarType dtype);
+// Measured, not promised: the best of several timed square GEMMs of `dtype`, in FLOP/s, within about
+// `seconds` (at least three runs).
+double measure_gemm_flops(c10::Device device, c10::ScalarType dtype, double seconds = 0.3);
 // Bytes per second of a large copy (read + write counted).
 double measure_bandwidth(c10::Device device);
 // Peak GEMM rate for MFU: measured once per process and dtype.
