@@ -362,19 +362,20 @@ void RunConfig::fields(Visitor& v) {
 
 template <class Visitor>
 void OpsConfig::fields(Visitor& v) {
-  const auto op = [&v](std::optional<std::string>& backend, std::string_view key) {
+  const auto op = [&v](std::optional<std::string>& backend, std::string_view key,
+                       std::vector<std::string_view> choices = {"reference", "native", "cuda"}) {
     v(backend, {.key = key,
                 .help = "Which implementation serves this op (`qianli backends` lists them).",
                 .absent = "the fastest that fits the device and type",
-                .choices = {"reference", "native", "cuda"}});
+                .choices = std::move(choices)});
   };
   op(embedding, "embedding");
-  op(linear, "linear");
+  op(linear, "linear", {"reference", "torch"});
   op(rms_norm, "rms_norm");
   op(layer_norm, "layer_norm");
   op(rotary, "rotary");
   op(activation, "activation");
-  op(attention, "attention");
+  op(attention, "attention", {"reference", "native", "torch"});
   op(cross_entropy, "cross_entropy");
   op(adamw, "adamw");
   op(squared_norm, "squared_norm");

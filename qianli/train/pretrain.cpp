@@ -61,6 +61,16 @@ bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
                      "run the same command again to go on");
 }
 
+// Where everything is, and what to type next.
+void tell_results(const Run& run) {
+  const std::filesystem::path folder = run.config.run.dir;
+  const auto last = folder / "checkpoints" / fmt::format("step_{}", run.config.train.steps);
+  if (run.config.log.report) log::say("report      " + (folder / "report.html").string());
+  if (!run.config.checkpoint.save_final) return;
+  log::say("checkpoint  " + last.string());
+  if (run.tokenizer) log::say(fmt::format("try it      qianli generate {} --prompt \"…\"", last.string()));
+}
+
 void finish(Run& run) {
   const int64_t last = run.config.train.steps;
   if (run.config.checkpoint.save_final) run.saver->save(training_state(run, last), *run.parameters, *run.optimizer);
@@ -72,6 +82,7 @@ void finish(Run& run) {
   }
   run.metrics->finish();
   if (run.config.log.report) write_report(run.config.run.dir);
+  tell_results(run);
 }
 
 }  // namespace

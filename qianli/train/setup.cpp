@@ -28,7 +28,12 @@ void open_run_folder(const config::Config& config) {
 
 // The folder named in the data section, else the model's own.
 fs::path find_tokenizer(const config::Config& config) {
-  if (config.data.tokenizer) return *config.data.tokenizer;
+  if (config.data.tokenizer) {
+    if (fs::exists(*config.data.tokenizer)) return *config.data.tokenizer;
+    throw ConfigError("data", fmt::format("expected a tokenizer folder or file as data.tokenizer, got '{}', which does not exist",
+                                          *config.data.tokenizer),
+                      "make one with `qianli tokenizer train`");
+  }
   const fs::path model = config.model.source;
   return fs::exists(model / "tokenizer.json") ? model : fs::path();
 }
@@ -126,6 +131,7 @@ Run build_run(const config::Config& config) {
   const c10::Device device = device::choose(config.device);
   ops::load_cuda_kernels();
   ops::choose_backends(config::op_backends(config));
+  find_tokenizer(config);  // before anything is made: a wrong path leaves nothing behind
   open_run_folder(config);
   Run run{.config = config, .device = device, .compute = device::choose_compute_type(config.precision, device)};
   log::info("device", "{}, {} thread(s), {}", device.str(), device::threads(), run.compute.reason);

@@ -19,8 +19,8 @@ void run_backends(bool json) {
     fmt::print("{}\n", list.dump(2));
     return;
   }
-  fmt::print("{:<14}{:<8}{:<8}{}\n", "op", "device", "dtype", "implementation");
-  for (const auto& row : rows) fmt::print("{:<14}{:<8}{:<8}{}\n", row.op, row.device, row.dtype, row.implementation);
+  fmt::print("{:<17}{:<8}{:<8}{}\n", "op", "device", "dtype", "implementation");
+  for (const auto& row : rows) fmt::print("{:<17}{:<8}{:<8}{}\n", row.op, row.device, row.dtype, row.implementation);
   if (!device::CudaLibrary::get().available()) fmt::print("cuda: {}\n", device::CudaLibrary::get().why());
 }
 
