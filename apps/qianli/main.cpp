@@ -3,8 +3,11 @@
 #include <CLI/CLI.hpp>
 #include <exception>
 #include <new>
+#include <system_error>
 
 #include "apps/qianli/command.h"
+#include "apps/qianli/output.h"
+#include "apps/qianli/usage.h"
 #include "qianli/base/error.h"
 #include "qianli/base/log.h"
 #include "qianli/base/stop.h"
@@ -17,20 +20,22 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", "qianli " QIANLI_VERSION);
   app::add_commands(app);
+  int code = 0;
   try {
     app.parse(argc, argv);
-    return 0;
   } catch (const CLI::Success& done) {
-    return app.exit(done);
+    code = app.exit(done);
   } catch (const CLI::ParseError& error) {
-    app.exit(error);
-    return static_cast<int>(ExitCode::kUsage);
+    app::throw_usage_error(app, argc, argv, error);
   }
+  app::finish_output();
+  return code;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  qianli::app::open_standard_streams();
   qianli::install_stop_handler();
   try {
     return run(argc, argv);
@@ -40,6 +45,10 @@ int main(int argc, char** argv) {
   } catch (const std::bad_alloc&) {
     qianli::log::say("[memory] expected enough memory, got none. Hint: lower train.micro_batch_size or the model's size.");
     return static_cast<int>(qianli::ExitCode::kMemory);
+  } catch (const std::system_error& error) {
+    if (error.code() == std::errc::broken_pipe) return 0;  // the reader has all it wanted (`| head`)
+    qianli::log::say(fmt::format("[system] {}", error.what()));
+    return static_cast<int>(qianli::ExitCode::kData);
   } catch (const std::exception& error) {
     qianli::log::say(fmt::format("[internal] {}", error.what()));
     return 1;

@@ -4,8 +4,10 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <cstdio>
 #include <mutex>
 
+#include "qianli/base/error.h"
 #include "qianli/base/progress.h"
 
 namespace qianli::log {
@@ -51,8 +53,12 @@ void to_file(const std::filesystem::path& path) {
     sinks().file.reset();
     return;
   }
-  sinks().file = std::make_shared<spdlog::logger>(
-      "file", std::make_shared<spdlog::sinks::basic_file_sink_mt>(path.string()));
+  try {
+    sinks().file = std::make_shared<spdlog::logger>(
+        "file", std::make_shared<spdlog::sinks::basic_file_sink_mt>(path.string()));
+  } catch (const spdlog::spdlog_ex& error) {
+    throw ConfigError("log", fmt::format("cannot write {}: {}", path.string(), error.what()));
+  }
   sinks().file->set_pattern("%Y-%m-%d %H:%M:%S %L %v");
   sinks().file->flush_on(spdlog::level::info);
 }
@@ -68,7 +74,9 @@ void write(Level level, std::string_view component, std::string_view text) {
 void say(std::string_view text) {
   std::lock_guard lock(sinks().mutex);
   clear_progress_line();
-  fmt::print(stderr, "{}\n", text);
+  // Not fmt::print: it throws where standard error is closed or full, and there is nobody to tell.
+  const std::string line = fmt::format("{}\n", text);
+  std::fwrite(line.data(), 1, line.size(), stderr);
   if (sinks().file) sinks().file->info(text);
 }
 

@@ -12,7 +12,8 @@ namespace qianli::log {
 enum class Level { kDebug, kInfo, kWarning, kError };
 
 void set_level(Level lowest_shown);
-// Everything logged from now on also goes to `path` (appended). Empty path: stops.
+// Everything logged from now on also goes to `path` (appended). Empty path: stops. Throws
+// ConfigError where it cannot be written.
 void to_file(const std::filesystem::path& path);
 void write(Level level, std::string_view component, std::string_view text);
 // Plain result lines for the user's eyes: stderr without prefix, and the log file.
