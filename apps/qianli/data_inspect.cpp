@@ -160,7 +160,9 @@ void add_sample_options(CLI::App& command, Options& options) {
   command.add_option("--part", options.part, "Which part of the split")
       ->check(CLI::IsMember({"train", "valid", "test"}))
       ->group(group);
-  command.add_option("--seed", options.seed, "As data.seed [1234]")->group(group);
+  command.add_option("--seed", options.seed, "As data.seed [1234]")
+      ->check(CLI::NonNegativeNumber)
+      ->group(group);
   command.add_flag("--eod-mask-loss", options.eod_mask_loss, "As data.eod_mask_loss")->group(group);
   command
       .add_flag("--reset-position-ids", options.reset_position_ids, "As data.reset_position_ids")

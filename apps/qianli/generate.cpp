@@ -27,6 +27,7 @@ void add_sampling(CLI::App& command, GenerateArguments& arguments) {
   command.add_option("--repetition-penalty", arguments.repetition_penalty,
                      "Above 1: tokens already seen become less probable");
   command.add_option("--seed", arguments.seed, "Of the sampling: the same seed, the same text")
+      ->check(CLI::NonNegativeNumber)  // else -1 becomes the largest seed
       ->excludes(greedy);
 }
 
@@ -41,11 +42,14 @@ void add_generate(CLI::App& app) {
       "Ctrl-C ends the text where it is; the exit code is then 130.");
   command->add_option("MODEL", arguments->model, "Hugging Face folder or checkpoint")->required();
   auto* prompts = command->add_option_group("prompt", "What to continue");
+  // Without allow_extra_args(false) the parser would cut "[INST] a, b [/INST]" into a list.
   prompts->add_option("-p,--prompt", arguments->prompts, "A text; may be given several times")
       ->expected(1)
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   prompts->add_option("-f,--prompt-file", *prompt_files, "A file that holds one prompt")
       ->expected(1)
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   prompts->require_option(1, 0);
   command->add_option("-n,--max-new-tokens", arguments->max_new_tokens, "At most so many tokens")
