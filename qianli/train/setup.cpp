@@ -7,6 +7,7 @@
 #include "qianli/base/log.h"
 #include "qianli/base/progress.h"
 #include "qianli/checkpoint/checkpoint.h"
+#include "qianli/checkpoint/steps.h"
 #include "qianli/data/pretrain_data.h"
 #include "qianli/model/parameter_table.h"
 #include "qianli/model/resolve.h"
@@ -19,10 +20,9 @@ void open_run_folder(const config::Config& config) {
   std::error_code error;
   fs::create_directories(fs::path(config.run.dir) / "checkpoints", error);
   if (error) {
-    throw DataError("run", fmt::format("cannot create {}: {}", config.run.dir, error.message()),
-                    "choose another run.dir");
+    throw ConfigError("run", fmt::format("cannot create {}: {}", config.run.dir, error.message()),
+                      "choose another run.dir");
   }
-  write_file_atomically(fs::path(config.run.dir) / "config.yaml", config::to_yaml(config), FileRole::kConfig);
   log::to_file(fs::path(config.run.dir) / "log.txt");
 }
 
@@ -108,7 +108,15 @@ void open_data(Run& run) {
 std::optional<fs::path> resume_point(const config::Config& config) {
   if (config.checkpoint.resume == "never") return std::nullopt;
   if (config.checkpoint.resume != "auto") return fs::path(config.checkpoint.resume);
-  return checkpoint::latest(fs::path(config.run.dir) / "checkpoints");
+  const fs::path folder = fs::path(config.run.dir) / "checkpoints";
+  auto point = checkpoint::latest(folder);
+  if (!point && !checkpoint::steps_in(folder).empty()) {
+    // Starting anew would write over what can perhaps still be saved.
+    throw CheckpointError("checkpoint", fmt::format("expected a complete checkpoint in {}, got damaged ones",
+                                                    folder.string()),
+                          "restore one, or start anew with checkpoint.resume=never and another run.dir");
+  }
+  return point;
 }
 
 void resume(Run& run, const fs::path& folder) {
@@ -118,6 +126,11 @@ void resume(Run& run, const fs::path& folder) {
     throw DataError("data", fmt::format("expected the data that {} was trained on, got other data or another order",
                                         folder.string()),
                     "restore the data, or start anew with checkpoint.resume=never and another run.dir");
+  }
+  if (state.step > run.config.train.steps) {
+    throw ConfigError("train", fmt::format("expected train.steps of at least the {} that {} has done, got {}",
+                                           state.step, folder.string(), run.config.train.steps),
+                      "raise train.steps, or start anew with another run.dir");
   }
   run.first_step = state.step;
   run.optimizer->set_updates_done(state.updates_done);
@@ -148,6 +161,8 @@ Run build_run(const config::Config& config) {
                                .tokenizer = run.tokenizer_folder,
                                .resumed_from = point.value_or(fs::path()),
                                .spec = run.spec});
+  // Only now is it sure that this run goes on: a failed start leaves the description of the one before.
+  write_file_atomically(fs::path(config.run.dir) / "config.yaml", config::to_yaml(config), FileRole::kConfig);
   const int64_t sequences = *config.train.global_batch_size;
   run.flops_per_step = model::training_flops(run.spec, sequences, config.data.sequence_length);
   run.metrics = std::make_unique<Metrics>(config.run.dir, config.log, run.first_step, config.train.steps,

@@ -3,9 +3,10 @@
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/zeros.h>
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -33,6 +34,16 @@ double counted_tokens(std::span<const data::Batch> microbatches) {
 }
 
 bool all_finite(const at::Tensor& tensor) { return at::isfinite(tensor).all().item<bool>(); }
+
+// The sign of a NaN says nothing.
+std::string number_text(double value) { return std::isnan(value) ? "nan" : fmt::format("{}", value); }
+
+// "3, 17, 4", of a large batch the first ones.
+std::string samples_text(std::span<const int64_t> samples) {
+  constexpr size_t kShown = 64;
+  const std::string list = fmt::format("{}", fmt::join(samples.first(std::min(samples.size(), kShown)), ", "));
+  return samples.size() <= kShown ? list : fmt::format("{} and {} more", list, samples.size() - kShown);
+}
 
 }  // namespace
 
@@ -97,7 +108,7 @@ Step::Evaluation Step::evaluate(const data::Batch& batch) {
 
 void Step::fail_non_finite(std::span<const data::Batch> microbatches, const StepResult& result) {
   std::string first;
-  std::string samples;
+  std::vector<int64_t> samples;
   const at::NoGradGuard no_grad;
   for (size_t i = 0; i < parameters_.size() && first.empty(); ++i) {
     if (!all_finite(parameters_.at(i).value())) first = "parameter " + parameters_.entry(i).name;
@@ -109,17 +120,22 @@ void Step::fail_non_finite(std::span<const data::Batch> microbatches, const Step
     });
     decoder_.forward(decoder_input(batch, device_));
     decoder_.observe({});
-    if (first.empty()) continue;
-    for (const int64_t sample : batch.sample_indices) samples += fmt::format("{}{}", samples.empty() ? "" : ", ", sample);
+    if (!first.empty()) samples = batch.sample_indices;
   }
   for (size_t i = 0; i < parameters_.size() && first.empty(); ++i) {
     if (!all_finite(parameters_.at(i).grad())) first = "gradient of " + parameters_.entry(i).name;
   }
+  if (samples.empty()) {  // no forward pass shows it: it may be of any sample of the step
+    for (const auto& batch : microbatches) {
+      samples.insert(samples.end(), batch.sample_indices.begin(), batch.sample_indices.end());
+    }
+  }
   throw NonFiniteError(
       "train",
-      fmt::format("expected finite numbers at step {}, got loss {} and gradient norm {}; first non-finite tensor: {}{}",
-                  optimizer_.updates_done() + 1, result.loss, result.gradient_norm,
-                  first.empty() ? "the loss itself" : first, samples.empty() ? "" : "; samples " + samples),
+      fmt::format("expected finite numbers at step {}, got loss {} and gradient norm {}; first non-finite tensor: "
+                  "{}; samples {}",
+                  optimizer_.updates_done() + 1, number_text(result.loss), number_text(result.gradient_norm),
+                  first.empty() ? "the loss itself" : first, samples_text(samples)),
       "lower optim.lr, lengthen optim.warmup_steps, or use precision=fp32");
 }
 
