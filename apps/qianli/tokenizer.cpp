@@ -1,5 +1,5 @@
-// qianli tokenizer encode | decode | inspect: text to ids and back with a tokenizer.json.
-// (tokenizer train is in tokenizer_train.cpp.)
+// qianli tokenizer encode | decode: text to ids and back with a tokenizer.json. (train and inspect
+// have files of their own.)
 #include <fmt/core.h>
 #include <fmt/format.h>
 
@@ -194,84 +194,6 @@ void decode(const Options& options) {
   if (options.json) out.write("]\n");
 }
 
-std::string named(const Tokenizer& tokenizer, std::optional<int32_t> id) {
-  return id ? fmt::format("{} ({})", tokenizer.token(*id), *id) : "none";
-}
-
-Json named_json(const Tokenizer& tokenizer, std::optional<int32_t> id) {
-  return id ? Json{{"id", *id}, {"token", tokenizer.token(*id)}} : Json(nullptr);
-}
-
-// The text of each token as it stands in a running decode; "" while a character is unfinished.
-std::vector<std::string> pieces(const std::shared_ptr<const Tokenizer>& tokenizer,
-                                std::span<const int32_t> ids) {
-  std::vector<std::string> parts;
-  text::StreamingDecoder stream(tokenizer);
-  for (const int32_t id : ids) parts.push_back(stream.push(id));
-  if (!parts.empty()) parts.back() += stream.finish();
-  return parts;
-}
-
-Json inspect_json(const std::shared_ptr<const Tokenizer>& tokenizer, const Options& options,
-                  bool has_text) {
-  Json special = Json::array();
-  for (const int32_t id : tokenizer->added_tokens()) {
-    if (tokenizer->is_special(id)) special.push_back(named_json(*tokenizer, id));
-  }
-  Json result{{"kind", tokenizer->kind()},
-              {"vocab_size", tokenizer->vocab_size()},
-              {"tokens", tokenizer->num_tokens()},
-              {"fingerprint", tokenizer->fingerprint()},
-              {"bos", named_json(*tokenizer, tokenizer->bos_id())},
-              {"eos", named_json(*tokenizer, tokenizer->eos_id())},
-              {"pad", named_json(*tokenizer, tokenizer->pad_id())},
-              {"unk", named_json(*tokenizer, tokenizer->unk_id())},
-              {"special_tokens", special}};
-  if (!has_text) return result;
-  const auto ids = tokenizer->encode(options.text, !options.no_special);
-  result["ids"] = ids;
-  for (const int32_t id : ids) result["pieces"].push_back(tokenizer->token(id));
-  result["bytes_per_token"] =
-      ids.empty() ? 0.0
-                  : static_cast<double>(options.text.size()) / static_cast<double>(ids.size());
-  return result;
-}
-
-void print_pieces(const std::shared_ptr<const Tokenizer>& tokenizer, const Options& options) {
-  const auto ids = tokenizer->encode(options.text, !options.no_special);
-  const auto parts = pieces(tokenizer, ids);
-  const bool colored = ::isatty(STDOUT_FILENO) == 1;
-  std::string line;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    // Two background colours in turn on a terminal, brackets elsewhere.
-    line += colored ? fmt::format("\x1b[{}m{}\x1b[0m", i % 2 == 0 ? 44 : 42, parts[i])
-                    : fmt::format("[{}]", parts[i]);
-  }
-  fmt::print("{}\n{}\n", line, fmt::join(ids, " "));
-  const double count = std::max<double>(1, static_cast<double>(ids.size()));
-  fmt::print("{} bytes, {} tokens, {:.2f} bytes per token\n", options.text.size(), ids.size(),
-             static_cast<double>(options.text.size()) / count);
-}
-
-void inspect(const Options& options, bool has_text) {
-  const auto tokenizer = Tokenizer::load(options.model);
-  if (options.json) {
-    fmt::print("{}\n", inspect_json(tokenizer, options, has_text).dump(2));
-    return;
-  }
-  const auto added = tokenizer->added_tokens();
-  const auto special = std::count_if(added.begin(), added.end(),
-                                     [&](int32_t id) { return tokenizer->is_special(id); });
-  fmt::print(
-      "kind           {}\nvocabulary     {} rows, {} tokens ({} added, {} of them special)\n",
-      tokenizer->kind(), tokenizer->vocab_size(), tokenizer->num_tokens(), added.size(), special);
-  fmt::print("bos            {}\neos            {}\npad            {}\nunk            {}\n",
-             named(*tokenizer, tokenizer->bos_id()), named(*tokenizer, tokenizer->eos_id()),
-             named(*tokenizer, tokenizer->pad_id()), named(*tokenizer, tokenizer->unk_id()));
-  fmt::print("fingerprint    {}\n", tokenizer->fingerprint());
-  if (has_text) print_pieces(tokenizer, options);
-}
-
 CLI::App* add_sub(CLI::App* parent, const char* name, const char* help, Options& options) {
   CLI::App* sub = parent->add_subcommand(name, help);
   sub->add_option("model", options.model, "Folder with tokenizer.json, or that file (.gz too)")
@@ -311,13 +233,7 @@ void add_tokenizer(CLI::App& app) {
       ->check(CLI::IsMember({"never", "file", "always"}))
       ->capture_default_str();
   sub->callback([options] { decode(*options); });
-
-  sub = add_sub(tokenizer, "inspect", "Kind, size, special tokens; the pieces of a text", *options);
-  const CLI::Option* shown =
-      sub->add_option("--text", options->text, "Show how this text is split");
-  sub->add_flag("--no-special-tokens", options->no_special,
-                "Without what the tokenizer puts around a text (<s>, ...)");
-  sub->callback([options, shown] { inspect(*options, shown->count() > 0); });
+  add_tokenizer_inspect(*tokenizer);
 }
 
 }  // namespace qianli::app

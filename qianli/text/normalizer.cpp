@@ -42,6 +42,15 @@ bool is_newer(char32_t c) {
   return range != std::end(kNewerThanUnicode9) && range->first <= c;
 }
 
+// A file whose replacements blow texts up is a trap: each may grow a text this much, and so may all
+// of them together.
+void check_growth(size_t before, size_t after) {
+  if (after <= 256 * before + (size_t{1} << 20)) return;
+  throw DataError("tokenizer",
+                  "expected a normalizer that keeps texts about as long, got one that "
+                  "makes them more than 256 times as long");
+}
+
 int utf8proc_options(UnicodeForm form) {
   switch (form) {
     case UnicodeForm::kNfc:
@@ -143,6 +152,7 @@ class ReplaceNormalizer : public Normalizer {
         out.append(text, done, matches[i].begin - done);
         out += content_;
         done = matches[i].end;
+        check_growth(text.size(), out.size());
       }
     }
     out.append(text, done);
@@ -174,7 +184,11 @@ class NormalizerSequence : public Normalizer {
                        [&](const auto& step) { return step->may_change(text); });
   }
   void apply(std::string& text) const override {
-    for (const auto& step : steps_) step->apply(text);
+    const size_t before = text.size();
+    for (const auto& step : steps_) {
+      step->apply(text);
+      check_growth(before, text.size());
+    }
   }
 
  private:

@@ -1,10 +1,8 @@
 // Scanners for the split expressions of the well-known tokenizers. Each function below is one
 // expression, alternative by alternative; where an alternative needs backtracking the comment says
 // what it comes to.
-#include <array>
-
 #include "qianli/text/pattern.h"
-#include "qianli/text/unicode.h"
+#include "qianli/text/scan.h"
 
 namespace qianli::text {
 
@@ -21,57 +19,6 @@ const char kDeepSeekRegex[] =
     "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+";
 
 namespace {
-
-// One character and its classes; size 0 at the end of the text.
-struct Char {
-  char32_t code = 0;
-  uint32_t size = 0;
-  uint16_t classes = 0;
-  bool is(uint16_t mask) const { return (classes & mask) != 0; }
-};
-
-// The first 128 entries side by side, for the common case.
-const uint16_t* ascii_classes() {
-  static const auto classes = [] {
-    std::array<uint16_t, 128> of;
-    for (char32_t c = 0; c < 128; ++c) of[c] = char_table().classes(c);
-    return of;
-  }();
-  return classes.data();
-}
-
-class Text {
- public:
-  explicit Text(std::string_view text) : begin_(text.data()), end_(text.data() + text.size()) {}
-  Char at(size_t i) const {
-    const char* p = begin_ + i;
-    if (p == end_) return {};
-    const auto byte = static_cast<unsigned char>(*p);
-    if (byte < 0x80) return {byte, 1, ascii_[byte]};
-    const Decoded d = decode_char(p);
-    return {d.code, d.size, table_.classes(d.code)};
-  }
-  // The end of the run, from `i` on, of characters that have (or lack) a class of `mask`.
-  size_t end_of_run(size_t i, uint16_t mask, bool wanted = true) const {
-    for (;;) {
-      const Char c = at(i);
-      if (c.size == 0 || c.is(mask) != wanted) return i;
-      i += c.size;
-    }
-  }
-  size_t end_of_newlines(size_t i) const {
-    while (begin_ + i < end_ && (begin_[i] == '\r' || begin_[i] == '\n')) ++i;
-    return i;
-  }
-  size_t size() const { return static_cast<size_t>(end_ - begin_); }
-  char byte(size_t i) const { return begin_[i]; }
-
- private:
-  const char* begin_;
-  const char* end_;
-  const CharTable& table_ = char_table();
-  const uint16_t* ascii_ = ascii_classes();
-};
 
 // \s+(?!\S)|\s+ at white space: the run without its last character when something other than the
 // end of the text follows, unless that would leave nothing.
@@ -239,79 +186,6 @@ struct HanKana {
   }
 };
 
-template <class Scanner>
-class ScannerPattern : public Pattern {
- public:
-  size_t find(std::string_view view, size_t from, std::span<Match> out) const override {
-    const Text text(view);
-    size_t count = 0;
-    for (size_t at = from; at < view.size() && count < out.size();) {
-      size_t end = 0;
-      if (Scanner::next(text, at, end)) {
-        out[count++] = {at, end};
-        at = end;
-      } else {
-        at += text.at(at).size;
-      }
-    }
-    return count;
-  }
-};
-
-class ClassPattern : public Pattern {
- public:
-  ClassPattern(uint16_t mask, bool runs) : mask_(mask), runs_(runs) {}
-  size_t find(std::string_view view, size_t from, std::span<Match> out) const override {
-    const Text text(view);
-    size_t count = 0;
-    for (size_t at = from; count < out.size();) {
-      at = text.end_of_run(at, mask_, false);
-      const Char c = text.at(at);
-      if (c.size == 0) break;
-      const size_t end = runs_ ? text.end_of_run(at, mask_) : at + c.size;
-      out[count++] = {at, end};
-      at = end;
-    }
-    return count;
-  }
-
- private:
-  uint16_t mask_;
-  bool runs_;
-};
-
-struct Words {
-  static bool next(const Text& text, size_t begin, size_t& end) {
-    const Char first = text.at(begin);
-    if (first.is(kSpace)) return false;
-    const bool word = is_word(first);
-    for (end = begin + first.size;;) {
-      const Char c = text.at(end);
-      if (c.size == 0 || c.is(kSpace) || is_word(c) != word) return true;
-      end += c.size;
-    }
-  }
-  static bool is_word(const Char& c) { return c.is(kWord) || c.code == 0x200C || c.code == 0x200D; }
-};
-
-class LiteralPattern : public Pattern {
- public:
-  explicit LiteralPattern(std::string literal) : literal_(std::move(literal)) {}
-  size_t find(std::string_view text, size_t from, std::span<Match> out) const override {
-    size_t count = 0;
-    while (count < out.size() && !literal_.empty()) {
-      const size_t at = text.find(literal_, from);
-      if (at == std::string_view::npos) break;
-      from = at + literal_.size();
-      out[count++] = {at, from};
-    }
-    return count;
-  }
-
- private:
-  std::string literal_;
-};
-
 }  // namespace
 
 std::unique_ptr<const Pattern> make_known_pattern(std::string_view expression) {
@@ -323,16 +197,6 @@ std::unique_ptr<const Pattern> make_known_pattern(std::string_view expression) {
   if (expression == "\\p{N}") return std::make_unique<ScannerPattern<Numbers<1>>>();
   if (expression == "[一-龥\u3040-ゟ゠-ヿ]+") return std::make_unique<ScannerPattern<HanKana>>();
   return nullptr;
-}
-
-std::unique_ptr<const Pattern> make_literal_pattern(const std::string& text) {
-  return std::make_unique<LiteralPattern>(text);
-}
-std::unique_ptr<const Pattern> make_class_pattern(uint16_t mask, bool runs) {
-  return std::make_unique<ClassPattern>(mask, runs);
-}
-std::unique_ptr<const Pattern> make_words_pattern() {
-  return std::make_unique<ScannerPattern<Words>>();
 }
 
 std::unique_ptr<const Pattern> make_regex_pattern(const std::string& expression,

@@ -271,6 +271,18 @@ TEST(Tokenizer, bounds_a_regular_expression_that_explodes) {
   EXPECT_THROW(tokenizer->encode(std::string(200, 'a'), true), DataError);
 }
 
+TEST(Tokenizer, bounds_replacements_that_explode) {
+  Json json = base_tokenizer();
+  const Json doubling = {
+      {"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aaaaaaaa"}};
+  json["normalizer"] = {{"type", "Sequence"}, {"normalizers", Json::array()}};
+  for (int i = 0; i < 3; ++i) json["normalizer"]["normalizers"].push_back(doubling);
+  EXPECT_EQ(tokenizer_of(json)->decode(tokenizer_of(json)->encode("a", true), false),
+            std::string(512, 'a'));
+  for (int i = 0; i < 20; ++i) json["normalizer"]["normalizers"].push_back(doubling);
+  EXPECT_THROW(tokenizer_of(json)->encode("a", true), DataError);
+}
+
 TEST(Tokenizer, loads_gzip_files_and_refuses_damaged_ones) {
   QIANLI_REQUIRE_DATA(file, "tokenizers/llama2/tokenizer.json.gz");
   const std::string bytes = read_file(file, FileRole::kData);
