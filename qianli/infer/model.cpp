@@ -51,6 +51,13 @@ void check_folder(const fs::path& folder) {
       "give a folder with config.json and model.safetensors, or a checkpoint's");
 }
 
+// A run's folder, or its checkpoints folder, stands for its last checkpoint.
+fs::path resolve(const fs::path& folder) {
+  if (fs::exists(folder / "config.json")) return folder;
+  if (const auto last = checkpoint::latest(folder / "checkpoints")) return *last;
+  return checkpoint::latest(folder).value_or(folder);
+}
+
 void check_memory(const model::ModelSpec& spec, const device::ComputeType& type,
                   at::Device device) {
   if (!device.is_cpu()) return;
@@ -67,9 +74,10 @@ void check_memory(const model::ModelSpec& spec, const device::ComputeType& type,
 
 }  // namespace
 
-std::unique_ptr<Model> Model::open(const fs::path& folder, const OpenOptions& options) {
+std::unique_ptr<Model> Model::open(const fs::path& given, const OpenOptions& options) {
   const auto begin = std::chrono::steady_clock::now();
-  check_folder(folder);
+  check_folder(given);
+  const fs::path folder = resolve(given);
   model::ModelSpec spec = model::load_spec(folder);
   device::start();
   const at::Device device = device::choose(options.device);

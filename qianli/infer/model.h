@@ -25,8 +25,9 @@ struct OpenOptions {
 
 class Model {
  public:
-  // A Hugging Face folder or a Qianli checkpoint. Throws ConfigError (no such folder, config.json),
-  // CheckpointError (weights), DataError (tokenizer), MemoryError (the weights do not fit).
+  // A Hugging Face folder, a Qianli checkpoint, or the folder of a run: its last checkpoint. Throws
+  // ConfigError (no such folder, config.json), CheckpointError (weights), DataError (tokenizer),
+  // MemoryError (the weights do not fit).
   static std::unique_ptr<Model> open(const std::filesystem::path& folder,
                                      const OpenOptions& options);
   Model(const Model&) = delete;
