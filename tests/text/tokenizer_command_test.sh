@@ -16,7 +16,7 @@ expect_exit() {
   expect "exit code of $*" "$actual" "$code"
 }
 
-printf 'the cat and the hat\n\nna\xc3\xafve caf\xc3\xa9 <|endoftext|> 12\n' > "$folder/text.txt"
+printf 'the cat and the hat and that cat\n\nna\xc3\xafve caf\xc3\xa9 <|endoftext|> 12\n' > "$folder/text.txt"
 "$qianli" tokenizer train "$folder/text.txt" --vocab-size 262 --output "$folder/model" > /dev/null 2>&1
 
 # One entry a line, and back again.
@@ -33,8 +33,10 @@ expect "skipping" "$("$qianli" tokenizer decode "$folder/model" --ids '[0, 65]' 
 printf '{"text": "the cat"}\n{"text": "a\\nb"}\n' > "$folder/lines.jsonl"
 expect "jsonl" "$("$qianli" tokenizer encode "$folder/model" --input "$folder/lines.jsonl" --jsonl --json | tail -1)" \
   "$("$qianli" tokenizer encode "$folder/model" --text $'a\nb' --json)]"
-"$qianli" tokenizer inspect "$folder/model" --text 'the cat' | grep -q '^\[the\]' || fail "inspect shows no pieces"
-"$qianli" tokenizer inspect "$folder/model" --json | grep -q '"vocab_size": 262' || fail "inspect --json"
+"$qianli" tokenizer inspect "$folder/model" --text 'the cat' > "$folder/inspect.txt"
+grep -q '^\[the\]' "$folder/inspect.txt" || fail "inspect shows no pieces"
+"$qianli" tokenizer inspect "$folder/model" --json > "$folder/inspect.json"
+grep -q '"vocab_size": 262' "$folder/inspect.json" || fail "inspect --json"
 
 expect_exit 2 "$qianli" tokenizer encode "$folder/model"
 expect_exit 2 "$qianli" tokenizer encode "$folder/model" --text a --inptu b
