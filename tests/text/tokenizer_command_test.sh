@@ -34,7 +34,7 @@ printf '{"text": "the cat"}\n{"text": "a\\nb"}\n' > "$folder/lines.jsonl"
 expect "jsonl" "$("$qianli" tokenizer encode "$folder/model" --input "$folder/lines.jsonl" --jsonl --json | tail -1)" \
   "$("$qianli" tokenizer encode "$folder/model" --text $'a\nb' --json)]"
 "$qianli" tokenizer inspect "$folder/model" --text 'the cat' > "$folder/inspect.txt"
-grep -q '^\[the\]' "$folder/inspect.txt" || fail "inspect shows no pieces"
+grep -q '^\[th\]\[e\]\[ c\]\[at\]' "$folder/inspect.txt" || fail "inspect shows no pieces"
 "$qianli" tokenizer inspect "$folder/model" --json > "$folder/inspect.json"
 grep -q '"vocab_size": 262' "$folder/inspect.json" || fail "inspect --json"
 
