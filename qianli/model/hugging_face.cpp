@@ -190,8 +190,10 @@ ModelSpec from_hugging_face(const Json& config, const std::string& source) {
   try {
     spec.validate();
   } catch (const ConfigError& error) {
-    throw ConfigError("model",
-                      fmt::format("{} does not describe a model: {}", source, error.what()));
+    std::string_view reason = error.what();  // "[model] ... ." becomes part of a sentence
+    reason.remove_prefix(std::min(reason.size(), reason.find(' ') + 1));
+    if (reason.ends_with('.')) reason.remove_suffix(1);
+    throw ConfigError("model", fmt::format("{} does not describe a model: {}", source, reason));
   }
   report_unknown_keys(reader);
   return spec;
