@@ -1,12 +1,9 @@
 #include "qianli/checkpoint/saver.h"
 
-#include <fcntl.h>
 #include <fmt/core.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 
 #include "qianli/base/error.h"
 #include "qianli/base/file.h"
@@ -22,32 +19,20 @@ namespace {
 // For the manifest, the headers and the last block of each file.
 constexpr uint64_t kSpareBytes = uint64_t{1} << 20;
 
-// Held until the descriptor is closed, also by the death of the process. Where the file system has
-// no locks, goes on without.
-int lock_folder(const fs::path& folder) {
-  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd >= 0 && ::flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-    ::close(fd);
-    throw CheckpointError(
-        "checkpoint", fmt::format("another process saves its checkpoints into {}", folder.string()),
-        "end it, or choose another run.dir");
-  }
-  return fd;
-}
-
 // With the lock held, everything half-written belongs to the dead.
 void remove_leftovers(const fs::path& folder) {
   std::vector<fs::path> leftovers;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
     const bool ours =
         name.starts_with(".step_") || name.starts_with(fmt::format(".{}.", kLatestName));
-    if (ours && name.find(".tmp-") != name.npos) leftovers.push_back(entry.path());
+    if (ours && name.find(".tmp-") != name.npos) leftovers.push_back(entry->path());
   }
   for (const fs::path& path : leftovers) {
     log::info("checkpoint", "removing {}, left by a save that did not finish", path.string());
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
+    fs::remove_all(path, error);
   }
 }
 
@@ -66,6 +51,16 @@ at::Tensor on_cpu(const at::Tensor& flat, bool copy) {
   return flat.detach().to(at::kCPU, flat.scalar_type(), /*non_blocking=*/false, copy).contiguous();
 }
 
+void make_folder(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (!error && fs::is_directory(folder)) return;
+  throw CheckpointError("checkpoint",
+                        fmt::format("cannot create the folder {}: {}", folder.string(),
+                                    error ? error.message() : "a file is in its place"),
+                        "choose another run.dir");
+}
+
 bool same_place(const fs::path& a, const fs::path& b) {
   std::error_code error;
   return fs::equivalent(a, b, error) && !error;
@@ -76,19 +71,11 @@ bool same_place(const fs::path& a, const fs::path& b) {
 Saver::Saver(SaverOptions options)
     : options_(std::move(options)), companions_(read_companion_files(options_.tokenizer)) {
   model::to_hugging_face(options_.spec);
-  std::error_code error;
-  fs::create_directories(options_.folder, error);
-  if (!fs::is_directory(options_.folder)) {
-    throw CheckpointError(
-        "checkpoint",
-        fmt::format("cannot create the folder {}: {}", options_.folder.string(),
-                    error ? error.message() : std::string("a file is in its place")),
-        "choose another run.dir");
-  }
-  lock_ = lock_folder(options_.folder);
+  make_folder(options_.folder);
+  lock_.emplace(options_.folder);
   remove_leftovers(options_.folder);
-  const auto& from = options_.resumed_from;
-  if (!from.empty() && same_place(fs::absolute(from).parent_path(), options_.folder)) {
+  const fs::path& from = options_.resumed_from;
+  if (is_checkpoint(from) && same_place(from, options_.folder / fs::canonical(from).filename())) {
     last_ = read_state(from);
   }
 }
@@ -99,7 +86,6 @@ Saver::~Saver() {
   } catch (const std::exception& problem) {
     log::error("checkpoint", "the last save failed: {}", problem.what());
   }
-  if (lock_ >= 0) ::close(lock_);
 }
 
 void Saver::wait() {

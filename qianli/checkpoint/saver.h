@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "qianli/checkpoint/companion_files.h"
+#include "qianli/checkpoint/folder_lock.h"
 #include "qianli/checkpoint/training_state.h"
 #include "qianli/model/spec.h"
 #include "qianli/nn/parameter_set.h"
@@ -69,11 +70,11 @@ class Saver {
   void remove_old(int64_t newest_step) const;
 
   SaverOptions options_;
+  std::optional<FolderLock> lock_;
   std::vector<CompanionFile> companions_;
   std::optional<TrainingState> last_;  // on disk, or on its way
   std::thread thread_;
   std::exception_ptr error_;  // of the thread; read after joining it
-  int lock_ = -1;             // descriptor of the folder
 };
 
 }  // namespace qianli::checkpoint

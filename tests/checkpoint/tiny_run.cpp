@@ -1,5 +1,6 @@
 #include "tests/checkpoint/tiny_run.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
 
@@ -24,6 +25,9 @@ bool equal_bits(const at::Tensor& a, const at::Tensor& b) {
 }
 
 }  // namespace
+
+OneThread::OneThread() : before_(at::get_num_threads()) { at::set_num_threads(1); }
+OneThread::~OneThread() { at::set_num_threads(before_); }
 
 TinyRun::TinyRun(at::ScalarType dtype, bool master)
     : spec_(model::load_spec(source_path("tests/golden/models/qwen3"))),

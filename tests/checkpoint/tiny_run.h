@@ -18,6 +18,18 @@
 
 namespace qianli::testing {
 
+// One thread for tensor operations: waking others costs more than these small tensors take.
+class OneThread {
+ public:
+  OneThread();
+  ~OneThread();
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  int before_;
+};
+
 class TinyRun {
  public:
   explicit TinyRun(at::ScalarType dtype = at::kFloat, bool master = false);
@@ -32,6 +44,7 @@ class TinyRun {
   optim::FlatOptimizer& optimizer() { return *optimizer_; }
 
  private:
+  OneThread one_thread_;
   model::ModelSpec spec_;
   std::unique_ptr<nn::ParameterSet> parameters_;
   std::unique_ptr<optim::FlatOptimizer> optimizer_;
