@@ -56,12 +56,12 @@ TensorEntry renamed(TensorEntry entry, const std::string& name) {
   return entry;
 }
 
-class GoldenModel : public ::testing::TestWithParam<std::string> {
+class GoldenWeights : public ::testing::TestWithParam<std::string> {
  protected:
   fs::path folder() const { return source_path("tests/golden/models/" + GetParam()); }
 };
 
-TEST_P(GoldenModel, every_parameter_has_the_rows_of_its_pieces) {
+TEST_P(GoldenWeights, every_parameter_has_the_rows_of_its_pieces) {
   const auto file = SafetensorsFile::open(folder() / "model.safetensors");
   auto parameters = empty_model(folder());
   checkpoint::load_weights(folder(), parameters);
@@ -80,7 +80,7 @@ TEST_P(GoldenModel, every_parameter_has_the_rows_of_its_pieces) {
   }
 }
 
-TEST_P(GoldenModel, export_gives_back_the_tensors_that_transformers_wrote) {
+TEST_P(GoldenWeights, export_gives_back_the_tensors_that_transformers_wrote) {
   auto parameters = empty_model(folder());
   checkpoint::load_weights(folder(), parameters);
   TemporaryFolder place;
@@ -101,7 +101,7 @@ TEST_P(GoldenModel, export_gives_back_the_tensors_that_transformers_wrote) {
   }
 }
 
-TEST_P(GoldenModel, export_in_bfloat16_rounds_and_loads_everywhere) {
+TEST_P(GoldenWeights, export_in_bfloat16_rounds_and_loads_everywhere) {
   auto parameters = empty_model(folder());
   checkpoint::load_weights(folder(), parameters);
   TemporaryFolder place;
@@ -115,7 +115,7 @@ TEST_P(GoldenModel, export_in_bfloat16_rounds_and_loads_everywhere) {
   EXPECT_TRUE(narrow.master().equal(exact.flat()));
 }
 
-INSTANTIATE_TEST_SUITE_P(Checkpoint, GoldenModel, ::testing::ValuesIn(golden_names()),
+INSTANTIATE_TEST_SUITE_P(Checkpoint, GoldenWeights, ::testing::ValuesIn(golden_names()),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::ranges::replace_if(
