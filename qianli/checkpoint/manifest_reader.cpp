@@ -223,7 +223,11 @@ TensorRecord ManifestReader::read_tensor(const Json& json) {
   if (slices.empty() || slices.size() > kMaxSlices) {
     refuse(fmt::format("expected 1 to {} slices, got {}", kMaxSlices, slices.size()));
   }
-  for (const Json& slice : slices) tensor.slices.push_back(read_slice(slice, tensor));
+  for (const Json& slice : slices) {
+    tensor.slices.push_back(read_slice(slice, tensor));
+    // Types below a byte: a tensor of whole bytes may still be cut in the middle of one.
+    if (!formats::byte_size(tensor.dtype, tensor.slices.back().shape)) refuse("a slice is no whole number of bytes");
+  }
   check_cover(tensor);
   return tensor;
 }

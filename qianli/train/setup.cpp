@@ -30,7 +30,7 @@ void open_run_folder(const config::Config& config) {
 fs::path find_tokenizer(const config::Config& config) {
   if (config.data.tokenizer) {
     if (fs::exists(*config.data.tokenizer)) return *config.data.tokenizer;
-    throw ConfigError("data", fmt::format("expected a tokenizer folder or file as data.tokenizer, got '{}', which does not exist",
+    throw DataError("data", fmt::format("expected a tokenizer folder or file as data.tokenizer, got '{}', which does not exist",
                                           *config.data.tokenizer),
                       "make one with `qianli tokenizer train`");
   }
