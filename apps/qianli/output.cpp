@@ -1,16 +1,25 @@
 #include "apps/qianli/output.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <iostream>
 
 #include "qianli/base/error.h"
 
 namespace qianli::app {
+
+namespace {
+
+// Asked of the stream itself: errno may be of a write long before.
+bool reader_is_gone() {
+  pollfd output{.fd = STDOUT_FILENO, .events = POLLOUT, .revents = 0};
+  return ::poll(&output, 1, /*timeout=*/0) == 1 && (output.revents & (POLLERR | POLLHUP)) != 0;
+}
+
+}  // namespace
 
 void open_standard_streams() {
   // open() gives the lowest free number.
@@ -26,12 +35,10 @@ void open_standard_streams() {
 }
 
 void finish_output() {
-  errno = 0;
   std::cout.flush();
   const bool written = std::fflush(stdout) == 0 && !std::ferror(stdout) && !std::cout.bad();
-  if (written || errno == EPIPE) return;
-  throw DataError("output", std::string("cannot write standard output: ") +
-                                (errno ? std::strerror(errno) : "a write failed"));
+  if (written || reader_is_gone()) return;
+  throw DataError("output", "cannot write standard output", "is the disk full?");
 }
 
 }  // namespace qianli::app

@@ -100,6 +100,11 @@ TEST_F(HelpTest, LostOutputIsAnErrorAndALostReaderIsNot) {
   full.standard_output = "/dev/full";
   expect_failure(run({"presets"}, full), 3, {"cannot write"});
   expect_failure(run({"config", "docs"}, full), 3, {"cannot write"});
+  RunOptions piped = options();
+  piped.program = "/bin/bash";
+  const std::string half =
+      program_path().string() + " config docs | head -c 1; exit ${PIPESTATUS[0]}";
+  expect_success(run({"-c", half}, piped));
   auto closed = options();
   closed.closed_streams = {0, 1, 2};
   EXPECT_EQ(run({"presets"}, closed).code, 0);

@@ -51,7 +51,7 @@ class ResumeTest : public Workshop {
     ASSERT_EQ(actual.size(), expected.size()) << "every step stands there once";
     for (size_t i = 0; i < expected.size(); ++i) {
       for (const char* field : {"step", "loss", "lr", "grad_norm", "tokens"}) {
-        EXPECT_EQ(actual[i][field], expected[i][field]) << field << " of step " << i + 1;
+        EXPECT_EQ(actual[i].at(field), expected[i].at(field)) << field << " of step " << i + 1;
       }
     }
   }

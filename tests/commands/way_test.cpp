@@ -43,11 +43,11 @@ TEST_F(WayTest, PreparedDataCountsWhatTheTokenizerCounts) {
       qianli({"tokenizer", "encode", "tokenizer", "--input", "text.txt", "--json"}).out);
   size_t tokens = 0;
   for (const auto& ids : lists) tokens += ids.size() + 1;  // and the end of the document
-  EXPECT_EQ(seen["corpora"][0]["documents"], 400);
-  EXPECT_EQ(seen["corpora"][0]["tokens"], tokens);
-  EXPECT_EQ(seen["sample"]["tokens"].size(), 16u);
+  EXPECT_EQ(seen.at("corpora").at(0).at("documents"), 400);
+  EXPECT_EQ(seen.at("corpora").at(0).at("tokens"), tokens);
+  EXPECT_EQ(seen.at("sample").at("tokens").size(), 16u);
   // What a token predicts is the next one.
-  EXPECT_EQ(seen["sample"]["labels"][0], seen["sample"]["tokens"][1]);
+  EXPECT_EQ(seen.at("sample").at("labels").at(0), seen.at("sample").at("tokens")[1]);
 }
 
 void expect_run_folder(const fs::path& folder) {
@@ -73,19 +73,21 @@ void expect_metrics(const std::vector<Json>& metrics) {
   ASSERT_EQ(metrics.size(), 30u);
   for (size_t i = 0; i < metrics.size(); ++i) {
     const Json& record = metrics[i];
-    EXPECT_EQ(record["step"], i + 1);
-    EXPECT_EQ(record["tokens"], 4 * 32);
-    EXPECT_EQ(record["tokens_seen"], (i + 1) * 4 * 32);
+    EXPECT_EQ(record.at("step"), i + 1);
+    EXPECT_EQ(record.at("tokens"), 4 * 32);
+    EXPECT_EQ(record.at("tokens_seen"), (i + 1) * 4 * 32);
     for (const char* field :
          {"loss", "lr", "grad_norm", "tokens_per_second", "step_seconds", "mfu", "memory_bytes"}) {
-      ASSERT_TRUE(record.contains(field) && record[field].is_number()) << field << " in " << record;
-      EXPECT_GE(record[field].get<double>(), 0.0) << field;
+      ASSERT_TRUE(record.contains(field) && record.at(field).is_number())
+          << field << " in " << record;
+      EXPECT_GE(record.at(field).get<double>(), 0.0) << field;
     }
-    EXPECT_GT(record["memory_bytes"].get<double>(), 0.0);
+    EXPECT_GT(record.at("memory_bytes").get<double>(), 0.0);
   }
   // 300 tokens, of which an untrained model knows nothing: log 300 = 5.70.
-  EXPECT_NEAR(metrics.front()["loss"].get<double>(), std::log(300.0), 0.3);
-  EXPECT_LT(metrics.back()["loss"].get<double>(), metrics.front()["loss"].get<double>() - 1.0);
+  EXPECT_NEAR(metrics.front().at("loss").get<double>(), std::log(300.0), 0.3);
+  EXPECT_LT(metrics.back().at("loss").get<double>(),
+            metrics.front().at("loss").get<double>() - 1.0);
 }
 
 TEST_F(WayTest, ATrainedModelIsGeneratedFromAndScored) {
@@ -99,11 +101,11 @@ TEST_F(WayTest, ATrainedModelIsGeneratedFromAndScored) {
       {"generate", model, "--prompt", "the [cat, dog]", "-n", "12", "--ignore-eos", "--json"});
   expect_success(generated);
   const Json answer = Json::parse(generated.out);
-  EXPECT_EQ(answer["prompt"], "the [cat, dog]");
-  EXPECT_EQ(answer["tokens"].size(), 12u);
-  EXPECT_TRUE(answer["text"].is_string());
-  EXPECT_GT(answer["prompt_tokens_per_second"].get<double>(), 0.0);
-  EXPECT_GT(answer["tokens_per_second_decode"].get<double>(), 0.0);
+  EXPECT_EQ(answer.at("prompt"), "the [cat, dog]");
+  EXPECT_EQ(answer.at("tokens").size(), 12u);
+  EXPECT_TRUE(answer.at("text").is_string());
+  EXPECT_GT(answer.at("prompt_tokens_per_second").get<double>(), 0.0);
+  EXPECT_GT(answer.at("tokens_per_second_decode").get<double>(), 0.0);
 
   // What the trained model expects of such text is what its training loss says.
   write_text(path("ids.json"),
@@ -111,11 +113,11 @@ TEST_F(WayTest, ATrainedModelIsGeneratedFromAndScored) {
   const Result scored = qianli({"score", model, "--tokens", "ids.json", "--json"});
   expect_success(scored);
   const Json scores = Json::parse(scored.out);
-  EXPECT_EQ(scores["log_probs"].size(), 400u);
-  EXPECT_NEAR(scores["mean_nll"].get<double>(),
-              read_metrics(path("run")).back()["loss"].get<double>(), 0.5);
-  EXPECT_NEAR(scores["perplexity"].get<double>(), std::exp(scores["mean_nll"].get<double>()),
-              1e-6 * scores["perplexity"].get<double>());
+  EXPECT_EQ(scores.at("log_probs").size(), 400u);
+  EXPECT_NEAR(scores.at("mean_nll").get<double>(),
+              read_metrics(path("run")).back().at("loss").get<double>(), 0.5);
+  EXPECT_NEAR(scores.at("perplexity").get<double>(), std::exp(scores.at("mean_nll").get<double>()),
+              1e-6 * scores.at("perplexity").get<double>());
 }
 
 TEST_F(WayTest, PromptsAreAnyBytes) {
@@ -131,7 +133,7 @@ TEST_F(WayTest, PromptsAreAnyBytes) {
   expect_success(others);
   const Json answers = Json::parse(others.out);
   ASSERT_EQ(answers.size(), 2u);
-  EXPECT_EQ(answers[1]["prompt"].get<std::string>(), std::string("the\0cat", 7));
+  EXPECT_EQ(answers.at(1).at("prompt").get<std::string>(), std::string("the\0cat", 7));
 }
 
 // A tensor of a safetensors file, as bytes.
@@ -178,18 +180,19 @@ TEST_F(WayTest, ScoresOfAForeignModelAreThoseOfItsMaker) {
                                 "logits.safetensors", "--json"});
   expect_success(result);
   const Json scores = Json::parse(result.out);
-  ASSERT_EQ(scores["log_probs"].size(), static_cast<size_t>(kSequences));
+  ASSERT_EQ(scores.at("log_probs").size(), static_cast<size_t>(kSequences));
   double sum = 0;
   for (int64_t s = 0; s < kSequences; ++s) {
-    ASSERT_EQ(scores["log_probs"][s].size(), static_cast<size_t>(kLength - 1));
+    ASSERT_EQ(scores.at("log_probs").at(s).size(), static_cast<size_t>(kLength - 1));
     for (int64_t i = 1; i < kLength; ++i) {
       const float* row = logits.data() + (s * kLength + i - 1) * kVocabulary;
       const double expected = log_probability(row, kVocabulary, tokens[s * kLength + i]);
-      EXPECT_NEAR(scores["log_probs"][s][i - 1].get<double>(), expected, 2e-5) << s << ", " << i;
+      EXPECT_NEAR(scores.at("log_probs").at(s)[i - 1].get<double>(), expected, 2e-5)
+          << s << ", " << i;
       sum += expected;
     }
   }
-  EXPECT_NEAR(scores["mean_nll"].get<double>(), -sum / (kSequences * (kLength - 1)), 1e-5);
+  EXPECT_NEAR(scores.at("mean_nll").get<double>(), -sum / (kSequences * (kLength - 1)), 1e-5);
   const auto written = values_of<float>(path("logits.safetensors"), "logits");
   ASSERT_EQ(written.size(), logits.size());
   for (size_t i = 0; i < logits.size(); ++i) ASSERT_NEAR(written[i], logits[i], 2e-5) << i;
@@ -201,7 +204,7 @@ TEST_F(WayTest, BackendsAndDoctorAnswerInJson) {
   expect_success(backends);
   size_t linear = 0;
   for (const Json& row : Json::parse(backends.out))
-    linear += row["op"] == "linear" && row["device"] == "cpu";
+    linear += row.at("op") == "linear" && row.at("device") == "cpu";
   EXPECT_GE(linear, 3u);  // fp64, fp32, bf16
 }
 
