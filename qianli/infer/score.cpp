@@ -11,6 +11,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <optional>
 
 #include "qianli/base/error.h"
 #include "qianli/base/log.h"
@@ -43,14 +44,15 @@ class Scorer {
     const auto begin = std::chrono::steady_clock::now();
     uint64_t total = 0, done = 0;
     for (const size_t s : order) total += sequences_[s].size();
-    Progress progress("score", total, "tokens");
+    std::optional<Progress> progress;
+    if (options_.show_progress) progress.emplace("score", total, "tokens");
     while (!order.empty()) {
       throw_if_stopped("score");
       const auto pack = order.first(pack_size(order));
       order = order.subspan(pack.size());
       length_of(pack[0]) > options_.tokens_at_once ? score_in_parts(pack[0]) : score_packed(pack);
       for (const size_t s : pack) done += sequences_[s].size();
-      progress.update(done);
+      if (progress) progress->update(done);
     }
     for (const auto& row : scores_.log_probs) scores_.tokens += static_cast<int64_t>(row.size());
     const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - begin;

@@ -27,6 +27,7 @@ struct ScoreOptions {
   // Tokens run through the decoder at once: short sequences are packed up to it, longer ones go
   // through a key/value cache in parts of it. Bounds memory, changes nothing else.
   int64_t tokens_at_once = 2048;
+  bool show_progress = false;  // on standard error
 };
 
 using TokenIds = std::vector<int64_t>;

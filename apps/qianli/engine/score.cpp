@@ -121,7 +121,7 @@ void run_score(const ScoreArguments& arguments) {
     logits.emplace(arguments.logits_file, sequences, model->spec().vocab_size);
     sink = [&](const at::Tensor& rows) { logits->write(rows); };
   }
-  const infer::Scores scores = infer::score(*model, sequences, {}, sink,
+  const infer::Scores scores = infer::score(*model, sequences, {.show_progress = true}, sink,
                                             logits ? logits->order() : std::span<const size_t>{});
   if (logits) logits->commit();
   log::say(
