@@ -66,14 +66,6 @@ std::string make_header(const std::vector<TensorSpec>& tensors, Metadata metadat
 
 }  // namespace
 
-uint64_t TensorSpec::num_bytes() const { return byte_size(dtype, shape).value_or(0); }
-
-int64_t TensorSpec::num_elements() const {
-  int64_t product = 1;
-  for (const int64_t dimension : shape) product *= dimension;
-  return product;
-}
-
 SafetensorsFile SafetensorsFile::open(const fs::path& path, FileRole role) {
   SafetensorsFile file;
   file.map_ = MappedFile::open(path, role);

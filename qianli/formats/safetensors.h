@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstddef>
-#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -14,25 +13,9 @@
 #include <vector>
 
 #include "qianli/base/file.h"
-#include "qianli/formats/dtype.h"
+#include "qianli/formats/tensor.h"
 
 namespace qianli::formats {
-
-// What stands in a header about one tensor, without its place.
-struct TensorSpec {
-  std::string name;
-  Dtype dtype = Dtype::kF32;
-  std::vector<int64_t> shape;  // empty: a scalar
-
-  uint64_t num_bytes() const;  // 0 where byte_size() has none
-  int64_t num_elements() const;
-};
-
-// A tensor with its bytes (row-major, little-endian). The bytes belong to the mapped file, or to
-// whoever made the entry.
-struct TensorEntry : TensorSpec {
-  std::span<const std::byte> bytes;
-};
 
 using Metadata = std::map<std::string, std::string>;
 
@@ -73,12 +56,6 @@ class SafetensorsFile {
   SafetensorsContents contents_;
   std::unordered_map<std::string_view, size_t> places_;  // keys point into contents_
 };
-
-// Takes the next bytes of the tensor being written.
-using ByteSink = std::function<void(std::span<const std::byte>)>;
-// Called once per tensor in the order of the file; hands exactly num_bytes() bytes to the sink, in
-// as many pieces as it likes.
-using TensorProducer = std::function<void(const TensorSpec&, const ByteSink&)>;
 
 // Writes a file piece by piece: only the piece in hand is in memory. The file appears under its
 // name with commit(). Tensors lie in the order of the reference: widest dtype first, then by name.

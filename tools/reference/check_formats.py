@@ -5,7 +5,7 @@
     python tools/reference/check_formats.py --events FOLDER   # prints the scalars and texts of a run
 
 The C++ tests read these files and write them again byte for byte; so what Qianli writes is what
-safetensors, NumPy and TensorBoard write. Needs torch, safetensors, numpy, tensorboard.
+safetensors, NumPy and TensorBoard write. Needs torch, transformers, safetensors, numpy, tensorboard.
 """
 import argparse
 import struct
@@ -21,12 +21,16 @@ from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.summary.writer.record_writer import RecordWriter
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden" / "formats"
 EVENTS = "events.out.tfevents.0000000001.golden"
 DTYPES = ["bool", "uint8", "int8", "float8_e5m2", "float8_e4m3fn", "float8_e8m0fnu",
           "float8_e4m3fnuz", "float8_e5m2fnuz", "int16", "uint16", "float16", "bfloat16", "int32",
           "uint32", "float32", "complex64", "float64", "int64", "uint64"]
+ONE_BYTE = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+            "F8_E8M0": torch.float8_e8m0fnu, "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+            "F8_E5M2FNUZ": torch.float8_e5m2fnuz}
 LENGTHS = [5, 9, 3, 7, 6, 4, 8, 2, 10, 6]
 
 
@@ -35,6 +39,21 @@ def write_safetensors(path):
     tensors["scalar"] = torch.tensor(1.5)
     tensors["empty"] = torch.zeros(0, 4)
     tensors['quote " line \n 千'] = torch.tensor([7], dtype=torch.uint8)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def write_numbers(path):
+    """Number formats: every code of the one-byte types, rounding, microscaling blocks."""
+    codes = torch.arange(256).to(torch.uint8)
+    tensors = {name: codes.view(dtype).float() for name, dtype in ONE_BYTE.items()}
+    generator = torch.Generator().manual_seed(1)
+    floats = torch.randn(2000, generator=generator) * 2.0 ** torch.arange(-40, 40).repeat(25)
+    tensors |= {"floats": floats, "F16": floats.half(), "BF16": floats.bfloat16()}
+    blocks = torch.randint(0, 256, (2, 18, 2, 16), generator=generator).to(torch.uint8)
+    scales = torch.randint(110, 140, (2, 18, 2), generator=generator).to(torch.uint8)
+    expected = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32)
+    tensors |= {"mxfp4.experts_blocks": blocks, "mxfp4.experts_scales": scales,
+                "mxfp4.expected": expected.contiguous()}
     save_file(tensors, path, metadata={"format": "pt"})
 
 
@@ -76,6 +95,7 @@ def write_events(path):
 def write_all(folder):
     folder.mkdir(parents=True, exist_ok=True)
     write_safetensors(folder / "all_dtypes.safetensors")
+    write_numbers(folder / "numbers.safetensors")
     write_npy(folder)
     write_indexed(folder)
     write_events(folder / EVENTS)
