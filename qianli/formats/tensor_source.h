@@ -70,8 +70,8 @@ uint64_t row_bytes(const TensorSpec& tensor);
 void stream(const TensorSource& source, const TensorSpec& tensor, const ByteSink& sink,
             uint64_t piece_bytes = uint64_t{16} << 20);
 
-// Opens whatever stands at `path`: a safetensors file, or a folder with safetensors of the stem model,
-// adapter_model or diffusion_pytorch_model, in one file or shards.
+// Opens whatever stands at `path`: a safetensors file, or a folder with safetensors of the stem
+// model, adapter_model or diffusion_pytorch_model, in one file or shards.
 std::unique_ptr<TensorSource> open_tensor_source(const fs::path& path);
 
 }  // namespace qianli::formats

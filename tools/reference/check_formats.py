@@ -8,6 +8,9 @@ The C++ tests read these files and write them again byte for byte; so what Qianl
 safetensors, NumPy and TensorBoard write. Needs torch, transformers, safetensors, numpy, tensorboard.
 """
 import argparse
+import collections
+import enum
+import io
 import struct
 import tempfile
 from pathlib import Path
@@ -57,6 +60,32 @@ def write_numbers(path):
     save_file(tensors, path, metadata={"format": "pt"})
 
 
+class AttnBackend(enum.Enum):
+    flash = 1
+
+
+def write_torch(folder):
+    """torch.save of this version: every type, views that share a storage, arrays of NumPy."""
+    tensors = {name: torch.arange(6).reshape(2, 3).to(getattr(torch, name)) for name in DTYPES}
+    base = torch.arange(24, dtype=torch.float32).reshape(2, 3, 4)
+    tensors |= {"scalar": torch.tensor(1.5), "empty": torch.zeros(0, 4), "base": base,
+                "transposed": base.transpose(0, 2), "slice": base[:, 1:, ::2],
+                "repeated": torch.tensor([7.0]).expand(3, 2),
+                "parameter": torch.nn.Parameter(torch.tensor([1.0, 2.0]))}
+    torch.save(tensors, folder / "torch_tensors.pt")
+    generator = np.random.RandomState(1)
+    torch.save({
+        "args": argparse.Namespace(hidden_size=8, lr=1e-4, name="千", backend=AttnBackend.flash,
+                                   params_dtype=torch.bfloat16, device=torch.device("cpu"),
+                                   betas=(0.9, 0.95), big=2**80, negative=-2**40),
+        "np_rng_state": generator.get_state(), "np_float": np.float64(0.1), "np_int": np.int32(-7),
+        "columns": np.asfortranarray(np.arange(6, dtype=np.int16).reshape(2, 3)),
+        "extra_state": io.BytesIO(b"state"), "size": torch.Size([2, 3]), "bytes": b"\x00\xff",
+        "set": {1, 2}, "ordered": collections.OrderedDict(a=1, b=[True, None]),
+        "lists": collections.defaultdict(dict, x={"w": torch.ones(2)}),
+    }, folder / "torch_objects.pt")
+
+
 def write_npy(folder):
     np.save(folder / "rows.npy", np.arange(8, dtype="<i4").reshape(4, 2))
     np.save(folder / "line.npy", np.arange(5, dtype="<u4") * 1000000000)
@@ -96,6 +125,7 @@ def write_all(folder):
     folder.mkdir(parents=True, exist_ok=True)
     write_safetensors(folder / "all_dtypes.safetensors")
     write_numbers(folder / "numbers.safetensors")
+    write_torch(folder)
     write_npy(folder)
     write_indexed(folder)
     write_events(folder / EVENTS)
