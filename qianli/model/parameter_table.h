@@ -15,14 +15,22 @@ enum class Init { kZeros, kOnes, kNormal, kNormalScaledByDepth };
 // How an axis is cut over a group; kNone: replicated.
 enum class Cut { kNone, kTensor };
 
-// Where the rows [first_row, first_row + rows) of a parameter live in a Hugging Face folder.
-// A fused parameter (linear_qkv, linear_fc1 of a gated MLP) has several sources.
+// A part of a parameter in a Hugging Face folder. Both are seen as matrices: ours as [product of the
+// leading axes, last axis] (a vector as [n, 1]); the foreign tensor, or its slice `index` along the
+// first axis where index >= 0, likewise, and transposed where it is stored [in, out].
+// Row r of the part, 0 <= r < rows, is our row first_row + r and the foreign row
+//   foreign_row + r                                     block == 0
+//   foreign_row + (r / block) * stride + r % block      rows that are woven into others
 struct ForeignPiece {
   std::string name;
-  int64_t first_row = 0;  // in our parameter
+  std::vector<int64_t> shape;  // of the whole foreign tensor
+  int64_t first_row = 0;
   int64_t rows = 0;
-  int64_t foreign_row = 0;  // first row in the foreign tensor, after transposing
-  bool transposed = false;  // foreign is [in, out] (GPT-2's Conv1D)
+  int64_t index = -1;
+  bool transposed = false;
+  int64_t foreign_row = 0;
+  int64_t block = 0;
+  int64_t stride = 0;
 };
 
 struct ParameterEntry {
@@ -34,6 +42,8 @@ struct ParameterEntry {
   int cut_axis = 0;
   int64_t layer = -1;         // decoder layer, -1 outside the layers
   bool weight_decay = false;  // matrices yes, vectors no
+  // Not trained by gradients and always float32: a router's selection bias.
+  bool buffer = false;
   std::vector<ForeignPiece> hugging_face;
 
   int64_t elements() const;
@@ -43,16 +53,55 @@ struct ParameterEntry {
 // tied). {weight,bias}: the bias where the spec has it, of the first axis' size.
 //
 //   embedding.word_embeddings.weight                                  [V, h]
+//   embedding.word_embeddings.norm.{weight,bias}                      [h]      embedding_norm
 //   embedding.position_embeddings.weight                              [P, h]   learned positions
 //   decoder.layers.{l}.input_layernorm.{weight,bias}                  [h]
-//   decoder.layers.{l}.self_attention.linear_qkv.{weight,bias}        [(a + 2 g) d, h]
-//   decoder.layers.{l}.self_attention.{q,k}_layernorm.weight          [d]      qk_norm
-//   decoder.layers.{l}.self_attention.linear_proj.{weight,bias}       [h, a d]
+//     self_attention.linear_qkv.{weight,bias}           [(a + 2 g) d, h]; [(2 a + 2 g) d, h] with an
+//                                                       element gate: per head its queries, then its
+//                                                       gates; [a d, h] where key and value are shared
+//     self_attention.linear_gate.weight                 [a, h]   head gate
+//     self_attention.{q,k}_layernorm.weight             [d], [a d] and [g d], or [a, d] and [g, d]
+//     self_attention.core_attention.softmax_offset      [a]      attention sinks
+//     self_attention.linear_proj.{weight,bias}          [h, a d]
+//   latent attention, in place of linear_qkv:
+//     self_attention.linear_q_proj.weight               [a d, h]                    or
+//     self_attention.linear_q_down_proj.weight          [q_lora_rank, h]
+//     self_attention.q_layernorm.weight                 [q_lora_rank]
+//     self_attention.linear_q_up_proj.weight            [a d, q_lora_rank]
+//     self_attention.linear_kv_down_proj.weight         [kv_lora_rank + rope, h]
+//     self_attention.kv_layernorm.weight                [kv_lora_rank]
+//     self_attention.linear_kv_up_proj.weight           [a (nope + v), kv_lora_rank]
+//     self_attention.indexer.linear_wq_b.weight         [n_i d_i, q_lora_rank]
+//     self_attention.indexer.linear_wk.weight           [d_i, h]
+//     self_attention.indexer.k_norm.{weight,bias}       [d_i]
+//     self_attention.indexer.linear_weights_proj.weight [n_i, h]
+//   gated delta net (K = key_size, W = value_size, n_v value heads), in place of attention:
+//     self_attention.in_proj.weight    [2 K + 2 W + 2 n_v, h]  per key head: q, k, its v's, its z's;
+//                                                              then per key head: its b's, its a's
+//     self_attention.conv1d.weight     [2 K + W, kernel]       channels q, k, v
+//     self_attention.{A_log,dt_bias}   [n_v]
+//     self_attention.out_norm.weight   [value_head_dim]
+//     self_attention.out_proj.weight   [h, W]
+//   Mamba-2 (I inner size, G groups, N state size, n heads), in place of attention:
+//     mixer.in_proj.weight [2 I + 2 G N + n, h]  z, x, B, C, dt    mixer.conv1d.weight [I + 2 G N, kernel]
+//     mixer.conv1d.bias    mixer.{A_log,D,dt_bias} [n]    mixer.norm.weight [I]    mixer.out_proj.weight [h, I]
+//   decoder.layers.{l}.post_self_attn_layernorm.{weight,bias}         [h]      sandwich
 //   decoder.layers.{l}.pre_mlp_layernorm.{weight,bias}                [h]
-//   decoder.layers.{l}.mlp.linear_fc1.{weight,bias}                   [2 f, h] gate, then up; or
-//   [f, h] decoder.layers.{l}.mlp.linear_fc2.{weight,bias}                   [h, f]
+//     mlp.linear_fc1.{weight,bias}                      [2 f, h] gate, then up; or [f, h]
+//     mlp.linear_fc2.{weight,bias}                      [h, f]
+//   mixture of experts (E experts of width m), in place of linear_fc1 and linear_fc2:
+//     mlp.router.{weight,bias}                          [E, h], [E]
+//     mlp.router.expert_bias                            [E]      buffer, selection_bias
+//     mlp.experts.linear_fc1.{weight,bias}              [E, 2 m, h], [E, 2 m]
+//     mlp.experts.linear_fc2.{weight,bias}              [E, h, m], [E, h]
+//     mlp.shared_experts.linear_fc1.weight, .linear_fc2.weight, .gate_weight [1, h]
+//   a shortcut mixture beside the dense MLP has the same names under moe. instead of mlp.
+//   decoder.layers.{l}.post_mlp_layernorm.{weight,bias}               [h]      sandwich
 //   decoder.final_layernorm.{weight,bias}                             [h]
-//   output_layer.weight                                               [V, h]
+//   output_layer.{weight,bias}                                        [V, h]
+//   mtp.layers.{j}.{enorm,hnorm,final_layernorm}.weight [h]   mtp.layers.{j}.eh_proj.weight [h, 2 h]
+//   mtp.layers.{j}.transformer_layer.<the names of a decoder layer>
+// E counts zero experts too in the router, not in the experts.
 //
 // linear_qkv rows are all query rows, then all key rows, then all value rows. (Megatron interleaves
 // them by query group; that order only matters when cutting, and is a transform of the name maps.)
