@@ -1,0 +1,41 @@
+// Handles to a layer's parameters: found by name once, called many times.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+#include "qianli/model/spec.h"
+#include "qianli/nn/parameter_set.h"
+#include "qianli/ops/parameter.h"
+
+namespace qianli::nn {
+
+// y = x W^T + b; x [T, in], W [out, in].
+struct Linear {
+  ops::Parameter* weight = nullptr;
+  ops::Parameter* bias = nullptr;
+
+  explicit operator bool() const { return weight != nullptr; }
+  at::Tensor operator()(const at::Tensor& x) const;
+};
+
+// `prefix`.weight and, where the model has it, `prefix`.bias; no weight: an empty Linear.
+Linear find_linear(ParameterSet& parameters, const std::string& prefix);
+
+// RMSNorm or LayerNorm over the last axis of x.
+struct Norm {
+  ops::Parameter* weight = nullptr;
+  ops::Parameter* bias = nullptr;
+  model::NormKind kind = model::NormKind::kRmsNorm;
+  double eps = 1e-5;
+  bool zero_centered = false;  // the weight is stored as its difference from 1
+
+  explicit operator bool() const { return weight != nullptr; }
+  at::Tensor operator()(const at::Tensor& x) const;
+};
+
+// Of the kind that the spec gives its layers.
+Norm find_norm(ParameterSet& parameters, const std::string& prefix, const model::ModelSpec& spec);
+
+}  // namespace qianli::nn
