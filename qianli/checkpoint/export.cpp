@@ -1,6 +1,6 @@
 #include "qianli/checkpoint/export.h"
 
-#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -42,23 +42,54 @@ void hand_over(const at::Tensor& values, at::ScalarType type, const formats::Byt
   sink({static_cast<const std::byte*>(piece.const_data_ptr()), piece.nbytes()});
 }
 
-// The bytes of one foreign tensor: its parts one below the other, converted piece by piece.
-void produce(const ForeignTensor& tensor, const nn::ParameterSet& parameters, at::ScalarType type,
-             const formats::ByteSink& sink) {
-  auto parts = tensor.parts;
-  std::ranges::sort(parts, {}, &ForeignPart::foreign_row);
-  std::vector<at::Tensor> rows;
+// Whether the parts follow each other in the foreign tensor as they are: no weaving, no transposing.
+bool is_plain(const std::vector<ForeignPart>& parts) {
+  int64_t next = 0;
   for (const ForeignPart& part : parts) {
-    rows.push_back(parameters.exact(part.parameter).narrow(0, part.first_row, part.rows));
+    if (part.piece.block != 0 || part.piece.transposed || part.piece.foreign_row != next) {
+      return false;
+    }
+    next += part.piece.rows;
   }
-  if (tensor.transposed) return hand_over(at::cat(rows, 0).t(), type, sink);
-  for (const at::Tensor& part : rows) {
-    const int64_t row_elements = std::max<int64_t>(1, part.numel() / part.size(0));
-    const int64_t step = std::max<int64_t>(1, kPieceElements / row_elements);
-    for (int64_t first = 0; first < part.size(0); first += step) {
-      hand_over(part.narrow(0, first, std::min(step, part.size(0) - first)), type, sink);
+  return true;
+}
+
+// One slice of a foreign tensor: its rows one below the other, converted piece by piece, or put
+// together first where they are woven.
+void produce_slice(std::vector<ForeignPart> parts, const nn::ParameterSet& parameters,
+                   at::ScalarType type, const formats::ByteSink& sink) {
+  const auto by_row = [](const ForeignPart& part) { return part.piece.foreign_row; };
+  std::ranges::sort(parts, {}, by_row);
+  if (!is_plain(parts)) {
+    const model::ForeignPiece& first = parts[0].piece;
+    const int64_t elements = first.elements() / first.slices;
+    const at::Tensor slice = at::empty({elements}, at::TensorOptions().dtype(type));
+    for (const ForeignPart& part : parts) {
+      model::ForeignPiece alone = part.piece;
+      alone.slices = 1;
+      alone.index = 0;
+      foreign_rows(alone, slice).copy_(own_rows(part.piece, parameters.exact(part.parameter)));
+    }
+    return hand_over(slice, type, sink);
+  }
+  for (const ForeignPart& part : parts) {
+    const at::Tensor rows = own_rows(part.piece, parameters.exact(part.parameter));
+    const int64_t step = std::max<int64_t>(1, kPieceElements / part.piece.columns);
+    for (int64_t first = 0; first < rows.size(0); first += step) {
+      hand_over(rows.narrow(0, first, std::min(step, rows.size(0) - first)), type, sink);
     }
   }
+}
+
+// The bytes of one foreign tensor, slice by slice.
+void produce(const ForeignTensor& tensor, const nn::ParameterSet& parameters, at::ScalarType type,
+             const formats::ByteSink& sink) {
+  std::vector<std::vector<ForeignPart>> slices(
+      static_cast<size_t>(tensor.parts[0].piece.slices));
+  for (const ForeignPart& part : tensor.parts) {
+    slices.at(static_cast<size_t>(part.piece.index)).push_back(part);
+  }
+  for (auto& slice : slices) produce_slice(std::move(slice), parameters, type, sink);
 }
 
 std::string generation_config(const model::ModelSpec& spec) {
@@ -88,12 +119,12 @@ void write_companions(const fs::path& folder, const model::ModelSpec& spec,
 void export_hugging_face(const fs::path& folder, const model::ModelSpec& spec,
                          const nn::ParameterSet& parameters, const ExportOptions& options) {
   const std::string config = model::to_hugging_face(spec, torch_name(options.dtype)).dump(2) + "\n";
-  const at::ScalarType type = scalar_type(options.dtype).value();
   const auto tensors = foreign_tensors(parameters);
   std::vector<formats::TensorSpec> specs;
   std::unordered_map<std::string_view, const ForeignTensor*> by_name;
   for (const ForeignTensor& tensor : tensors) {
-    specs.push_back({.name = tensor.name, .dtype = options.dtype, .shape = tensor.shape});
+    const auto dtype = tensor.buffer ? formats::Dtype::kF32 : options.dtype;
+    specs.push_back({.name = tensor.name, .dtype = dtype, .shape = tensor.shape});
     by_name.emplace(tensor.name, &tensor);
   }
   if (fs::exists(folder)) {
@@ -105,7 +136,8 @@ void export_hugging_face(const fs::path& folder, const model::ModelSpec& spec,
   write_companions(written.path(), spec, options.tokenizer);
   formats::write_sharded(written.path(), specs, static_cast<uint64_t>(options.max_shard_bytes),
                          [&](const formats::TensorSpec& tensor, const formats::ByteSink& sink) {
-                           produce(*by_name.at(tensor.name), parameters, type, sink);
+                           produce(*by_name.at(tensor.name), parameters,
+                                   scalar_type(tensor.dtype).value(), sink);
                          });
   written.commit();
 }

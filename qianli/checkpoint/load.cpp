@@ -130,6 +130,7 @@ TrainingState load(const fs::path& step_folder, nn::ParameterSet& parameters,
   for (const auto& [kind, flat] : states) {
     reader.expect_only(kind, parameters);
     for (size_t i = 0; i < parameters.size(); ++i) {
+      if (parameters.entry(i).buffer) continue;
       reader.read(kind, parameters.entry(i).name, parameters.view(*flat, i));
     }
   }

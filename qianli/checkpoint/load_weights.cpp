@@ -1,6 +1,7 @@
 // Weights of a Hugging Face folder into the flat buffers.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cstring>
 #include <unordered_set>
 
@@ -22,108 +23,182 @@ namespace {
 using formats::shown_name;
 using formats::TensorEntry;
 
-constexpr std::string_view kTiedOutput = "lm_head.weight";
 constexpr size_t kShownUnknown = 5;
+constexpr uint64_t kFreshSeed = 1234;  // of what the folder leaves out
 
 [[noreturn]] void refuse(const fs::path& folder, const std::string& reason,
                          const std::string& hint = {}) {
   throw CheckpointError("checkpoint", fmt::format("{}: {}", folder.string(), reason), hint);
 }
 
-// The stored tensor of this name, with or without the prefix that some folders leave out.
-const TensorEntry& find_tensor(const fs::path& folder, const formats::SafetensorsFolder& files,
-                               const std::string& name, const std::string& prefix) {
-  const TensorEntry* entry = files.find(name);
-  if (!prefix.empty() && name.starts_with(prefix)) {
-    const TensorEntry* bare = files.find(name.substr(prefix.size()));
-    if (entry != nullptr && bare != nullptr) {
-      refuse(folder, fmt::format("holds {} with and without '{}'", shown_name(name), prefix));
+// One folder being read into the parameters of a model.
+class FolderReader {
+ public:
+  FolderReader(const fs::path& folder, nn::ParameterSet& parameters)
+      : folder_(folder),
+        parameters_(parameters),
+        spec_(model::load_spec(folder)),
+        habits_(model::foreign_habits(spec_)),
+        files_(formats::SafetensorsFolder::open(folder)) {}
+
+  void read();
+
+ private:
+  // The stored tensor of this name, or of the same with another prefix; null where there is none.
+  const TensorEntry* find(const std::string& name) const;
+  const TensorEntry& expect(const std::string& name) const;
+  at::Tensor values_of(const ForeignTensor& tensor, const TensorEntry& entry) const;
+  // Fresh values for layers of multi-token prediction that the folder leaves out.
+  bool starts_fresh(const ForeignTensor& tensor);
+  void check_copies();
+  void check_copy(const TensorEntry& copy, const TensorEntry& original) const;
+  void refuse_unknown() const;
+  bool is_ignored(const std::string& name) const;
+
+  const fs::path& folder_;
+  nn::ParameterSet& parameters_;
+  model::ModelSpec spec_;
+  model::ForeignHabits habits_;
+  formats::SafetensorsFolder files_;
+  std::unordered_set<const TensorEntry*> used_;
+  bool told_of_fresh_ = false;
+};
+
+const TensorEntry* FolderReader::find(const std::string& name) const {
+  const TensorEntry* found = files_.find(name);
+  const std::string& prefix = habits_.prefixes[0];
+  if (!prefix.empty() && !name.starts_with(prefix)) {
+    // Names outside of the prefix (lm_head) stand bare, or behind the prefix of a larger model.
+    for (size_t i = 1; i < habits_.prefixes.size() && found == nullptr; ++i) {
+      const std::string& other = habits_.prefixes[i];
+      if (other.ends_with("model.")) {
+        found = files_.find(other.substr(0, other.size() - 6) + name);
+      }
     }
-    if (entry == nullptr) entry = bare;
+    return found;
   }
-  if (entry == nullptr) {
-    refuse(folder, fmt::format("expected a tensor {}, found none", shown_name(name)),
-           "are all shards there, and is config.json of this model?");
+  for (size_t i = 1; i < habits_.prefixes.size(); ++i) {
+    const TensorEntry* other = files_.find(habits_.prefixes[i] + name.substr(prefix.size()));
+    if (found != nullptr && other != nullptr) {
+      refuse(folder_, fmt::format("holds {} with and without '{}'", shown_name(name), prefix));
+    }
+    if (found == nullptr) found = other;
   }
-  return *entry;
+  return found;
 }
 
-void copy_parts(const fs::path& folder, const ForeignTensor& tensor, const TensorEntry& entry,
-                const nn::ParameterSet& parameters) {
+const TensorEntry& FolderReader::expect(const std::string& name) const {
+  if (const TensorEntry* found = find(name)) return *found;
+  refuse(folder_, fmt::format("expected a tensor {}, found none", shown_name(name)),
+         "are all shards there, and is config.json of this model?");
+}
+
+at::Tensor FolderReader::values_of(const ForeignTensor& tensor, const TensorEntry& entry) const {
   if (entry.shape != tensor.shape) {
-    refuse(folder,
+    refuse(folder_,
            fmt::format("tensor {}: expected shape {}, got {}", shown_name(entry.name),
                        shape_text(tensor.shape), shape_text(entry.shape)),
            "is config.json of this model?");
   }
-  auto source = view_of(entry);
-  if (!source) {
-    refuse(folder,
+  auto values = view_of(entry);
+  if (!values) {
+    refuse(folder_,
            fmt::format("tensor {}: expected F64, F32, F16 or BF16, got {}", shown_name(entry.name),
                        formats::dtype_name(entry.dtype)),
            "quantised weights must be converted first");
   }
-  if (tensor.transposed) source = source->t();
-  for (const ForeignPart& part : tensor.parts) {
-    parameters.exact(part.parameter)
-        .narrow(0, part.first_row, part.rows)
-        .copy_(source->narrow(0, part.foreign_row, part.rows));
+  return *values;
+}
+
+bool FolderReader::starts_fresh(const ForeignTensor& tensor) {
+  const size_t parameter = tensor.parts[0].parameter;
+  if (!parameters_.entry(parameter).name.starts_with("mtp.")) return false;
+  for (size_t i = 0; i < parameters_.size(); ++i) {  // all of them, or none
+    const auto& entry = parameters_.entry(i);
+    if (entry.name.starts_with("mtp.") && find(entry.hugging_face[0].name) != nullptr) return false;
+  }
+  if (!told_of_fresh_) {
+    log::warn("checkpoint",
+              "{} has no weights for multi-token prediction, although config.json speaks of it; "
+              "they start fresh",
+              folder_.string());
+    told_of_fresh_ = true;
+  }
+  for (const ForeignPart& part : tensor.parts) parameters_.initialize(part.parameter, kFreshSeed);
+  return true;
+}
+
+// A tied model has one matrix, which some folders store twice; only one of the two can be right.
+void FolderReader::check_copy(const TensorEntry& copy, const TensorEntry& original) const {
+  const bool same =
+      copy.dtype == original.dtype && copy.shape == original.shape &&
+      std::memcmp(copy.bytes.data(), original.bytes.data(), copy.bytes.size()) == 0;
+  if (same) return;
+  log::warn("checkpoint",
+            "{}: {} is not {}, although config.json says that they are one; it is left out",
+            folder_.string(), shown_name(copy.name), shown_name(original.name));
+}
+
+void FolderReader::check_copies() {
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const model::ParameterEntry& entry = parameters_.entry(i);
+    auto copies = entry.hugging_face_copies;
+    const bool tied = parameters_.find("output_layer.weight") == nullptr;
+    if (tied && entry.name == "embedding.word_embeddings.weight") {
+      copies.push_back(habits_.tied_output);
+    }
+    for (const std::string& name : copies) {
+      const TensorEntry* copy = find(name);
+      if (copy == nullptr) continue;
+      check_copy(*copy, expect(entry.hugging_face[0].name));
+      used_.insert(copy);
+    }
   }
 }
 
-// Buffers that older versions of transformers stored beside the weights; they follow from
-// config.json.
-bool is_stored_buffer(std::string_view name) {
-  return name.ends_with("rotary_emb.inv_freq") || name.ends_with(".attn.bias") ||
-         name.ends_with(".attn.masked_bias");
+bool FolderReader::is_ignored(const std::string& name) const {
+  const auto starts = [&](const std::string& prefix) { return name.starts_with(prefix); };
+  const auto ends = [&](const std::string& suffix) { return name.ends_with(suffix); };
+  return std::ranges::any_of(habits_.ignored_prefixes, starts) ||
+         std::ranges::any_of(habits_.ignored_suffixes, ends);
 }
 
-// A tied model has one matrix. Some folders store it twice; only one of the two can be right.
-void check_tied_output(const fs::path& folder, const TensorEntry& output,
-                       const TensorEntry& embedding) {
-  const bool same =
-      output.dtype == embedding.dtype && output.shape == embedding.shape &&
-      std::memcmp(output.bytes.data(), embedding.bytes.data(), output.bytes.size()) == 0;
-  if (same) return;
-  log::warn("checkpoint",
-            "{}: {} is not the embedding, although config.json ties them; it is left out",
-            folder.string(), kTiedOutput);
+void FolderReader::refuse_unknown() const {
+  std::vector<std::string> unknown;
+  for (const TensorEntry* entry : files_.entries()) {
+    if (used_.contains(entry) || is_ignored(entry->name)) continue;
+    unknown.push_back(shown_name(entry->name));
+  }
+  if (unknown.empty()) return;
+  const size_t count = unknown.size();
+  if (count > kShownUnknown) unknown.resize(kShownUnknown);
+  refuse(folder_,
+         fmt::format("{} tensors that the model does not have: {}{}", count, join(unknown, ", "),
+                     count > kShownUnknown ? ", ..." : ""),
+         "is config.json of this model?");
+}
+
+void FolderReader::read() {
+  const auto stored = [&](const std::string& name) { return find(name) != nullptr; };
+  for (const ForeignTensor& tensor : foreign_tensors(parameters_, stored)) {
+    if (!stored(tensor.name) && starts_fresh(tensor)) continue;
+    const TensorEntry& entry = expect(tensor.name);
+    const at::Tensor values = values_of(tensor, entry);
+    for (const ForeignPart& part : tensor.parts) {
+      own_rows(part.piece, parameters_.exact(part.parameter))
+          .copy_(foreign_rows(part.piece, values));
+    }
+    used_.insert(&entry);
+  }
+  check_copies();
+  refuse_unknown();
+  parameters_.refresh_from_master();
 }
 
 }  // namespace
 
 void load_hugging_face_weights(const fs::path& folder, nn::ParameterSet& parameters) {
-  const auto files = formats::SafetensorsFolder::open(folder);
-  const std::string prefix = model::optional_foreign_prefix(model::load_spec(folder));
-  std::unordered_set<const TensorEntry*> used;
-  const bool tied = parameters.find("output_layer.weight") == nullptr;
-  const TensorEntry* embedding = nullptr;
-  for (const ForeignTensor& tensor : foreign_tensors(parameters)) {
-    const TensorEntry& entry = find_tensor(folder, files, tensor.name, prefix);
-    copy_parts(folder, tensor, entry, parameters);
-    used.insert(&entry);
-    if (parameters.entry(tensor.parts[0].parameter).name == "embedding.word_embeddings.weight") {
-      embedding = &entry;
-    }
-  }
-  std::vector<std::string> unknown;
-  for (const TensorEntry* entry : files.entries()) {
-    if (used.contains(entry) || is_stored_buffer(entry->name)) continue;
-    if (tied && entry->name == kTiedOutput && embedding != nullptr) {
-      check_tied_output(folder, *entry, *embedding);
-      continue;
-    }
-    unknown.push_back(shown_name(entry->name));
-  }
-  if (!unknown.empty()) {
-    const size_t count = unknown.size();
-    if (count > kShownUnknown) unknown.resize(kShownUnknown);
-    refuse(folder,
-           fmt::format("{} tensors that the model does not have: {}{}", count, join(unknown, ", "),
-                       count > kShownUnknown ? ", ..." : ""),
-           "is config.json of this model?");
-  }
-  parameters.refresh_from_master();
+  FolderReader(folder, parameters).read();
 }
 
 void load_weights(const fs::path& folder, nn::ParameterSet& parameters) {

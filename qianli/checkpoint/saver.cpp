@@ -132,7 +132,10 @@ StepContents Saver::contents(const TrainingState& state, const nn::ParameterSet&
   for (size_t i = 0; i < parameters.size(); ++i) {
     step.places.push_back({.name = parameters.entry(i).name,
                            .shape = parameters.entry(i).shape,
-                           .flat = parameters.place(i)});
+                           .flat = parameters.place(i),
+                           .buffer = parameters.entry(i).buffer
+                                         ? on_cpu(parameters.exact(i), copy)
+                                         : at::Tensor()});
   }
   return step;
 }

@@ -32,16 +32,18 @@ formats::Dtype dtype_of(const at::Tensor& tensor) {
 }
 
 Stored stored(TensorKind kind, const StepContents::Place& place, const at::Tensor& flat) {
-  const auto* first = static_cast<const std::byte*>(flat.const_data_ptr());
-  const auto element = static_cast<size_t>(flat.element_size());
   Stored tensor{.kind = kind, .place = &place};
   tensor.entry.name = place.name;
   if (kind != TensorKind::kWeight) {
     tensor.entry.name = fmt::format("{}.{}", kind_name(kind), place.name);
   }
-  tensor.entry.dtype = dtype_of(flat);
+  const at::Tensor& source = place.buffer.defined() ? place.buffer : flat;
+  const auto* first = static_cast<const std::byte*>(source.const_data_ptr());
+  const auto element = static_cast<size_t>(source.element_size());
+  tensor.entry.dtype = dtype_of(source);
   tensor.entry.shape = place.shape;
   tensor.entry.bytes = {first + place.flat.offset * element, place.flat.count * element};
+  if (place.buffer.defined()) tensor.entry.bytes = {first, source.nbytes()};
   return tensor;
 }
 
@@ -115,6 +117,7 @@ void write_shards(const fs::path& folder, const char* stem, std::span<const Stor
 
 uint64_t StepContents::num_bytes() const {
   uint64_t bytes = weights.nbytes() + exp_avg.nbytes() + exp_avg_sq.nbytes();
+  for (const Place& place : places) bytes += place.buffer.defined() ? place.buffer.nbytes() : 0;
   for (const CompanionFile& file : companions) bytes += file.bytes.size();
   return bytes;
 }
@@ -131,6 +134,7 @@ void write_step(const fs::path& folder, const StepContents& contents) {
   std::vector<Stored> weights, states;
   for (const auto& place : contents.places) {
     weights.push_back(stored(TensorKind::kWeight, place, contents.weights));
+    if (place.buffer.defined()) continue;
     states.push_back(stored(TensorKind::kExpAvg, place, contents.exp_avg));
     states.push_back(stored(TensorKind::kExpAvgSq, place, contents.exp_avg_sq));
   }

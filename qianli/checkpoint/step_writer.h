@@ -21,6 +21,7 @@ struct StepContents {
     std::string name;
     std::vector<int64_t> shape;
     nn::FlatPlace flat;
+    at::Tensor buffer;  // on the CPU; defined for what lies outside the flat buffers
   };
 
   TrainingState state;

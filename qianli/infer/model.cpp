@@ -130,8 +130,8 @@ const std::shared_ptr<const text::Tokenizer>& Model::tokenizer() const {
 
 int64_t Model::context_limit() const {
   const auto trained = static_cast<double>(spec_.max_position_embeddings);
-  const bool dynamic = spec_.rope_scaling.kind == model::RopeScalingKind::kDynamic;
-  return static_cast<int64_t>(dynamic ? trained * spec_.rope_scaling.factor : trained);
+  const bool dynamic = spec_.rope.scaling.kind == model::RopeScalingKind::kDynamic;
+  return static_cast<int64_t>(dynamic ? trained * spec_.rope.scaling.factor : trained);
 }
 
 int64_t Model::position_limit() const {

@@ -18,6 +18,7 @@
 #include "qianli/base/progress.h"
 #include "qianli/base/stop.h"
 #include "qianli/infer/sequence.h"
+#include "qianli/model/rotary.h"
 #include "qianli/ops/cross_entropy.h"
 
 namespace qianli::infer {
@@ -63,10 +64,12 @@ class Scorer {
  private:
   int64_t length_of(size_t s) const { return static_cast<int64_t>(sequences_[s].size()); }
 
-  // Beyond the trained length dynamic rotary scaling depends on the sequence's length.
+  // Beyond a certain length some rotary scalings depend on the sequence's length.
   bool must_be_alone(size_t s) const {
-    return model_.spec().rope_scaling.kind == model::RopeScalingKind::kDynamic &&
-           length_of(s) > model_.spec().max_position_embeddings;
+    const auto& spec = model_.spec();
+    return spec.position == model::PositionKind::kRotary &&
+           length_of(s) >
+               model::length_independent_up_to(spec.rope, spec.max_position_embeddings);
   }
 
   // How many of the next sequences go together: at least one.

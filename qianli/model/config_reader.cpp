@@ -99,6 +99,17 @@ std::vector<int64_t> ConfigReader::integers(const std::string& key) const {
   return numbers;
 }
 
+std::vector<double> ConfigReader::numbers(const std::string& key) const {
+  const Json& value = raw(key);
+  if (!value.is_array()) fail(key, "a list of numbers");
+  std::vector<double> numbers;
+  for (const Json& element : value) {
+    if (!element.is_number()) fail(key, "a list of numbers");
+    numbers.push_back(element.get<double>());
+  }
+  return numbers;
+}
+
 std::vector<std::string> ConfigReader::texts(const std::string& key) const {
   const Json& value = raw(key);
   if (value.is_null()) return {};

@@ -31,6 +31,7 @@ class ConfigReader {
   std::string text(const std::string& key, const std::string& fallback) const;
   // A list of integers, or one integer, or nothing.
   std::vector<int64_t> integers(const std::string& key) const;
+  std::vector<double> numbers(const std::string& key) const;
   std::vector<std::string> texts(const std::string& key) const;
 
   // The value as it stands; null when absent. Counts as read.
@@ -38,6 +39,7 @@ class ConfigReader {
   ConfigReader child(const std::string& key) const;
 
   std::vector<std::string> unread() const;
+  bool was_read(const std::string& key) const { return read_.contains(key); }
   const std::string& source() const { return source_; }
   [[noreturn]] void fail(const std::string& key, const std::string& expected,
                          const std::string& hint = {}) const;

@@ -6,18 +6,19 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/strings.h"
-#include "qianli/model/families/families.h"
 
 namespace qianli::model {
 
+#define QIANLI_FAMILY(name) const Family& name##_family();
+#include "qianli/model/families/families.inc"
+#undef QIANLI_FAMILY
+
 std::span<const Family* const> families() {
+#define QIANLI_FAMILY(name) &name##_family(),
   static const std::array kFamilies{
-      &gpt2_family(),     //
-      &llama_family(),    //
-      &mistral_family(),  //
-      &qwen2_family(),    //
-      &qwen3_family(),    //
+#include "qianli/model/families/families.inc"
   };
+#undef QIANLI_FAMILY
   return kFamilies;
 }
 

@@ -17,7 +17,8 @@ namespace {
 
 constexpr uint64_t kMaxConfigBytes = uint64_t{16} << 20;
 
-// Keys of any family that say "the model computes something else" unless neutral.
+// Keys that say "the model computes something else" unless neutral, in families that do not read
+// them.
 const std::vector<Guard>& common_guards() {
   static const std::vector<Guard> guards{
       {"partial_rotary_factor", {1, 1.0}},
@@ -140,8 +141,10 @@ void check_guards(const ConfigReader& config, const Family& family) {
     config.fail(guard.key, fmt::format("{} for family {}", neutral, family.model_type),
                 "this option is not supported; without it the model would compute something else");
   };
-  for (const Guard& guard : common_guards()) check(guard);
   for (const Guard& guard : family.guards) check(guard);
+  for (const Guard& guard : common_guards()) {
+    if (!config.was_read(guard.key)) check(guard);
+  }
 }
 
 void report_dropout(const ConfigReader& config) {
@@ -184,8 +187,9 @@ ModelSpec from_hugging_face(const Json& config, const std::string& source) {
   const ConfigReader reader(config, source);
   const Family& family = family_of(reader);
   ModelSpec spec = family.traits;
-  check_guards(reader, family);
+  read_keys(reader, family.keys, spec);
   family.read(reader, spec);
+  check_guards(reader, family);
   report_dropout(reader);
   try {
     spec.validate();
@@ -193,7 +197,8 @@ ModelSpec from_hugging_face(const Json& config, const std::string& source) {
     std::string_view reason = error.what();  // "[model] ... ." becomes part of a sentence
     reason.remove_prefix(std::min(reason.size(), reason.find(' ') + 1));
     if (reason.ends_with('.')) reason.remove_suffix(1);
-    throw ConfigError("model", fmt::format("{} does not describe a model: {}", source, reason));
+    throw ConfigError("model", fmt::format("{} does not describe a model: {}", source,
+                                           in_words_of(family, std::string(reason))));
   }
   report_unknown_keys(reader);
   return spec;
@@ -206,6 +211,7 @@ OrderedJson to_hugging_face(const ModelSpec& spec, std::string_view dtype) {
   config["architectures"] = {family.architecture};
   config["model_type"] = family.model_type;
   config["torch_dtype"] = dtype;
+  write_keys(spec, family.keys, config);
   family.write(spec, config);
   config["use_cache"] = true;
   // What the family has no words for comes back as something else.

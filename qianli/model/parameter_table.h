@@ -11,40 +11,63 @@
 
 namespace qianli::model {
 
-enum class Init { kZeros, kOnes, kNormal, kNormalScaledByDepth };
+enum class Init {
+  kZeros,
+  kOnes,
+  kNormal,
+  kNormalScaledByDepth,
+  kUniform,       // in (-init_std, init_std)
+  kDecay,         // log of a number in (1, 16): A_log
+  kTimeStepBias,  // softplus of it lies in (0.001, 0.1), uniform in the logarithm: dt_bias
+};
 // How an axis is cut over a group; kNone: replicated.
 enum class Cut { kNone, kTensor };
 
-// A part of a parameter in a Hugging Face folder. Both are seen as matrices: ours as [product of the
-// leading axes, last axis] (a vector as [n, 1]); the foreign tensor, or its slice `index` along the
-// first axis where index >= 0, likewise, and transposed where it is stored [in, out].
-// Row r of the part, 0 <= r < rows, is our row first_row + r and the foreign row
+// A part of a parameter in a Hugging Face folder. The foreign tensor is cut into `slices` of equal
+// size along its elements; slice `index` is seen as a matrix of `columns` columns, transposed where
+// it is stored [in, out]. Our parameter is seen as a matrix of as many columns. Row r of the part,
+// 0 <= r < rows, is our row first_row + r and the foreign row
 //   foreign_row + r                                     block == 0
-//   foreign_row + (r / block) * stride + r % block      rows that are woven into others
+//   foreign_row + (r / block) * stride + r % block      rows that are woven into others; rows is a
+//                                                       multiple of block
 struct ForeignPiece {
   std::string name;
   std::vector<int64_t> shape;  // of the whole foreign tensor
+  int64_t slices = 1;
+  int64_t index = 0;
+  int64_t columns = 1;  // as stored, before transposing
+  bool transposed = false;
   int64_t first_row = 0;
   int64_t rows = 0;
-  int64_t index = -1;
-  bool transposed = false;
   int64_t foreign_row = 0;
   int64_t block = 0;
   int64_t stride = 0;
+
+  int64_t elements() const;                 // of the foreign tensor
+  int64_t slice_rows() const;               // of a slice, transposed where it is
+  int64_t own_columns() const;              // of a row of the part
+  int64_t foreign_row_of(int64_t r) const;  // of row r of the part
 };
 
 struct ParameterEntry {
   std::string name;            // Megatron-core's: decoder.layers.0.self_attention.linear_qkv.weight
   std::vector<int64_t> shape;  // global, not padded
   Init init = Init::kNormal;
-  double init_std = 0.0;  // for the normal initialisers, already scaled
+  double init_std = 0.0;  // for the initialisers that have a width, already scaled
   Cut cut = Cut::kNone;
   int cut_axis = 0;
-  int64_t layer = -1;         // decoder layer, -1 outside the layers
+  bool expert = false;        // axis 0 runs over the experts of a mixture
+  // Decoder layer, -1 outside the layers; those of multi-token prediction come behind the last one.
+  int64_t layer = -1;
   bool weight_decay = false;  // matrices yes, vectors no
   // Not trained by gradients and always float32: a router's selection bias.
   bool buffer = false;
+  // Where its values stand in a Hugging Face folder, as files are written: covers the parameter once.
   std::vector<ForeignPiece> hugging_face;
+  // Another way in which files are read (experts stacked, where they are written one by one).
+  std::vector<ForeignPiece> hugging_face_also;
+  // Foreign tensors that repeat the parameter whole: written, and not needed when reading.
+  std::vector<std::string> hugging_face_copies;
 
   int64_t elements() const;
 };
@@ -109,9 +132,17 @@ std::vector<ParameterEntry> parameter_table(const ModelSpec& spec);
 
 int64_t parameter_count(const ModelSpec& spec);
 
-// A prefix of the names in ForeignPiece that some folders leave out ("transformer.", "model."): a
-// reader that misses a name tries it without this prefix.
-std::string optional_foreign_prefix(const ModelSpec& spec);
+// What a reader of Hugging Face folders of a family puts up with.
+struct ForeignHabits {
+  // Names that start with the first prefix may start with any of the others instead ("model.", "",
+  // "language_model.model.").
+  std::vector<std::string> prefixes;
+  // Beginnings and ends of names that are no parameters: buffers, parts of other modalities.
+  std::vector<std::string> ignored_prefixes;
+  std::vector<std::string> ignored_suffixes;
+  std::string tied_output;  // may repeat the embedding where the output layer is tied to it
+};
+ForeignHabits foreign_habits(const ModelSpec& spec);
 
 // Values [first, first + out.size()) of a parameter at the start of training: a pure function of
 // (seed, name, index in the global tensor), so that every layout starts equal.

@@ -26,11 +26,11 @@ ModelSpec spec_of(const Preset& preset) {
   spec.vocab_size = preset.vocab_size;
   spec.max_position_embeddings = preset.max_position_embeddings;
   spec.norm_eps = preset.norm_eps;
-  spec.rope_base = preset.rope_base;
+  spec.rope.base = preset.rope_base;
   spec.tie_word_embeddings = preset.tie_word_embeddings;
   if (preset.activation) spec.activation = *preset.activation;
   if (preset.llama3_factor > 0) {
-    spec.rope_scaling = {.kind = RopeScalingKind::kLlama3,
+    spec.rope.scaling = {.kind = RopeScalingKind::kLlama3,
                          .factor = preset.llama3_factor,
                          .original_max_positions = 8192,
                          .low_freq_factor = 1.0,

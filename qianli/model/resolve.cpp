@@ -82,11 +82,11 @@ ModelSpec apply(const config::ModelConfig& model, const ModelSpec& source) {
   put(spec.vocab_size, model.vocab_size);
   put(spec.max_position_embeddings, model.max_position_embeddings);
   put(spec.norm_eps, model.norm_eps);
-  put(spec.rope_base, model.rope_base);
+  put(spec.rope.base, model.rope_base);
   put(spec.init_std, model.init_std);
   put(spec.sliding_window, model.sliding_window);
   put(spec.tie_word_embeddings, model.tie_word_embeddings);
-  put(spec.qk_norm, model.qk_norm);
+  if (model.qk_norm) spec.qk_norm = *model.qk_norm ? QkNorm::kHead : QkNorm::kNone;
   put(spec.qkv_bias, model.qkv_bias);
   derive_sizes(model, source, spec);
   return spec;
@@ -95,7 +95,7 @@ ModelSpec apply(const config::ModelConfig& model, const ModelSpec& source) {
 // Fields that may differ from those of the folder the weights come from.
 ModelSpec with_free_fields(ModelSpec spec, const ModelSpec& from) {
   spec.norm_eps = from.norm_eps;
-  spec.rope_base = from.rope_base;
+  spec.rope.base = from.rope.base;
   spec.init_std = from.init_std;
   spec.sliding_window = from.sliding_window;
   if (from.position == PositionKind::kRotary)

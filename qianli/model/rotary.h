@@ -1,5 +1,5 @@
 // Rotary position embedding (Su et al., arXiv:2104.09864): frequencies, with the scaling rules
-// linear, dynamic NTK, llama3 and yarn (arXiv:2309.00071).
+// linear, dynamic and fixed NTK, llama3, yarn (arXiv:2309.00071) and longrope (arXiv:2402.13753).
 #pragma once
 
 #include <cstdint>
@@ -17,16 +17,22 @@ namespace qianli::model {
 enum class RotaryPrecision { kSingle, kDouble };
 
 // Angle of pair i at position p: p * inverse[i] (in float32 for kSingle, as in transformers), i in
-// [0, head_dim / 2). Pairs are (i, i + head_dim/2). cos and sin are multiplied by `amplitude` (1
-// but for yarn).
+// [0, dimensions / 2). Pairs are (i, i + dimensions / 2), or (2 i, 2 i + 1) where the rope is
+// interleaved. cos and sin are multiplied by `amplitude` (1 but for yarn and longrope).
 struct RotaryFrequencies {
   std::vector<double> inverse;  // kSingle: values of float32
   double amplitude = 1.0;
 };
 
-// `sequence_length` is that of the sequence at hand; only the dynamic rule looks at it, and only
-// beyond max_position_embeddings. The spec is validated and has rotary positions.
-RotaryFrequencies rotary_frequencies(const ModelSpec& spec, int64_t sequence_length,
+// `dimensions`: how many of a head are turned, ModelSpec::rotary_size. `max_positions`: the model's
+// max_position_embeddings, and `sequence_length` that of the sequence at hand, which matters where
+// length_independent_up_to says so. The rope is one of a validated spec.
+RotaryFrequencies rotary_frequencies(const Rope& rope, int64_t dimensions, int64_t max_positions,
+                                     int64_t sequence_length,
                                      RotaryPrecision precision = RotaryPrecision::kSingle);
+
+// Sequences up to this length have the same frequencies; beyond, dynamic ones change with every
+// length and longrope once.
+int64_t length_independent_up_to(const Rope& rope, int64_t max_positions);
 
 }  // namespace qianli::model

@@ -119,6 +119,7 @@ struct Indexer {
   // of the last one that does.
   int64_t frequency = 1;
   int64_t skip = 0;
+  bool interleaved = false;  // its rotary pairs are (2i, 2i + 1) (GLM-5)
 
   bool operator==(const Indexer&) const = default;
 };
@@ -253,7 +254,8 @@ struct ModelSpec {
   std::optional<Rope> sliding_rope;  // of layers with a window, where it differs (Gemma 3)
   bool rotary_on_sliding_layers_only = false;  // the others have no positions (Command-R7B)
 
-  // Repeats over the layers; empty: kAttention everywhere.
+  // Repeats over the layers; empty: the same everywhere, kSlidingAttention with a window and
+  // kAttention without.
   std::vector<MixerKind> layer_pattern;
   // Repeats likewise, for stacks whose layers are a mixer or an MLP alone (Mamba-2 hybrids); empty:
   // every layer has a feed-forward block.
@@ -305,6 +307,13 @@ struct ModelSpec {
     return latent_attention ? latent_attention->v_head_dim : head_dim;
   }
 
+  // How many dimensions of a head `rule` rotates: the first ones, or the separate slice of latent
+  // attention.
+  int64_t rotary_size(const Rope& rule) const {
+    if (latent_attention) return latent_attention->qk_rope_head_dim;
+    return static_cast<int64_t>(static_cast<double>(head_dim) * rule.fraction);
+  }
+
   // Valid for 0 <= l < num_layers; layers behind the last one (multi-token prediction) are like it.
   LayerSpec layer(int64_t l) const;
   // Scale of the attention scores, before the softmax.
@@ -329,6 +338,7 @@ std::string to_string(RopeScalingKind kind);
 std::string to_string(MixerKind kind);
 std::string to_string(FeedForwardKind kind);
 std::string to_string(RouterScore score);
+std::string to_string(GroupScore score);
 std::string to_string(AttentionGate gate);
 
 // Model FLOPs of one optimizer step over `sequences` of `sequence_length`, forward and backward,

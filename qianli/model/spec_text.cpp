@@ -1,109 +1,121 @@
 // Specs as text: names of the switches, and how two specs differ.
 #include <fmt/core.h>
-#include <fmt/ranges.h>
 
-#include "qianli/model/spec.h"
+#include <array>
+#include <map>
+
+#include "qianli/model/spec_fields.h"
+#include "qianli/model/spec_words.h"
 
 namespace qianli::model {
 namespace {
 
-std::string text(int64_t value) { return fmt::format("{}", value); }
-std::string text(double value) { return fmt::format("{}", value); }
-std::string text(bool value) { return value ? "true" : "false"; }
-std::string text(const std::string& value) { return value; }
-std::string text(NormKind value) { return to_string(value); }
-std::string text(PositionKind value) { return to_string(value); }
-std::string text(Activation value) { return to_string(value); }
-std::string text(RopeScalingKind value) { return to_string(value); }
-std::string text(const std::vector<int64_t>& values) { return fmt::format("{}", values); }
+constexpr std::array kNormKinds{Word<NormKind>{NormKind::kRmsNorm, "RMSNorm"},
+                                Word<NormKind>{NormKind::kLayerNorm, "LayerNorm"}};
+constexpr std::array kPlacements{
+    Word<NormPlacement>{NormPlacement::kPre, "pre"},
+    Word<NormPlacement>{NormPlacement::kSandwich, "sandwich"},
+    Word<NormPlacement>{NormPlacement::kParallel, "parallel"},
+    Word<NormPlacement>{NormPlacement::kParallelTwo, "parallel_two"}};
+constexpr std::array kQkNorms{
+    Word<QkNorm>{QkNorm::kNone, "none"}, Word<QkNorm>{QkNorm::kHead, "head"},
+    Word<QkNorm>{QkNorm::kHeadAfterRotary, "head_after_rotary"},
+    Word<QkNorm>{QkNorm::kProjection, "projection"},
+    Word<QkNorm>{QkNorm::kLayerNormPerHead, "layer_norm_per_head"}};
+constexpr std::array kPositions{Word<PositionKind>{PositionKind::kRotary, "rotary"},
+                                Word<PositionKind>{PositionKind::kLearned, "learned"},
+                                Word<PositionKind>{PositionKind::kAlibi, "alibi"},
+                                Word<PositionKind>{PositionKind::kNone, "none"}};
+constexpr std::array kActivations{
+    Word<Activation>{Activation::kSilu, "silu"},
+    Word<Activation>{Activation::kGelu, "gelu"},
+    Word<Activation>{Activation::kGeluTanh, "gelu_tanh"},
+    Word<Activation>{Activation::kRelu, "relu"},
+    Word<Activation>{Activation::kRelu2, "relu2"},
+    Word<Activation>{Activation::kClampedSwiglu, "clamped_swiglu"}};
+constexpr std::array kScalings{
+    Word<RopeScalingKind>{RopeScalingKind::kNone, "default"},
+    Word<RopeScalingKind>{RopeScalingKind::kLinear, "linear"},
+    Word<RopeScalingKind>{RopeScalingKind::kDynamic, "dynamic"},
+    Word<RopeScalingKind>{RopeScalingKind::kNtkAlpha, "ntk_alpha"},
+    Word<RopeScalingKind>{RopeScalingKind::kLlama3, "llama3"},
+    Word<RopeScalingKind>{RopeScalingKind::kYarn, "yarn"},
+    Word<RopeScalingKind>{RopeScalingKind::kLongrope, "longrope"}};
+constexpr std::array kMixers{
+    Word<MixerKind>{MixerKind::kAttention, "attention"},
+    Word<MixerKind>{MixerKind::kSlidingAttention, "sliding_attention"},
+    Word<MixerKind>{MixerKind::kGatedDeltaNet, "gated_delta_net"},
+    Word<MixerKind>{MixerKind::kMamba2, "mamba2"}, Word<MixerKind>{MixerKind::kNone, "none"}};
+constexpr std::array kFeedForwards{Word<FeedForwardKind>{FeedForwardKind::kDense, "dense"},
+                                   Word<FeedForwardKind>{FeedForwardKind::kMoe, "moe"},
+                                   Word<FeedForwardKind>{FeedForwardKind::kNone, "none"}};
+constexpr std::array kScores{Word<RouterScore>{RouterScore::kSoftmax, "softmax"},
+                             Word<RouterScore>{RouterScore::kTopKSoftmax, "top_k_softmax"},
+                             Word<RouterScore>{RouterScore::kSigmoid, "sigmoid"},
+                             Word<RouterScore>{RouterScore::kSparseMixer, "sparse_mixer"}};
+constexpr std::array kGroupScores{Word<GroupScore>{GroupScore::kMax, "max"},
+                                  Word<GroupScore>{GroupScore::kTopTwoSum, "top_two_sum"}};
+constexpr std::array kGates{Word<AttentionGate>{AttentionGate::kNone, "none"},
+                            Word<AttentionGate>{AttentionGate::kElement, "element"},
+                            Word<AttentionGate>{AttentionGate::kHead, "head"}};
 
-template <class T>
-std::string text(const std::optional<T>& value) {
-  return value ? text(*value) : "none";
+template <class Enum>
+std::string word(Enum value) {
+  for (const auto& [key, name] : words_of(value)) {
+    if (key == value) return std::string(name);
+  }
+  return "unknown";
+}
+
+std::map<std::string, std::string> texts_of(ModelSpec spec) {
+  std::map<std::string, std::string> texts;
+  for (const SpecField& field : fields_of(spec)) texts[field.path] = field_text(field.value);
+  return texts;
 }
 
 }  // namespace
 
-std::string to_string(NormKind kind) {
-  return kind == NormKind::kRmsNorm ? "RMSNorm" : "LayerNorm";
-}
+std::span<const Word<NormKind>> words_of(NormKind) { return kNormKinds; }
+std::span<const Word<NormPlacement>> words_of(NormPlacement) { return kPlacements; }
+std::span<const Word<QkNorm>> words_of(QkNorm) { return kQkNorms; }
+std::span<const Word<PositionKind>> words_of(PositionKind) { return kPositions; }
+std::span<const Word<Activation>> words_of(Activation) { return kActivations; }
+std::span<const Word<RopeScalingKind>> words_of(RopeScalingKind) { return kScalings; }
+std::span<const Word<MixerKind>> words_of(MixerKind) { return kMixers; }
+std::span<const Word<FeedForwardKind>> words_of(FeedForwardKind) { return kFeedForwards; }
+std::span<const Word<RouterScore>> words_of(RouterScore) { return kScores; }
+std::span<const Word<GroupScore>> words_of(GroupScore) { return kGroupScores; }
+std::span<const Word<AttentionGate>> words_of(AttentionGate) { return kGates; }
 
-std::string to_string(PositionKind kind) {
-  return kind == PositionKind::kRotary ? "rotary" : "learned";
-}
-
-std::string to_string(Activation activation) {
-  switch (activation) {
-    case Activation::kSilu:
-      return "silu";
-    case Activation::kGelu:
-      return "gelu";
-    case Activation::kGeluTanh:
-      return "gelu_tanh";
-    case Activation::kRelu:
-      return "relu";
-  }
-  return "unknown";
-}
-
-std::string to_string(RopeScalingKind kind) {
-  switch (kind) {
-    case RopeScalingKind::kNone:
-      return "default";
-    case RopeScalingKind::kLinear:
-      return "linear";
-    case RopeScalingKind::kDynamic:
-      return "dynamic";
-    case RopeScalingKind::kLlama3:
-      return "llama3";
-    case RopeScalingKind::kYarn:
-      return "yarn";
-  }
-  return "unknown";
-}
+std::string to_string(NormKind kind) { return word(kind); }
+std::string to_string(NormPlacement placement) { return word(placement); }
+std::string to_string(QkNorm kind) { return word(kind); }
+std::string to_string(PositionKind kind) { return word(kind); }
+std::string to_string(Activation activation) { return word(activation); }
+std::string to_string(RopeScalingKind kind) { return word(kind); }
+std::string to_string(MixerKind kind) { return word(kind); }
+std::string to_string(FeedForwardKind kind) { return word(kind); }
+std::string to_string(RouterScore score) { return word(score); }
+std::string to_string(GroupScore score) { return word(score); }
+std::string to_string(AttentionGate gate) { return word(gate); }
 
 std::vector<std::string> differences(const ModelSpec& a, const ModelSpec& b) {
+  ModelSpec first = a;
+  const auto other = texts_of(b);
   std::vector<std::string> lines;
-  const auto compare = [&lines](const char* name, const auto& x, const auto& y) {
-    if (x != y) lines.push_back(fmt::format("{}: {} and {}", name, text(x), text(y)));
+  const auto say = [&lines](const std::string& path, const std::string& x, const std::string& y) {
+    if (x != y) lines.push_back(fmt::format("{}: {} and {}", path, x, y));
   };
-#define QIANLI_COMPARE(field) compare(#field, a.field, b.field)
-  QIANLI_COMPARE(family);
-  QIANLI_COMPARE(num_layers);
-  QIANLI_COMPARE(hidden_size);
-  QIANLI_COMPARE(ffn_hidden_size);
-  QIANLI_COMPARE(num_attention_heads);
-  QIANLI_COMPARE(num_query_groups);
-  QIANLI_COMPARE(head_dim);
-  QIANLI_COMPARE(vocab_size);
-  QIANLI_COMPARE(max_position_embeddings);
-  QIANLI_COMPARE(norm);
-  QIANLI_COMPARE(norm_eps);
-  QIANLI_COMPARE(norm_bias);
-  QIANLI_COMPARE(qk_norm);
-  QIANLI_COMPARE(position);
-  QIANLI_COMPARE(rope_base);
-  QIANLI_COMPARE(rope_scaling.kind);
-  QIANLI_COMPARE(rope_scaling.factor);
-  QIANLI_COMPARE(rope_scaling.original_max_positions);
-  QIANLI_COMPARE(rope_scaling.low_freq_factor);
-  QIANLI_COMPARE(rope_scaling.high_freq_factor);
-  QIANLI_COMPARE(rope_scaling.beta_fast);
-  QIANLI_COMPARE(rope_scaling.beta_slow);
-  QIANLI_COMPARE(rope_scaling.attention_factor);
-  QIANLI_COMPARE(rope_scaling.truncate);
-  QIANLI_COMPARE(gated_mlp);
-  QIANLI_COMPARE(activation);
-  QIANLI_COMPARE(qkv_bias);
-  QIANLI_COMPARE(attention_out_bias);
-  QIANLI_COMPARE(mlp_bias);
-  QIANLI_COMPARE(tie_word_embeddings);
-  QIANLI_COMPARE(sliding_window);
-  QIANLI_COMPARE(init_std);
-  QIANLI_COMPARE(bos_token_id);
-  QIANLI_COMPARE(eos_token_ids);
-  QIANLI_COMPARE(pad_token_id);
-#undef QIANLI_COMPARE
+  const auto fields = fields_of(first);
+  for (const SpecField& field : fields) {
+    const auto found = other.find(field.path);
+    say(field.path, field_text(field.value), found == other.end() ? "none" : found->second);
+  }
+  const auto mine = texts_of(a);
+  ModelSpec second = b;
+  for (const SpecField& field : fields_of(second)) {
+    if (!mine.contains(field.path)) say(field.path, "none", field_text(field.value));
+  }
   return lines;
 }
 

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "qianli/base/error.h"
 #include "qianli/nn/rotary_table.h"
 #include "qianli/ops/embedding.h"
 #include "qianli/ops/linear.h"
@@ -22,8 +23,11 @@ ops::ActivationKind activation_kind(model::Activation activation) {
       return ops::ActivationKind::kGeluTanh;
     case model::Activation::kRelu:
       return ops::ActivationKind::kRelu;
+    case model::Activation::kRelu2:
+    case model::Activation::kClampedSwiglu:
+      break;
   }
-  return ops::ActivationKind::kSilu;
+  throw ConfigError("decoder", "expected silu, gelu, gelu_tanh or relu, got " + to_string(activation));
 }
 
 }  // namespace
@@ -146,7 +150,7 @@ ops::AttentionLayout Decoder::layout_for(const DecoderInput& input) const {
 const ops::RotaryTable& Decoder::rotary_for(const DecoderInput& input) {
   const int64_t needed = input.max_position + 1;
   // Beyond its trained length a dynamic model turns by the present length, so each length has its table.
-  const bool dynamic = spec_.rope_scaling.kind == model::RopeScalingKind::kDynamic;
+  const bool dynamic = spec_.rope.scaling.kind == model::RopeScalingKind::kDynamic;
   const int64_t length = dynamic ? std::max(needed, spec_.max_position_embeddings) : 0;
   if (!rotary_.cos.defined() || rotary_.cos.size(0) < needed || rotary_length_ != length) {
     // Twice what is asked for, so that decoding token by token makes it rarely.

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "qianli/model/spec.h"
+#include "qianli/nn/decoder_input.h"
 #include "qianli/nn/kv_cache.h"
 #include "qianli/nn/parameter_set.h"
 #include "qianli/ops/activation.h"
@@ -16,15 +17,6 @@
 #include "qianli/ops/rotary.h"
 
 namespace qianli::nn {
-
-// T tokens of one or more packed sequences.
-struct DecoderInput {
-  at::Tensor tokens;                    // [T] int64
-  at::Tensor positions;                 // [T] int64
-  int64_t max_position = 0;             // no position lies behind it
-  std::vector<int64_t> segment_starts;  // [segments + 1]: 0 … T; attention stays inside a segment
-  KvCache* cache = nullptr;             // one segment only; its keys precede the tokens
-};
 
 // Shapes in comments: T tokens, H hidden size, N query heads, K key/value heads, D head size, F MLP width.
 class Decoder {

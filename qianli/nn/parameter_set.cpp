@@ -18,8 +18,9 @@ int64_t aligned(int64_t count) { return (count + kFlatAlignment - 1) / kFlatAlig
 ParameterSet::ParameterSet(const model::ModelSpec& spec, at::ScalarType dtype, at::Device device, bool master)
     : entries_(model::parameter_table(spec)) {
   for (const auto& entry : entries_) {
-    places_.push_back({flat_size_, entry.elements()});
-    flat_size_ += aligned(entry.elements());
+    const int64_t count = entry.buffer ? 0 : entry.elements();
+    places_.push_back({flat_size_, count});
+    flat_size_ += aligned(count);
   }
   const auto options = at::TensorOptions().device(device);
   flat_ = at::zeros({flat_size_}, options.dtype(dtype));
@@ -30,7 +31,10 @@ ParameterSet::ParameterSet(const model::ModelSpec& spec, at::ScalarType dtype, a
     master_ = at::zeros({flat_size_}, options.dtype(at::kFloat));
   }
   for (size_t i = 0; i < entries_.size(); ++i) {
-    parameters_.push_back(std::make_unique<ops::Parameter>(entries_[i].name, view(flat_, i)));
+    buffers_.push_back(entries_[i].buffer ? at::zeros(entries_[i].shape, options.dtype(at::kFloat))
+                                          : at::Tensor());
+    parameters_.push_back(std::make_unique<ops::Parameter>(
+        entries_[i].name, entries_[i].buffer ? buffers_[i] : view(flat_, i)));
     index_[entries_[i].name] = i;
   }
 }
@@ -40,27 +44,36 @@ at::Tensor ParameterSet::view(const at::Tensor& flat, size_t index) const {
 }
 
 void ParameterSet::initialize(uint64_t seed) {
-  for (size_t i = 0; i < entries_.size(); ++i) {
-    const int64_t count = places_[i].count;
-    std::vector<float> values(count);
-    const int64_t chunks = (count + kInitialiserChunk - 1) / kInitialiserChunk;
-    parallel_for(chunks, available_cores(), [&](int64_t chunk) {
-      const int64_t first = chunk * kInitialiserChunk;
-      const int64_t size = std::min(kInitialiserChunk, count - first);
-      model::initial_values(entries_[i], seed, first, std::span(values).subspan(first, size));
-    });
-    write(i, 0, at::from_blob(values.data(), {count}, at::kFloat));
-  }
+  for (size_t i = 0; i < entries_.size(); ++i) initialize(i, seed);
+}
+
+void ParameterSet::initialize(size_t index, uint64_t seed) {
+  const int64_t count = entries_[index].elements();
+  std::vector<float> values(count);
+  const int64_t chunks = (count + kInitialiserChunk - 1) / kInitialiserChunk;
+  parallel_for(chunks, available_cores(), [&](int64_t chunk) {
+    const int64_t first = chunk * kInitialiserChunk;
+    const int64_t size = std::min(kInitialiserChunk, count - first);
+    model::initial_values(entries_[index], seed, first, std::span(values).subspan(first, size));
+  });
+  write(index, 0, at::from_blob(values.data(), {count}, at::kFloat));
 }
 
 void ParameterSet::write(size_t index, int64_t first, const at::Tensor& values) {
   const at::Tensor source = values.flatten();
+  if (entries_[index].buffer) {
+    buffers_[index].view(-1).narrow(0, first, source.numel()).copy_(source);
+    return;
+  }
   const int64_t begin = places_[index].offset + first;
   flat_.narrow(0, begin, source.numel()).copy_(source);
   if (has_separate_master()) master_.narrow(0, begin, source.numel()).copy_(source);
 }
 
-at::Tensor ParameterSet::exact(size_t index) const { return view(master_.defined() ? master_ : flat_, index); }
+at::Tensor ParameterSet::exact(size_t index) const {
+  if (entries_[index].buffer) return buffers_[index];
+  return view(master_.defined() ? master_ : flat_, index);
+}
 
 void ParameterSet::refresh_from_master() {
   if (has_separate_master()) flat_.copy_(master_);

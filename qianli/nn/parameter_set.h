@@ -1,4 +1,5 @@
-// All parameters of a model in one flat buffer, in the order of the parameter table.
+// All parameters of a model in one flat buffer, in the order of the parameter table. Its `buffer`
+// entries are no parameters: each is a float32 tensor of its own, which no optimizer sees.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -29,6 +30,7 @@ class ParameterSet {
 
   // The start of training: pure functions of (seed, name, index), the same for every layout and dtype.
   void initialize(uint64_t seed);
+  void initialize(size_t index, uint64_t seed);
 
   // Copies values in and out of parameter `index` as float32 or float64, [first, first + count).
   void write(size_t index, int64_t first, const at::Tensor& values);
@@ -39,6 +41,7 @@ class ParameterSet {
 
   size_t size() const { return entries_.size(); }
   const model::ParameterEntry& entry(size_t index) const { return entries_[index]; }
+  // Empty for buffers.
   const FlatPlace& place(size_t index) const { return places_[index]; }
   ops::Parameter& at(size_t index) { return *parameters_[index]; }
   // Throws std::out_of_range for a name the model does not have; find returns null.
@@ -51,11 +54,13 @@ class ParameterSet {
   const at::Tensor& master() const { return master_; }
   bool has_separate_master() const { return master_.defined() && !master_.is_same(flat_); }
   int64_t flat_size() const { return flat_size_; }
+  // Not for buffers.
   at::Tensor view(const at::Tensor& flat, size_t index) const;
 
  private:
   std::vector<model::ParameterEntry> entries_;
   std::vector<FlatPlace> places_;
+  std::vector<at::Tensor> buffers_;  // defined for buffers only
   std::vector<std::unique_ptr<ops::Parameter>> parameters_;
   std::unordered_map<std::string, size_t> index_;
   int64_t flat_size_ = 0;

@@ -28,7 +28,8 @@ ops::RotaryTable rotary_table(const model::ModelSpec& spec, const at::Tensor& li
                               int64_t sequence_length) {
   const bool exact = like.scalar_type() == at::kDouble;
   const auto frequencies = model::rotary_frequencies(
-      spec, sequence_length, exact ? model::RotaryPrecision::kDouble : model::RotaryPrecision::kSingle);
+      spec.rope, spec.rotary_size(spec.rope), spec.max_position_embeddings, sequence_length,
+      exact ? model::RotaryPrecision::kDouble : model::RotaryPrecision::kSingle);
   const auto options = at::TensorOptions().dtype(exact ? at::kDouble : at::kFloat);
   const auto half = static_cast<int64_t>(frequencies.inverse.size());
   at::Tensor cos = at::empty({positions, half}, options), sin = at::empty({positions, half}, options);

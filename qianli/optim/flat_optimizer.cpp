@@ -17,7 +17,9 @@ FlatOptimizer::FlatOptimizer(nn::ParameterSet& parameters, const config::OptimCo
   gradients_ = at::zeros({parameters.flat_size()}, options);
   exp_avg_ = at::zeros({parameters.flat_size()}, options);
   exp_avg_sq_ = at::zeros({parameters.flat_size()}, options);
-  for (size_t i = 0; i < parameters.size(); ++i) parameters.at(i).attach_grad(parameters.view(gradients_, i));
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    if (!parameters.entry(i).buffer) parameters.at(i).attach_grad(parameters.view(gradients_, i));
+  }
   build_ranges();
 }
 
@@ -27,6 +29,7 @@ void FlatOptimizer::build_ranges() {
   std::vector<bool> used(patterns.size(), false);
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const auto& entry = parameters_.entry(i);
+    if (entry.buffer) continue;
     const auto& place = parameters_.place(i);
     Range range{.begin = place.offset,
                 .end = place.offset + place.count,
@@ -54,11 +57,15 @@ void FlatOptimizer::build_ranges() {
 }
 
 void FlatOptimizer::reset_gradients() {
-  for (size_t i = 0; i < parameters_.size(); ++i) parameters_.at(i).reset_grad();
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (!parameters_.entry(i).buffer) parameters_.at(i).reset_grad();
+  }
 }
 
 void FlatOptimizer::finish_gradients() {
-  for (size_t i = 0; i < parameters_.size(); ++i) parameters_.at(i).grad();
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (!parameters_.entry(i).buffer) parameters_.at(i).grad();
+  }
 }
 
 double FlatOptimizer::gradient_norm() const { return std::sqrt(ops::squared_norm(gradients_).item<double>()); }

@@ -123,6 +123,7 @@ void Step::fail_non_finite(std::span<const data::Batch> microbatches, const Step
     if (!first.empty()) samples = batch.sample_indices;
   }
   for (size_t i = 0; i < parameters_.size() && first.empty(); ++i) {
+    if (parameters_.entry(i).buffer) continue;
     if (!all_finite(parameters_.at(i).grad())) first = "gradient of " + parameters_.entry(i).name;
   }
   if (samples.empty()) {  // no forward pass shows it: it may be of any sample of the step

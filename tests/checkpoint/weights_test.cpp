@@ -66,17 +66,21 @@ TEST_P(GoldenWeights, every_parameter_has_the_rows_of_its_pieces) {
   auto parameters = empty_model(folder());
   checkpoint::load_weights(folder(), parameters);
   for (size_t i = 0; i < parameters.size(); ++i) {
-    int64_t rows = 0;
+    const at::Tensor own = parameters.exact(i);
+    int64_t elements = 0;
     for (const model::ForeignPiece& piece : parameters.entry(i).hugging_face) {
-      at::Tensor stored = checkpoint::view_of(file.at(piece.name)).value();
-      if (piece.transposed) stored = stored.t();
-      EXPECT_TRUE(parameters.exact(i)
-                      .narrow(0, piece.first_row, piece.rows)
-                      .equal(stored.narrow(0, piece.foreign_row, piece.rows)))
-          << parameters.entry(i).name << " from " << piece.name;
-      rows += piece.rows;
+      const at::Tensor stored = checkpoint::view_of(file.at(piece.name)).value();
+      const int64_t columns = piece.own_columns();
+      for (int64_t r = 0; r < piece.rows; ++r) {
+        const int64_t row = piece.foreign_row_of(r);
+        at::Tensor slice = stored.reshape({piece.slices, -1, piece.columns})[piece.index];
+        if (piece.transposed) slice = slice.t();
+        ASSERT_TRUE(own.reshape({-1, columns})[piece.first_row + r].equal(slice[row]))
+            << parameters.entry(i).name << " row " << r << " of " << piece.name;
+      }
+      elements += piece.rows * columns;
     }
-    EXPECT_EQ(rows, parameters.entry(i).shape[0]) << parameters.entry(i).name;
+    EXPECT_EQ(elements, own.numel()) << parameters.entry(i).name;
   }
 }
 

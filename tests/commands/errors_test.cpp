@@ -74,8 +74,7 @@ TEST_F(ErrorsTest, AbsurdModelsAreRefused) {
   fs::copy(golden, path("model"));
   write_text(path("ids.json"), "[[1, 2, 3]]");
   const Json config = Json::parse(read_text(golden / "config.json"));
-  // `named` is what the message calls the key: the file's word, or the one of `model:` in a
-  // configuration.
+  // The message calls the key by the file's own word.
   const auto refused = [&](const char* key, const Json& value, const char* named) {
     SCOPED_TRACE(std::string(key) + " = " + value.dump());
     Json changed = config;
@@ -84,9 +83,9 @@ TEST_F(ErrorsTest, AbsurdModelsAreRefused) {
     expect_failure(qianli({"score", "model", "--tokens", "ids.json"}), 2, {"config.json", named});
   };
   refused("vocab_size", int64_t{1} << 60, "vocab_size");
-  refused("num_hidden_layers", 1000000000, "num_layers");
+  refused("num_hidden_layers", 1000000000, "num_hidden_layers");
   refused("num_attention_heads", -1, "num_attention_heads");
-  refused("num_key_value_heads", 0, "num_query_groups");
+  refused("num_key_value_heads", 0, "num_key_value_heads");
   refused("intermediate_size", "many", "intermediate_size");
   refused("model_type", "parrot", "parrot");
   // Sizes that a model may have, but this one has not: the weights do not fit them.

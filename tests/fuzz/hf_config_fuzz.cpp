@@ -1,5 +1,6 @@
 // config.json of a model from strangers. What is accepted has a count of parameters and rotary
 // frequencies, and is written and read back unchanged.
+#include <algorithm>
 #include <cmath>
 
 #include "qianli/base/error.h"
@@ -20,9 +21,14 @@ void check(const model::ModelSpec& spec) {
   const auto again =
       model::from_hugging_face(parse_json(text, "again", FileRole::kConfig), "again");
   fuzz::require(again == spec, "what is written reads as what was read");
-  if (spec.position != model::PositionKind::kRotary) return;
-  for (const double frequency : model::rotary_frequencies(spec, 100).inverse) {
-    fuzz::require(!std::isnan(frequency), "a rotary frequency is a number");
+  for (int64_t l = 0; l < std::min<int64_t>(spec.num_layers, 100); ++l) {
+    const model::LayerSpec layer = spec.layer(l);
+    if (layer.rope == nullptr) continue;
+    const auto rotary = model::rotary_frequencies(*layer.rope, spec.rotary_size(*layer.rope),
+                                                  spec.max_position_embeddings, 100);
+    for (const double frequency : rotary.inverse) {
+      fuzz::require(!std::isnan(frequency), "a rotary frequency is a number");
+    }
   }
 }
 

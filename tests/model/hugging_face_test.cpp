@@ -4,6 +4,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/file.h"
+#include "qianli/model/rotary.h"
 #include "tests/support/test_paths.h"
 
 namespace qianli::model {
@@ -59,12 +60,12 @@ TEST(FromHuggingFace, reads_every_switch_of_a_llama) {
   EXPECT_EQ(spec.vocab_size, 97);
   EXPECT_EQ(spec.max_position_embeddings, 256);
   EXPECT_EQ(spec.norm_eps, 1e-5);
-  EXPECT_EQ(spec.rope_base, 500.0);
-  EXPECT_EQ(spec.rope_scaling.kind, RopeScalingKind::kLlama3);
-  EXPECT_EQ(spec.rope_scaling.factor, 8.0);
-  EXPECT_EQ(spec.rope_scaling.original_max_positions, 32);
+  EXPECT_EQ(spec.rope.base, 500.0);
+  EXPECT_EQ(spec.rope.scaling.kind, RopeScalingKind::kLlama3);
+  EXPECT_EQ(spec.rope.scaling.factor, 8.0);
+  EXPECT_EQ(spec.rope.scaling.original_max_positions, 32);
   EXPECT_TRUE(spec.gated_mlp);
-  EXPECT_FALSE(spec.qkv_bias || spec.attention_out_bias || spec.mlp_bias || spec.qk_norm);
+  EXPECT_FALSE(spec.qkv_bias || spec.attention_out_bias || spec.mlp_bias);
   EXPECT_EQ(spec.bos_token_id, 1);
   EXPECT_EQ(spec.eos_token_ids, std::vector<int64_t>{2});
 }
@@ -72,7 +73,7 @@ TEST(FromHuggingFace, reads_every_switch_of_a_llama) {
 TEST(FromHuggingFace, knows_the_switches_that_a_family_implies) {
   EXPECT_TRUE(read(minimal("qwen2")).qkv_bias);
   EXPECT_FALSE(read(minimal("qwen2")).attention_out_bias);
-  EXPECT_TRUE(read(minimal("qwen3")).qk_norm);
+  EXPECT_EQ(read(minimal("qwen3")).qk_norm, QkNorm::kHead);
   EXPECT_EQ(read(minimal("qwen3")).head_dim, 128);
   EXPECT_EQ(read(minimal("mistral")).sliding_window, 4096);
   const ModelSpec gpt2 = read(minimal_gpt2());
@@ -89,7 +90,7 @@ TEST(FromHuggingFace, takes_absent_and_null_for_the_default) {
   EXPECT_EQ(read(with(config, {{"num_key_value_heads", nullptr}})).num_query_groups, 4);
   EXPECT_EQ(read(with(config, {{"head_dim", nullptr}})).head_dim, 16);
   EXPECT_EQ(read(with(config, {{"head_dim", 32}})).head_dim, 32);
-  EXPECT_EQ(read(with(config, {{"rope_scaling", nullptr}})).rope_base, 10000.0);
+  EXPECT_EQ(read(with(config, {{"rope_scaling", nullptr}})).rope.base, 10000.0);
 }
 
 TEST(FromHuggingFace, reads_end_tokens_as_a_number_a_list_or_nothing) {
@@ -114,19 +115,26 @@ TEST(FromHuggingFace, ignores_qwens_window_unless_it_is_switched_on) {
   EXPECT_EQ(read(with(config, {{"use_sliding_window", true}})).sliding_window, 32);
   const Json late = with(config, {{"use_sliding_window", true}, {"max_window_layers", 2}});
   EXPECT_EQ(read(late).sliding_window, std::nullopt);
-  const Json mixed = with(config, {{"use_sliding_window", true}, {"max_window_layers", 1}});
-  EXPECT_NE(refusal(mixed).find("max_window_layers"), std::string::npos);
+  const ModelSpec mixed = read(with(config, {{"use_sliding_window", true}, {"max_window_layers", 1}}));
+  EXPECT_EQ(mixed.layer(0).window, 0);
+  EXPECT_EQ(mixed.layer(1).window, 32);
 }
 
-TEST(FromHuggingFace, takes_layer_types_when_all_layers_are_alike) {
+TEST(FromHuggingFace, takes_the_kind_of_each_layer_from_layer_types) {
   const Json config = with(minimal("qwen3"), {{"use_sliding_window", true}, {"sliding_window", 8}});
   const auto types = [&](const char* a, const char* b) {
     return with(config, {{"layer_types", {a, b}}});
   };
   EXPECT_EQ(read(types("full_attention", "full_attention")).sliding_window, std::nullopt);
-  EXPECT_EQ(read(types("sliding_attention", "sliding_attention")).sliding_window, 8);
-  EXPECT_NE(refusal(types("full_attention", "sliding_attention")).find("mix"), std::string::npos);
-  EXPECT_NE(refusal(types("full_attention", "linear_attention")).find("mix"), std::string::npos);
+  const ModelSpec sliding = read(types("sliding_attention", "sliding_attention"));
+  EXPECT_EQ(sliding.sliding_window, 8);
+  EXPECT_TRUE(sliding.layer_pattern.empty());
+  const ModelSpec mixed = read(types("full_attention", "sliding_attention"));
+  EXPECT_EQ(mixed.layer(0).window, 0);
+  EXPECT_EQ(mixed.layer(1).window, 8);
+  EXPECT_NE(refusal(types("full_attention", "linear_attention")).find("gated_delta_net"),
+            std::string::npos);
+  EXPECT_NE(refusal(types("full_attention", "odd")).find("layer_types"), std::string::npos);
 }
 
 TEST(FromHuggingFace, reads_yarn_with_all_its_options) {
@@ -136,12 +144,14 @@ TEST(FromHuggingFace, reads_yarn_with_all_its_options) {
       {"mscale", 1.0},   {"mscale_all_dim", 0.5}};
   const ModelSpec spec =
       read(with(minimal("qwen2"), {{"rope_scaling", rope}, {"rope_theta", 5e5}}));
-  EXPECT_EQ(spec.rope_base, 5e5);
-  EXPECT_EQ(spec.rope_scaling.beta_fast, 16);
-  EXPECT_EQ(spec.rope_scaling.beta_slow, 1);
-  EXPECT_FALSE(spec.rope_scaling.truncate);
-  ASSERT_TRUE(spec.rope_scaling.attention_factor);
-  EXPECT_NEAR(*spec.rope_scaling.attention_factor, 1.1386294 / 1.0693147, 1e-7);
+  EXPECT_EQ(spec.rope.base, 5e5);
+  EXPECT_EQ(spec.rope.scaling.beta_fast, 16);
+  EXPECT_EQ(spec.rope.scaling.beta_slow, 1);
+  EXPECT_FALSE(spec.rope.scaling.truncate);
+  EXPECT_EQ(spec.rope.scaling.mscale, 1.0);
+  EXPECT_EQ(spec.rope.scaling.mscale_all_dim, 0.5);
+  const auto rotary = rotary_frequencies(spec.rope, spec.head_dim, spec.max_position_embeddings, 1);
+  EXPECT_NEAR(rotary.amplitude, 1.1386294 / 1.0693147, 1e-7);
 }
 
 TEST(FromHuggingFace, names_the_known_families_for_an_unknown_one) {
@@ -165,7 +175,8 @@ TEST(FromHuggingFace, refuses_by_name_what_would_change_the_mathematics) {
       {with(minimal_gpt2(), {{"scale_attn_weights", false}}), "scale_attn_weights"},
       {with(minimal_gpt2(), {{"reorder_and_upcast_attn", true}}), "reorder_and_upcast_attn"},
       {with(minimal_gpt2(), {{"add_cross_attention", true}}), "add_cross_attention"},
-      {with(minimal("llama"), {{"rope_scaling", {{"type", "longrope"}}}}), "rope_scaling.type"},
+      {with(minimal("llama"), {{"rope_scaling", {{"type", "ntk_alpha"}}}}), "rope_scaling.type"},
+      {with(minimal("llama"), {{"rope_scaling", {{"type", "longrope"}}}}), "short_factor"},
       {with(minimal("llama"), {{"rope_scaling", {{"type", "linear"}, {"factor", 2}, {"odd", 1}}}}),
        "rope_scaling.odd"},
       {with(minimal("llama"),
@@ -190,7 +201,8 @@ TEST(FromHuggingFace, refuses_values_of_the_wrong_kind_or_size_naming_the_key) {
       {with(minimal("llama"), {{"hidden_size", nullptr}}), "hidden_size"},
       {with(minimal("llama"), {{"hidden_size", INT64_MAX}}), "hidden_size"},
       {with(minimal("llama"), {{"num_attention_heads", 0}}), "num_attention_heads"},
-      {with(minimal("llama"), {{"num_hidden_layers", -1}}), "num_layers"},
+      {with(minimal("llama"), {{"num_hidden_layers", -1}}), "num_hidden_layers"},
+      {with(minimal("llama"), {{"num_key_value_heads", 3}}), "num_key_value_heads"},
       {with(minimal("llama"), {{"rms_norm_eps", "1e-5"}}), "rms_norm_eps"},
       {with(minimal("llama"), {{"tie_word_embeddings", 1}}), "tie_word_embeddings"},
       {with(minimal("llama"), {{"eos_token_id", {1, "x"}}}), "eos_token_id"},
@@ -234,12 +246,12 @@ TEST(ToHuggingFace, is_read_back_to_the_same_spec) {
 
 TEST(ToHuggingFace, refuses_a_switch_the_family_has_no_word_for) {
   ModelSpec spec = read(minimal("llama"));
-  spec.qk_norm = true;
+  spec.qk_norm = QkNorm::kHead;
   try {
     to_hugging_face(spec);
     ADD_FAILURE() << "wrote a llama with qk_norm";
   } catch (const ConfigError& error) {
-    EXPECT_NE(std::string(error.what()).find("qk_norm: true and false"), std::string::npos)
+    EXPECT_NE(std::string(error.what()).find("qk_norm: head and none"), std::string::npos)
         << error.what();
   }
 }

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -37,21 +38,31 @@ Shapes file_shapes(const fs::path& path) {
   return shapes;
 }
 
-// The tensors a parameter table expects of a Hugging Face folder.
+// The tensors a parameter table expects of a Hugging Face folder; every row of theirs and of ours
+// is named exactly once.
 Shapes foreign_shapes(const std::vector<ParameterEntry>& table) {
   Shapes shapes;
+  std::map<std::pair<std::string, int64_t>, std::vector<bool>> covered;  // by tensor and slice
   for (const auto& entry : table) {
     int64_t next = 0;
     for (const auto& piece : entry.hugging_face) {
       EXPECT_EQ(piece.first_row, next) << entry.name;  // pieces cover the parameter in order
-      EXPECT_EQ(piece.foreign_row, 0);
       next += piece.rows;
-      std::vector<int64_t> shape = entry.shape;
-      shape[0] = piece.rows;
-      if (piece.transposed) std::swap(shape[0], shape[1]);
-      EXPECT_TRUE(shapes.emplace(piece.name, shape).second) << piece.name << " stands twice";
+      EXPECT_EQ(entry.elements() % piece.own_columns(), 0) << entry.name;
+      const auto [known, fresh] = shapes.emplace(piece.name, piece.shape);
+      EXPECT_TRUE(fresh || known->second == piece.shape) << piece.name;
+      auto& rows = covered[{piece.name, piece.index}];
+      rows.resize(static_cast<size_t>(piece.slice_rows()), false);
+      for (int64_t r = 0; r < piece.rows; ++r) {
+        const auto place = static_cast<size_t>(piece.foreign_row_of(r));
+        EXPECT_FALSE(rows.at(place)) << piece.name << " row " << place << " stands twice";
+        rows[place] = true;
+      }
     }
-    EXPECT_EQ(next, entry.shape[0]) << entry.name;
+    EXPECT_EQ(next * entry.hugging_face.at(0).own_columns(), entry.elements()) << entry.name;
+  }
+  for (const auto& [where, rows] : covered) {
+    EXPECT_EQ(std::count(rows.begin(), rows.end(), false), 0) << where.first;
   }
   return shapes;
 }

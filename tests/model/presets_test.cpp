@@ -33,11 +33,11 @@ TEST(Presets, have_names_of_their_own) {
 
 TEST(Presets, hold_the_switches_of_their_family) {
   const ModelSpec llama = preset("llama31-8b");
-  EXPECT_EQ(llama.rope_scaling.kind, RopeScalingKind::kLlama3);
-  EXPECT_EQ(llama.rope_scaling.factor, 8.0);
+  EXPECT_EQ(llama.rope.scaling.kind, RopeScalingKind::kLlama3);
+  EXPECT_EQ(llama.rope.scaling.factor, 8.0);
   EXPECT_EQ(llama.max_position_embeddings, 131072);
   EXPECT_TRUE(preset("qwen25-7b").qkv_bias);
-  EXPECT_TRUE(preset("qwen3-0.6b").qk_norm && preset("qwen3-0.6b").tie_word_embeddings);
+  EXPECT_TRUE(preset("qwen3-0.6b").qk_norm == QkNorm::kHead && preset("qwen3-0.6b").tie_word_embeddings);
   EXPECT_EQ(preset("gpt2-124m").position, PositionKind::kLearned);
   EXPECT_EQ(preset("gpt3-175b").activation, Activation::kGelu);
   EXPECT_EQ(parameter_count(preset("qwen3-0.6b")), 596049920);

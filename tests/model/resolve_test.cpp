@@ -47,7 +47,7 @@ TEST(Resolve, puts_switches_over_a_preset) {
   const ModelSpec spec = resolve(model);
   EXPECT_EQ(differences(preset("llama-tiny"), spec),
             (std::vector<std::string>{"num_layers: 4 and 2", "vocab_size: 1024 and 300",
-                                      "norm_eps: 1e-05 and 1e-06", "qk_norm: false and true",
+                                      "norm_eps: 1e-05 and 1e-06", "qk_norm: none and head",
                                       "sliding_window: none and 16"}));
 }
 

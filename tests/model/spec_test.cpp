@@ -83,9 +83,9 @@ TEST(Validate, refuses_what_cannot_be_a_model_and_says_which_field) {
       {"parameters", [](ModelSpec& s) { s.vocab_size = INT32_MAX; }},
       {"parameters",
        [](ModelSpec& s) { s.hidden_size = s.ffn_hidden_size = s.vocab_size = INT32_MAX; }},
-      {"even head_dim", [](ModelSpec& s) { s.head_dim = 127; }},
-      {"rope_base", [](ModelSpec& s) { s.rope_base = 0; }},
-      {"rope_base", [](ModelSpec& s) { s.rope_base = std::numeric_limits<double>::infinity(); }},
+      {"even number of rotated dimensions", [](ModelSpec& s) { s.head_dim = 127; }},
+      {"rope.base", [](ModelSpec& s) { s.rope.base = 0; }},
+      {"rope.base", [](ModelSpec& s) { s.rope.base = std::numeric_limits<double>::infinity(); }},
       {"norm_eps", [](ModelSpec& s) { s.norm_eps = -1; }},
       {"norm_eps", [](ModelSpec& s) { s.norm_eps = std::nan(""); }},
       {"norm_bias", [](ModelSpec& s) { s.norm_bias = true; }},
@@ -98,26 +98,26 @@ TEST(Validate, refuses_what_cannot_be_a_model_and_says_which_field) {
       {"family", [](ModelSpec& s) { s.family = "lama"; }},
       {"factor",
        [](ModelSpec& s) {
-         s.rope_scaling = {RopeScalingKind::kLinear, 0.0};
+         s.rope.scaling = {RopeScalingKind::kLinear, 0.0};
        }},
-      {"original_max_position_embeddings",
+      {"original_max_positions",
        [](ModelSpec& s) {
-         s.rope_scaling = {RopeScalingKind::kYarn, 4.0};
+         s.rope.scaling = {RopeScalingKind::kYarn, 4.0};
        }},
       {"high_freq_factor",
        [](ModelSpec& s) {
-         s.rope_scaling = {RopeScalingKind::kLlama3, 8.0, 8192};
-         s.rope_scaling.low_freq_factor = 4.0;
+         s.rope.scaling = {RopeScalingKind::kLlama3, 8.0, 8192};
+         s.rope.scaling.low_freq_factor = 4.0;
        }},
       {"learned positions",
        [](ModelSpec& s) {
          s.position = PositionKind::kLearned;
-         s.rope_scaling = {RopeScalingKind::kLinear, 2.0};
+         s.rope.scaling = {RopeScalingKind::kLinear, 2.0};
        }},
-      {"dynamic",
+      {"rotated dimensions",
        [](ModelSpec& s) {
          s.head_dim = 2;
-         s.rope_scaling = {RopeScalingKind::kDynamic, 2.0};
+         s.rope.scaling = {RopeScalingKind::kDynamic, 2.0};
        }},
   };
   for (const Fault& fault : faults) {
@@ -141,7 +141,7 @@ TEST(Differences, name_every_field_that_differs_and_no_other) {
   b.eos_token_ids = {2};
   EXPECT_EQ(differences(a, b),
             (std::vector<std::string>{"norm_eps: 1e-05 and 1e-06", "sliding_window: none and 7",
-                                      "eos_token_ids: [] and [2]"}));
+                                      "eos_token_ids: none and 2"}));
 }
 
 }  // namespace

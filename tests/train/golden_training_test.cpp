@@ -8,6 +8,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/checkpoint/checkpoint.h"
+#include "qianli/checkpoint/foreign.h"
 #include "qianli/model/hugging_face.h"
 #include "qianli/ops/cross_entropy.h"
 #include "qianli/train/step.h"
@@ -46,13 +47,6 @@ data::Batch batch_of(const at::Tensor& tokens, const at::Tensor& labels) {
   return batch;
 }
 
-// The part of one of our tensors that corresponds to a Hugging Face tensor.
-at::Tensor piece_of(const at::Tensor& ours, const model::ForeignPiece& piece, const at::Tensor& foreign) {
-  at::Tensor rows = ours.narrow(0, piece.first_row, piece.rows);
-  if (piece.transposed) rows = rows.t();
-  return rows.reshape(foreign.sizes());
-}
-
 class GoldenTraining : public ::testing::TestWithParam<std::string> {};
 
 void check_loss_and_gradients(const std::string& family, at::ScalarType dtype, double tolerance) {
@@ -73,7 +67,8 @@ void check_loss_and_gradients(const std::string& family, at::ScalarType dtype, d
   for (size_t i = 0; i < golden.parameters.size(); ++i) {
     for (const auto& piece : golden.parameters.entry(i).hugging_face) {
       const at::Tensor expected = golden_tensor(family, "grad." + piece.name);
-      expect_close(piece_of(golden.parameters.at(i).grad(), piece, expected), expected, tolerance, piece.name);
+      expect_close(checkpoint::own_rows(piece, golden.parameters.at(i).grad()),
+                   checkpoint::foreign_rows(piece, expected), tolerance, piece.name);
     }
   }
 }

@@ -4,27 +4,46 @@
 
 #include <algorithm>
 
-#include "qianli/model/rope_config.h"
-
 namespace qianli::model {
 namespace {
 
-enum class Windowed { kNone, kAll, kUnsaid };
+// The word of a layer's kind in `layer_types`.
+struct TypeWord {
+  MixerKind kind;
+  const char* word;
+};
+constexpr TypeWord kTypes[] = {{MixerKind::kAttention, "full_attention"},
+                               {MixerKind::kSlidingAttention, "sliding_attention"},
+                               {MixerKind::kGatedDeltaNet, "linear_attention"}};
 
-// What `layer_types` says; throws where layers differ or are of a third kind.
-Windowed windowed_layers(const ConfigReader& config, const ModelSpec& spec) {
-  const auto types = config.texts("layer_types");
-  if (types.empty()) return Windowed::kUnsaid;
-  const auto full = std::count(types.begin(), types.end(), "full_attention");
-  const auto sliding = std::count(types.begin(), types.end(), "sliding_attention");
-  const auto count = static_cast<int64_t>(types.size());
-  if (count != spec.num_layers) {
+std::vector<MixerKind> pattern_of(const ConfigReader& config, const ModelSpec& spec) {
+  std::vector<MixerKind> pattern;
+  for (const std::string& type : config.texts("layer_types")) {
+    const auto found = std::ranges::find_if(kTypes, [&](const TypeWord& t) { return t.word == type; });
+    if (found == std::end(kTypes)) {
+      config.fail("layer_types", "full_attention, sliding_attention or linear_attention");
+    }
+    pattern.push_back(found->kind);
+  }
+  if (static_cast<int64_t>(pattern.size()) != spec.num_layers) {
     config.fail("layer_types", fmt::format("one type per layer ({})", spec.num_layers));
   }
-  if (full == count) return Windowed::kNone;
-  if (sliding == count) return Windowed::kAll;
-  config.fail("layer_types", "full_attention in all layers, or sliding_attention in all",
-              "models that mix kinds of attention over their layers are not supported");
+  return pattern;
+}
+
+// Of equal patterns the shortest: it repeats over the layers.
+std::vector<MixerKind> shortest(std::vector<MixerKind> pattern) {
+  for (size_t period = 1; period < pattern.size(); ++period) {
+    bool repeats = true;
+    for (size_t l = period; l < pattern.size() && repeats; ++l) {
+      repeats = pattern[l] == pattern[l - period];
+    }
+    if (repeats) {
+      pattern.resize(period);
+      break;
+    }
+  }
+  return pattern;
 }
 
 }  // namespace
@@ -33,7 +52,7 @@ ForeignNames decoder_names() {
   return {
       .optional_prefix = "model.",
       .embedding = "model.embed_tokens",
-      .layer = "model.layers.{}.",
+      .layer = "model.layers.{l}.",
       .input_norm = "input_layernorm",
       .qkv = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"},
       .attention_out = "self_attn.o_proj",
@@ -45,14 +64,59 @@ ForeignNames decoder_names() {
   };
 }
 
+int64_t as_many_as_heads(const ModelSpec& spec) { return spec.num_attention_heads; }
+
+int64_t hidden_by_heads(const ModelSpec& spec) {
+  return spec.num_attention_heads < 1 ? 0 : spec.hidden_size / spec.num_attention_heads;
+}
+
+std::vector<Key> decoder_keys(const DecoderDefaults& defaults) {
+  const Fallback heads =
+      defaults.key_value_heads > 0 ? Fallback(defaults.key_value_heads) : as_many_as_heads;
+  const Fallback head_dim = defaults.head_dim > 0 ? Fallback(defaults.head_dim) : hidden_by_heads;
+  return {
+      {"hidden_size", "hidden_size"},
+      {"intermediate_size", "ffn_hidden_size"},
+      {"num_hidden_layers", "num_layers"},
+      {"num_attention_heads", "num_attention_heads"},
+      {"num_key_value_heads", "num_query_groups", heads, as_many_as_heads},
+      {"head_dim", "head_dim", head_dim, hidden_by_heads},
+      {"vocab_size", "vocab_size"},
+      {"max_position_embeddings", "max_position_embeddings", defaults.max_positions},
+      {"rms_norm_eps", "norm_eps", defaults.norm_eps},
+      {"tie_word_embeddings", "tie_word_embeddings", defaults.tie},
+      {"initializer_range", "init_std", 0.02},
+  };
+}
+
+std::vector<Key> with_keys(std::vector<Key> keys, const std::vector<Key>& others) {
+  for (const Key& other : others) {
+    const auto found = std::ranges::find(keys, other.field, &Key::field);
+    if (found != keys.end()) {
+      *found = other;
+    } else {
+      keys.push_back(other);
+    }
+  }
+  return keys;
+}
+
+std::vector<Key> without_key(std::vector<Key> keys, const std::string& key) {
+  std::erase_if(keys, [&](const Key& one) { return one.key == key; });
+  return keys;
+}
+
 Activation read_activation(const ConfigReader& config, const std::string& key,
                            const std::string& fallback) {
   const std::string word = config.text(key, fallback);
   if (word == "silu" || word == "swish") return Activation::kSilu;
   if (word == "gelu") return Activation::kGelu;
-  if (word == "gelu_new" || word == "gelu_pytorch_tanh") return Activation::kGeluTanh;
+  if (word == "gelu_new" || word == "gelu_pytorch_tanh" || word == "gelu_fast") {
+    return Activation::kGeluTanh;
+  }
   if (word == "relu") return Activation::kRelu;
-  config.fail(key, "one of silu, swish, gelu, gelu_new, gelu_pytorch_tanh, relu");
+  if (word == "relu2") return Activation::kRelu2;
+  config.fail(key, "one of silu, swish, gelu, gelu_new, gelu_pytorch_tanh, relu, relu2");
 }
 
 std::string activation_word(Activation activation, const std::string& gelu_tanh) {
@@ -82,76 +146,68 @@ void write_tokens(const ModelSpec& spec, OrderedJson& config) {
   config["pad_token_id"] = id_or_null(spec.pad_token_id);
 }
 
-void read_decoder(const ConfigReader& config, const DecoderDefaults& defaults, ModelSpec& spec) {
-  spec.num_layers = config.integer("num_hidden_layers");
-  spec.hidden_size = config.integer("hidden_size");
-  spec.ffn_hidden_size = config.integer("intermediate_size");
-  spec.num_attention_heads = config.integer("num_attention_heads");
-  if (spec.num_attention_heads < 1) config.fail("num_attention_heads", "a positive integer");
-  const bool default_groups =
-      !config.contains("num_key_value_heads") && defaults.key_value_heads > 0;
-  spec.num_query_groups = default_groups
-                              ? defaults.key_value_heads
-                              : config.integer("num_key_value_heads", spec.num_attention_heads);
-  const bool default_head = !config.contains("head_dim") && defaults.head_dim > 0;
-  spec.head_dim = default_head
-                      ? defaults.head_dim
-                      : config.integer("head_dim", spec.hidden_size / spec.num_attention_heads);
-  spec.vocab_size = config.integer("vocab_size");
-  spec.max_position_embeddings = config.integer("max_position_embeddings", defaults.max_positions);
-  spec.norm_eps = config.number("rms_norm_eps", 1e-6);
+void read_decoder(const ConfigReader& config, const DecoderExtras& extras, ModelSpec& spec) {
   spec.activation = read_activation(config, "hidden_act", "silu");
-  spec.tie_word_embeddings = config.flag("tie_word_embeddings", false);
-  spec.init_std = config.number("initializer_range", 0.02);
-  read_rope(config, spec);
-  read_tokens(config, defaults.bos_token_id, defaults.eos_token_id, spec);
+  read_rope(config, extras.rope, spec);
+  read_tokens(config, extras.bos_token_id, extras.eos_token_id, spec);
 }
 
 void write_decoder(const ModelSpec& spec, OrderedJson& config) {
-  config["hidden_size"] = spec.hidden_size;
-  config["intermediate_size"] = spec.ffn_hidden_size;
-  config["num_hidden_layers"] = spec.num_layers;
-  config["num_attention_heads"] = spec.num_attention_heads;
-  config["num_key_value_heads"] = spec.num_query_groups;
-  config["head_dim"] = spec.head_dim;
-  config["vocab_size"] = spec.vocab_size;
-  config["max_position_embeddings"] = spec.max_position_embeddings;
-  config["hidden_act"] = activation_word(spec.activation, "gelu_pytorch_tanh");
-  config["rms_norm_eps"] = spec.norm_eps;
+  config["hidden_act"] = activation_word(spec.activation);
   write_rope(spec, config);
-  config["tie_word_embeddings"] = spec.tie_word_embeddings;
-  config["initializer_range"] = spec.init_std;
   write_tokens(spec, config);
 }
 
-void check_layer_types(const ConfigReader& config, const ModelSpec& spec) {
-  const Windowed said = windowed_layers(config, spec);
-  if (said == Windowed::kUnsaid) return;
-  if ((said == Windowed::kAll) != spec.sliding_window.has_value()) {
-    config.fail("layer_types", spec.sliding_window
-                                   ? "sliding_attention in all layers, as sliding_window is set"
-                                   : "full_attention in all layers, as no window is set");
+void read_layer_types(const ConfigReader& config, std::vector<MixerKind> pattern,
+                      std::optional<int64_t> window, ModelSpec& spec) {
+  const bool said = !config.texts("layer_types").empty();
+  if (said) pattern = pattern_of(config, spec);
+  if (!said && static_cast<int64_t>(pattern.size()) > spec.num_layers) {
+    pattern.resize(static_cast<size_t>(std::max<int64_t>(spec.num_layers, 0)));
   }
+  const bool sliding =
+      std::ranges::find(pattern, MixerKind::kSlidingAttention) != pattern.end();
+  if (said && sliding && !window) {
+    config.fail("layer_types", "no sliding_attention, as no window is set");
+  }
+  if (!window) std::ranges::replace(pattern, MixerKind::kSlidingAttention, MixerKind::kAttention);
+  spec.sliding_window = sliding ? window : std::nullopt;
+  spec.layer_pattern = shortest(std::move(pattern));
+  const bool alike = spec.layer_pattern.size() == 1 &&
+                     spec.layer_pattern[0] != MixerKind::kGatedDeltaNet;
+  if (alike) spec.layer_pattern.clear();  // follows from the window
+}
+
+void write_layer_types(const ModelSpec& spec, OrderedJson& config) {
+  OrderedJson types = OrderedJson::array();
+  for (int64_t l = 0; l < spec.num_layers; ++l) {
+    const MixerKind kind = spec.layer(l).mixer;
+    for (const TypeWord& type : kTypes) {
+      if (type.kind == kind) types.push_back(type.word);
+    }
+  }
+  config["layer_types"] = types;
 }
 
 void read_qwen_window(const ConfigReader& config, ModelSpec& spec) {
   const bool switched_on = config.flag("use_sliding_window", false);
-  const auto window = config.contains("sliding_window") ? config.optional_integer("sliding_window")
-                                                        : std::optional<int64_t>(4096);
-  const bool used = switched_on && window.has_value();
+  auto window = config.contains("sliding_window") ? config.optional_integer("sliding_window")
+                                                  : std::optional<int64_t>(4096);
+  if (!switched_on) window.reset();
   const int64_t first = config.integer("max_window_layers", 28);  // layers before it see everything
-  Windowed said = windowed_layers(config, spec);
-  if (said == Windowed::kUnsaid) {
-    if (used && first > 0 && first < spec.num_layers) {
-      config.fail("max_window_layers",
-                  fmt::format("0 or at least {} (all layers alike)", spec.num_layers),
-                  "models that mix kinds of attention over their layers are not supported");
+  if (first < 0) config.fail("max_window_layers", "0 or more");
+  const int64_t full = std::clamp<int64_t>(first, 0, std::max<int64_t>(spec.num_layers, 0));
+  if (spec.num_layers > 100000) return;  // refused by validate()
+  std::vector<MixerKind> pattern(static_cast<size_t>(std::max<int64_t>(spec.num_layers, 0)),
+                                 MixerKind::kSlidingAttention);
+  std::fill_n(pattern.begin(), full, MixerKind::kAttention);
+  if (!switched_on && !config.texts("layer_types").empty()) {
+    const auto types = config.texts("layer_types");
+    if (std::ranges::find(types, "sliding_attention") != types.end()) {
+      config.fail("use_sliding_window", "true, as layer_types says");
     }
-    said = used && first <= 0 ? Windowed::kAll : Windowed::kNone;
   }
-  if (said == Windowed::kAll && !used)
-    config.fail("use_sliding_window", "true, as layer_types says");
-  spec.sliding_window = said == Windowed::kAll ? window : std::nullopt;
+  read_layer_types(config, std::move(pattern), window, spec);
 }
 
 void write_qwen_window(const ModelSpec& spec, OrderedJson& config) {
@@ -159,6 +215,7 @@ void write_qwen_window(const ModelSpec& spec, OrderedJson& config) {
   config["sliding_window"] =
       spec.sliding_window ? OrderedJson(*spec.sliding_window) : OrderedJson();
   config["max_window_layers"] = spec.sliding_window ? 0 : spec.num_layers;
+  if (!spec.layer_pattern.empty()) write_layer_types(spec, config);
 }
 
 }  // namespace qianli::model

@@ -1,23 +1,11 @@
 #include "qianli/model/families/decoder.h"
-#include "qianli/model/families/families.h"
 
 namespace qianli::model {
 namespace {
 
 void read(const ConfigReader& config, ModelSpec& spec) {
-  read_decoder(
-      config, {.key_value_heads = 8, .max_positions = 131072, .bos_token_id = 1, .eos_token_id = 2},
-      spec);
-  spec.sliding_window = config.contains("sliding_window")
-                            ? config.optional_integer("sliding_window")
-                            : std::optional<int64_t>(4096);
-  check_layer_types(config, spec);
-}
-
-void write(const ModelSpec& spec, OrderedJson& config) {
-  write_decoder(spec, config);
-  config["sliding_window"] =
-      spec.sliding_window ? OrderedJson(*spec.sliding_window) : OrderedJson();
+  read_decoder(config, {.bos_token_id = 1, .eos_token_id = 2}, spec);
+  read_layer_types(config, {MixerKind::kSlidingAttention}, spec.sliding_window, spec);
 }
 
 }  // namespace
@@ -28,9 +16,11 @@ const Family& mistral_family() {
       .architecture = "MistralForCausalLM",
       .traits = {.family = "mistral"},
       .names = decoder_names(),
+      .keys = with_keys(decoder_keys({.key_value_heads = 8, .max_positions = 131072}),
+                        {{"sliding_window", "sliding_window", 4096}}),
       .guards = {{"attention_bias", {false}}, {"mlp_bias", {false}}},
       .read = read,
-      .write = write,
+      .write = write_decoder,
   };
   return family;
 }

@@ -1,11 +1,10 @@
 #include "qianli/model/families/decoder.h"
-#include "qianli/model/families/families.h"
 
 namespace qianli::model {
 namespace {
 
 void read(const ConfigReader& config, ModelSpec& spec) {
-  read_decoder(config, {.key_value_heads = 32, .max_positions = 32768}, spec);
+  read_decoder(config, {}, spec);
   read_qwen_window(config, spec);
 }
 
@@ -22,6 +21,7 @@ const Family& qwen2_family() {
       .architecture = "Qwen2ForCausalLM",
       .traits = {.family = "qwen2", .qkv_bias = true},
       .names = decoder_names(),
+      .keys = decoder_keys({.key_value_heads = 32, .max_positions = 32768}),
       .guards = {{"attention_bias", {true}}, {"qkv_bias", {true}}, {"mlp_bias", {false}}},
       .read = read,
       .write = write,

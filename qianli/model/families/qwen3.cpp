@@ -1,19 +1,16 @@
 #include "qianli/model/families/decoder.h"
-#include "qianli/model/families/families.h"
 
 namespace qianli::model {
 namespace {
 
 void read(const ConfigReader& config, ModelSpec& spec) {
-  read_decoder(config, {.key_value_heads = 32, .head_dim = 128, .max_positions = 32768}, spec);
-  spec.qkv_bias = config.flag("attention_bias", false);
+  read_decoder(config, {}, spec);
   spec.attention_out_bias = spec.qkv_bias;
   read_qwen_window(config, spec);
 }
 
 void write(const ModelSpec& spec, OrderedJson& config) {
   write_decoder(spec, config);
-  config["attention_bias"] = spec.qkv_bias;
   write_qwen_window(spec, config);
 }
 
@@ -30,8 +27,11 @@ const Family& qwen3_family() {
   static const Family family{
       .model_type = "qwen3",
       .architecture = "Qwen3ForCausalLM",
-      .traits = {.family = "qwen3", .qk_norm = true},
+      .traits = {.family = "qwen3", .qk_norm = QkNorm::kHead},
       .names = names(),
+      .keys = with_keys(
+          decoder_keys({.key_value_heads = 32, .head_dim = 128, .max_positions = 32768}),
+          {{"attention_bias", "qkv_bias", false}}),
       .guards = {{"mlp_bias", {false}}},
       .read = read,
       .write = write,

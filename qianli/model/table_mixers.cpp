@@ -1,0 +1,185 @@
+// The entries of a layer, and of what mixes positions in it.
+#include <cmath>
+
+#include "qianli/model/table_writer.h"
+
+namespace qianli::model {
+
+void TableWriter::decoder_layer(const LayerSpec& layer) {
+  const bool sandwich = spec_.norm_placement == NormPlacement::kSandwich;
+  if (layer.mixer != MixerKind::kNone) {
+    const bool own_norm = layer.mixer == MixerKind::kMamba2 && !names_.mamba_norm.empty();
+    norm("input_layernorm", own_norm ? names_.mamba_norm : names_.input_norm);
+    if (layer.mixer == MixerKind::kGatedDeltaNet) {
+      gated_delta_net();
+    } else if (layer.mixer == MixerKind::kMamba2) {
+      mamba2();
+    } else if (spec_.latent_attention) {
+      latent_attention(layer);
+    } else {
+      attention(layer);
+    }
+    if (sandwich) norm("post_self_attn_layernorm", names_.post_attention_norm);
+  }
+  if (layer.feed_forward == FeedForwardKind::kNone) return;
+  if (spec_.norm_placement != NormPlacement::kParallel) norm("pre_mlp_layernorm", names_.mlp_norm);
+  layer.feed_forward == FeedForwardKind::kMoe ? mixture("mlp") : mlp();
+  if (layer.shortcut_moe) mixture("moe");
+  if (sandwich) norm("post_mlp_layernorm", names_.post_mlp_norm);
+}
+
+std::vector<TableWriter::Part> TableWriter::qkv_parts(const LayerSpec& layer) const {
+  const int64_t q = spec_.query_size(), kv = spec_.key_value_size(), d = spec_.head_dim;
+  const int64_t queries = spec_.attention_gate == AttentionGate::kElement ? 2 * q : q;
+  if (names_.qkv.size() != 1) {
+    const auto name = [&](size_t i) { return names_.qkv.empty() ? std::string() : names_.qkv[i]; };
+    if (layer.shares_key_value) return {{.foreign = name(0), .rows = queries}};
+    return {{.foreign = name(0), .rows = queries},
+            {.foreign = name(1), .rows = kv},
+            {.foreign = name(2), .rows = kv}};
+  }
+  if (layer.shares_key_value) return {{.foreign = names_.qkv[0], .rows = queries}};
+  const int64_t all = queries + 2 * kv;
+  if (names_.qkv_order == QkvOrder::kQueriesKeysValues) {
+    return {{.foreign = names_.qkv[0], .rows = all}};
+  }
+  const int64_t per_group = queries / spec_.num_query_groups, stride = per_group + 2 * d;
+  const auto part = [&](int64_t rows, int64_t first, int64_t block) {
+    return Part{.foreign = names_.qkv[0],
+                .rows = rows,
+                .foreign_rows = all,
+                .foreign_row = first,
+                .block = block,
+                .stride = stride};
+  };
+  return {part(queries, 0, per_group), part(kv, per_group, d), part(kv, per_group + d, d)};
+}
+
+void TableWriter::query_key_norms() {
+  const int64_t a = spec_.num_attention_heads, g = spec_.num_query_groups, d = spec_.head_dim;
+  const Init init = spec_.norm_zero_centered ? Init::kZeros : Init::kOnes;
+  std::vector<int64_t> query{d}, key{d};
+  Cut cut = Cut::kNone;
+  if (spec_.qk_norm == QkNorm::kProjection) query = {a * d}, key = {g * d}, cut = Cut::kTensor;
+  if (spec_.qk_norm == QkNorm::kLayerNormPerHead) query = {a, d}, key = {g, d}, cut = Cut::kTensor;
+  norm_of("self_attention.q_layernorm.weight", names_.query_norm, query, init, cut);
+  // A layer that shares its keys with another normalises them itself.
+  norm_of("self_attention.k_layernorm.weight", names_.key_norm, key, init, cut);
+}
+
+void TableWriter::attention(const LayerSpec& layer) {
+  const int64_t h = spec_.hidden_size, a = spec_.num_attention_heads;
+  linear("self_attention.linear_qkv", qkv_parts(layer), h, spec_.qkv_bias, Init::kNormal,
+         Cut::kTensor, 0);
+  if (spec_.attention_gate == AttentionGate::kHead) {
+    linear("self_attention.linear_gate", {{.foreign = names_.head_gate, .rows = a}}, h, false,
+           Init::kNormal, Cut::kTensor, 0);
+  }
+  if (spec_.qk_norm != QkNorm::kNone) query_key_norms();
+  if (spec_.attention_sinks) {
+    whole(add("self_attention.core_attention.softmax_offset", {a}, {.cut = Cut::kTensor}),
+          names_.sinks.empty() ? "" : foreign(names_.sinks));
+  }
+  linear("self_attention.linear_proj", {{.foreign = names_.attention_out, .rows = h}},
+         spec_.query_size(), spec_.attention_out_bias, Init::kNormalScaledByDepth, Cut::kTensor, 1);
+}
+
+void TableWriter::latent_attention(const LayerSpec& layer) {
+  const LatentAttention& mla = *spec_.latent_attention;
+  const ForeignNames::Latent& names = names_.latent;
+  const int64_t h = spec_.hidden_size, a = spec_.num_attention_heads;
+  const std::string prefix = "self_attention.";
+  const auto matrix = [&](const char* name, const std::string& foreign_name, int64_t rows,
+                          int64_t columns, Cut cut, bool bias) {
+    linear(prefix + name, {{.foreign = foreign_name, .rows = rows}}, columns, bias, Init::kNormal,
+           cut, 0);
+  };
+  if (mla.q_lora_rank) {
+    matrix("linear_q_down_proj", names.query_down, *mla.q_lora_rank, h, Cut::kNone,
+           spec_.qkv_bias);
+    norm_of(prefix + "q_layernorm.weight", names.query_norm, {*mla.q_lora_rank}, Init::kOnes,
+            Cut::kNone);
+    matrix("linear_q_up_proj", names.query_up, spec_.query_size(), *mla.q_lora_rank, Cut::kTensor,
+           false);
+  } else {
+    matrix("linear_q_proj", names.query, spec_.query_size(), h, Cut::kTensor, false);
+  }
+  matrix("linear_kv_down_proj", names.key_value_down, mla.kv_lora_rank + mla.qk_rope_head_dim, h,
+         Cut::kNone, spec_.qkv_bias);
+  norm_of(prefix + "kv_layernorm.weight", names.key_value_norm, {mla.kv_lora_rank}, Init::kOnes,
+          Cut::kNone);
+  matrix("linear_kv_up_proj", names.key_value_up, a * (mla.qk_nope_head_dim + mla.v_head_dim),
+         mla.kv_lora_rank, Cut::kTensor, false);
+  if (layer.owns_indexer) {
+    const Indexer& indexer = *spec_.indexer;
+    matrix("indexer.linear_wq_b", names_.indexer.query, indexer.num_heads * indexer.head_dim,
+           *mla.q_lora_rank, Cut::kNone, false);
+    matrix("indexer.linear_wk", names_.indexer.key, indexer.head_dim, h, Cut::kNone, false);
+    norm_of(prefix + "indexer.k_norm.weight", names_.indexer.key_norm, {indexer.head_dim},
+            Init::kOnes, Cut::kNone);
+    norm_of(prefix + "indexer.k_norm.bias", names_.indexer.key_norm, {indexer.head_dim},
+            Init::kZeros, Cut::kNone);
+    matrix("indexer.linear_weights_proj", names_.indexer.weights, indexer.num_heads, h, Cut::kNone,
+           false);
+  }
+  linear(prefix + "linear_proj", {{.foreign = names_.attention_out, .rows = h}},
+         a * mla.v_head_dim, spec_.attention_out_bias, Init::kNormalScaledByDepth, Cut::kTensor, 1);
+}
+
+void TableWriter::convolution(const std::string& name, const std::string& foreign_name,
+                              int64_t channels, int64_t kernel, bool bias) {
+  const Init init = Init::kUniform;
+  const double bound = 1.0 / std::sqrt(static_cast<double>(kernel));
+  ParameterEntry& weight = add(name + ".weight", {channels, kernel},
+                               {.init = init, .cut = Cut::kTensor, .weight_decay = true});
+  weight.init_std = bound;
+  whole(weight, foreign_name.empty() ? "" : with_suffix(foreign(foreign_name), "weight"));
+  for (ForeignPiece& piece : weight.hugging_face) piece.shape = {channels, 1, kernel};
+  if (!bias) return;
+  ParameterEntry& entry = add(name + ".bias", {channels}, {.init = init, .cut = Cut::kTensor});
+  entry.init_std = bound;
+  whole(entry, foreign_name.empty() ? "" : with_suffix(foreign(foreign_name), "bias"));
+}
+
+void TableWriter::gated_delta_net() {
+  const GatedDeltaNet& net = *spec_.gated_delta_net;
+  const ForeignNames::DeltaNet& names = names_.delta_net;
+  const int64_t h = spec_.hidden_size, k = net.key_size(), v = net.value_size();
+  const auto vector = [&](const char* name, const std::string& foreign_name, Init init) {
+    whole(add(name, {net.num_value_heads}, {.init = init, .cut = Cut::kTensor}),
+          foreign_name.empty() ? "" : foreign(foreign_name));
+  };
+  linear("self_attention.in_proj",
+         {{.foreign = names.qkvz, .rows = 2 * k + 2 * v},
+          {.foreign = names.ba, .rows = 2 * net.num_value_heads}},
+         h, false, Init::kNormal, Cut::kTensor, 0);
+  convolution("self_attention.conv1d", names.conv, 2 * k + v, net.conv_kernel, false);
+  vector("self_attention.A_log", names.a_log, Init::kDecay);
+  vector("self_attention.dt_bias", names.dt_bias, Init::kTimeStepBias);
+  norm_of("self_attention.out_norm.weight", names.norm, {net.value_head_dim}, Init::kOnes,
+          Cut::kNone);
+  linear("self_attention.out_proj", {{.foreign = names.out, .rows = h}}, v, false,
+         Init::kNormalScaledByDepth, Cut::kTensor, 1);
+}
+
+void TableWriter::mamba2() {
+  const Mamba2& mamba = *spec_.mamba2;
+  const ForeignNames::OfMamba& names = names_.mamba;
+  const int64_t h = spec_.hidden_size, inner = mamba.inner_size;
+  const int64_t groups = 2 * mamba.num_groups * mamba.state_size;
+  const auto vector = [&](const char* name, const std::string& foreign_name, Init init) {
+    whole(add(name, {mamba.num_heads()}, {.init = init, .cut = Cut::kTensor}),
+          foreign_name.empty() ? "" : foreign(foreign_name));
+  };
+  linear("mixer.in_proj", {{.foreign = names.in, .rows = 2 * inner + groups + mamba.num_heads()}},
+         h, false, Init::kNormal, Cut::kTensor, 0);
+  convolution("mixer.conv1d", names.conv, inner + groups, mamba.conv_kernel, mamba.conv_bias);
+  vector("mixer.A_log", names.a_log, Init::kDecay);
+  vector("mixer.D", names.d, Init::kOnes);
+  vector("mixer.dt_bias", names.dt_bias, Init::kTimeStepBias);
+  norm_of("mixer.norm.weight", names.norm, {inner}, Init::kOnes, Cut::kTensor);
+  linear("mixer.out_proj", {{.foreign = names.out, .rows = h}}, inner, false,
+         Init::kNormalScaledByDepth, Cut::kTensor, 1);
+}
+
+}  // namespace qianli::model
