@@ -1,167 +1,84 @@
 #include "qianli/nn/decoder.h"
 
+#include <ATen/ops/scalar_tensor.h>
 #include <fmt/core.h>
 
-#include <cmath>
-
-#include "qianli/base/error.h"
-#include "qianli/nn/rotary_table.h"
+#include "qianli/nn/kv_cache.h"
 #include "qianli/ops/embedding.h"
-#include "qianli/ops/linear.h"
-#include "qianli/ops/norm.h"
 
 namespace qianli::nn {
-namespace {
-
-ops::ActivationKind activation_kind(model::Activation activation) {
-  switch (activation) {
-    case model::Activation::kSilu:
-      return ops::ActivationKind::kSilu;
-    case model::Activation::kGelu:
-      return ops::ActivationKind::kGelu;
-    case model::Activation::kGeluTanh:
-      return ops::ActivationKind::kGeluTanh;
-    case model::Activation::kRelu:
-      return ops::ActivationKind::kRelu;
-    case model::Activation::kRelu2:
-    case model::Activation::kClampedSwiglu:
-      break;
-  }
-  throw ConfigError("decoder", "expected silu, gelu, gelu_tanh or relu, got " + to_string(activation));
-}
-
-}  // namespace
 
 Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters)
-    : spec_(spec),
+    : spec_(std::make_unique<model::ModelSpec>(spec)),
       word_embeddings_(&parameters.at("embedding.word_embeddings.weight")),
       position_embeddings_(parameters.find("embedding.position_embeddings.weight")),
-      final_norm_(find_norm(parameters, "decoder.final_layernorm")),
-      output_(spec.tie_word_embeddings ? word_embeddings_ : &parameters.at("output_layer.weight")),
-      activation_(activation_kind(spec.activation)) {
+      embedding_norm_(find_norm(parameters, "embedding.word_embeddings.norm", spec)),
+      final_norm_(find_norm(parameters, "decoder.final_layernorm", spec)),
+      output_(find_linear(parameters, "output_layer")),
+      transform_{.multiplier = spec.logits_multiplier,
+                 .softcap = spec.final_logit_softcap.value_or(0),
+                 .normalize_rows = spec.normalized_output},
+      rotary_(std::make_unique<RotaryTables>(*spec_, parameters.flat())) {
+  if (spec.tie_word_embeddings) output_.weight = word_embeddings_;
   for (int64_t l = 0; l < spec.num_layers; ++l) {
-    const std::string name = fmt::format("decoder.layers.{}", l);
-    layers_.push_back({.name = name,
-                       .input_norm = find_norm(parameters, name + ".input_layernorm"),
-                       .q_norm = find_norm(parameters, name + ".self_attention.q_layernorm"),
-                       .k_norm = find_norm(parameters, name + ".self_attention.k_layernorm"),
-                       .mlp_norm = find_norm(parameters, name + ".pre_mlp_layernorm"),
-                       .qkv = find_linear(parameters, name + ".self_attention.linear_qkv"),
-                       .proj = find_linear(parameters, name + ".self_attention.linear_proj"),
-                       .fc1 = find_linear(parameters, name + ".mlp.linear_fc1"),
-                       .fc2 = find_linear(parameters, name + ".mlp.linear_fc2")});
+    layers_.emplace_back(*spec_, parameters, fmt::format("decoder.layers.{}", l), l);
   }
-  like_ = parameters.flat();
+  if (spec.mtp.num_layers > 0) ahead_ = std::make_unique<MultiTokenPrediction>(*spec_, parameters);
 }
 
-Decoder::Norm Decoder::find_norm(ParameterSet& parameters, const std::string& prefix) const {
-  return {parameters.find(prefix + ".weight"), parameters.find(prefix + ".bias")};
-}
+at::Tensor Decoder::forward(const DecoderInput& input) { return run(input).after_norm; }
 
-Decoder::Linear Decoder::find_linear(ParameterSet& parameters, const std::string& prefix) const {
-  return {&parameters.at(prefix + ".weight"), parameters.find(prefix + ".bias")};
-}
-
-at::Tensor Decoder::forward(const DecoderInput& input) {
-  Stream stream{.residual = {}, .branch = embed(input)};
-  for (size_t l = 0; l < layers_.size(); ++l) {
-    const Layer& layer = layers_[l];
-    stream.branch = self_attention(static_cast<int64_t>(l), add_and_norm(stream, layer.input_norm), input);
-    report(layer.name + ".self_attention", stream.branch);
-    stream.branch = mlp(layer, add_and_norm(stream, layer.mlp_norm));
-    report(layer.name + ".mlp", stream.branch);
-  }
+Decoder::Hidden Decoder::run(const DecoderInput& input) {
+  ForwardPass pass{.input = input, .rotary = *rotary_, .observer = observer_};
+  Stream stream{.residual = {}, .branch = embed(input.tokens, input.positions)};
+  pass.report("embedding", stream.branch);
+  for (DecoderLayer& layer : layers_) layer.forward(stream, pass);
   if (input.cache) input.cache->advance(input.tokens.size(0));
-  const at::Tensor hidden = add_and_norm(stream, final_norm_);
-  report("decoder.final_layernorm", hidden);
+  Hidden hidden;
+  hidden.after_norm = stream.add_and_norm(final_norm_);
+  hidden.before_norm = stream.residual;
+  pass.report("decoder.final_layernorm", hidden.after_norm);
   return hidden;
 }
 
 at::Tensor Decoder::logits(const at::Tensor& hidden) {
-  const at::Tensor logits = ops::linear(hidden, *output_);
-  report("output_layer", logits);
+  const at::Tensor logits = ops::output_logits(scaled(hidden), *output_.weight, output_.bias, transform_);
+  if (observer_) observer_("output_layer", logits);
   return logits;
 }
 
-at::Tensor Decoder::embed(const DecoderInput& input) {
-  at::Tensor x = ops::embedding(input.tokens, *word_embeddings_);
-  if (position_embeddings_) x = x + ops::embedding(input.positions, *position_embeddings_);
-  report("embedding", x);
-  return x;
-}
-
-at::Tensor Decoder::self_attention(int64_t index, const at::Tensor& x, const DecoderInput& input) {
-  const Layer& layer = layers_[index];
-  const int64_t tokens = x.size(0), dim = spec_.head_dim;
-  const at::Tensor qkv = ops::linear(x, *layer.qkv.weight, layer.qkv.bias);
-  const auto parts = qkv.split_with_sizes({spec_.query_size(), spec_.key_value_size(), spec_.key_value_size()}, 1);
-  at::Tensor q = parts[0].view({tokens, spec_.num_attention_heads, dim});  // [T, N, D]
-  at::Tensor k = parts[1].view({tokens, spec_.num_query_groups, dim});     // [T, K, D]
-  at::Tensor v = parts[2].view({tokens, spec_.num_query_groups, dim});
-  if (layer.q_norm.weight) {
-    q = ops::rms_norm(q, *layer.q_norm.weight, spec_.norm_eps);
-    k = ops::rms_norm(k, *layer.k_norm.weight, spec_.norm_eps);
+at::Tensor Decoder::loss(const DecoderInput& input, const at::Tensor& labels, const at::Tensor& weights,
+                         const std::vector<at::Tensor>& ahead_weights) {
+  const Hidden hidden = run(input);
+  at::Tensor total = ops::linear_cross_entropy(scaled(hidden.after_norm), *output_.weight, output_.bias, labels,
+                                               weights, transform_)
+                         .loss;
+  at::Tensor state = spec_->mtp.after_final_norm ? hidden.after_norm : hidden.before_norm;
+  ForwardPass pass{.input = input, .rotary = *rotary_, .observer = observer_};
+  for (size_t depth = 0; depth < ahead_weights.size(); ++depth) {
+    const auto shift = static_cast<int64_t>(depth) + 1;
+    const at::Tensor tokens = shifted_within_segments(input.tokens, input.segment_starts, shift);
+    const auto predicted = ahead_->forward(depth, embed(tokens, input.positions), state, pass);
+    state = predicted.state;
+    total = total + ops::linear_cross_entropy(scaled(predicted.normed), *output_.weight, output_.bias,
+                                              shifted_within_segments(labels, input.segment_starts, shift),
+                                              ahead_weights[depth], transform_)
+                        .loss;
   }
-  if (spec_.position == model::PositionKind::kRotary) {
-    const ops::RotaryTable& table = rotary_for(input);
-    q = ops::rotary(q, table, input.positions);
-    k = ops::rotary(k, table, input.positions);
+  return total;
+}
+
+at::Tensor Decoder::embed(const at::Tensor& tokens, const at::Tensor& positions) {
+  at::Tensor x = ops::embedding(tokens, *word_embeddings_);
+  if (spec_->embedding_multiplier != 1.0) {  // in the activations' precision, as published models have it
+    x = x * at::scalar_tensor(spec_->embedding_multiplier, x.options());
   }
-  const ops::AttentionLayout layout = layout_for(input);
-  if (input.cache) {
-    const auto cached = input.cache->append(index, k, v);
-    k = cached.k;
-    v = cached.v;
-  }
-  const at::Tensor context = ops::attention(q, k, v, layout);
-  return ops::linear(context.view({tokens, spec_.query_size()}), *layer.proj.weight, layer.proj.bias);
+  if (position_embeddings_) x = x + ops::embedding(positions, *position_embeddings_);
+  return embedding_norm_ ? embedding_norm_(x) : x;
 }
 
-at::Tensor Decoder::mlp(const Layer& layer, const at::Tensor& x) {
-  const at::Tensor wide = ops::linear(x, *layer.fc1.weight, layer.fc1.bias);  // [T, F] or [T, 2F]
-  const at::Tensor active =
-      spec_.gated_mlp ? ops::gated_activation(wide, activation_) : ops::activation(wide, activation_);
-  return ops::linear(active, *layer.fc2.weight, layer.fc2.bias);
-}
-
-at::Tensor Decoder::add_and_norm(Stream& stream, const Norm& norm) {
-  if (!stream.residual.defined()) {
-    stream.residual = stream.branch;
-    return norm.bias ? ops::layer_norm(stream.residual, *norm.weight, *norm.bias, spec_.norm_eps)
-                     : ops::rms_norm(stream.residual, *norm.weight, spec_.norm_eps);
-  }
-  const auto [y, sum] =
-      norm.bias ? ops::add_layer_norm(stream.branch, stream.residual, *norm.weight, *norm.bias, spec_.norm_eps)
-                : ops::add_rms_norm(stream.branch, stream.residual, *norm.weight, spec_.norm_eps);
-  stream.residual = sum;
-  return y;
-}
-
-ops::AttentionLayout Decoder::layout_for(const DecoderInput& input) const {
-  ops::AttentionLayout layout{.q_starts = input.segment_starts,
-                              .k_starts = input.segment_starts,
-                              .causal = true,
-                              .window = spec_.sliding_window.value_or(0),
-                              .scale = 1.0 / std::sqrt(static_cast<double>(spec_.head_dim))};
-  if (input.cache) layout.k_starts = {0, input.cache->length() + input.tokens.size(0)};
-  return layout;
-}
-
-const ops::RotaryTable& Decoder::rotary_for(const DecoderInput& input) {
-  const int64_t needed = input.max_position + 1;
-  // Beyond its trained length a dynamic model turns by the present length, so each length has its table.
-  const bool dynamic = spec_.rope.scaling.kind == model::RopeScalingKind::kDynamic;
-  const int64_t length = dynamic ? std::max(needed, spec_.max_position_embeddings) : 0;
-  if (!rotary_.cos.defined() || rotary_.cos.size(0) < needed || rotary_length_ != length) {
-    // Twice what is asked for, so that decoding token by token makes it rarely.
-    rotary_ = rotary_table(spec_, like_, std::max<int64_t>(64, 2 * needed), std::max(needed, length));
-    rotary_length_ = length;
-  }
-  return rotary_;
-}
-
-void Decoder::report(const std::string& name, const at::Tensor& value) const {
-  if (observer_) observer_(name, value);
+at::Tensor Decoder::scaled(const at::Tensor& hidden) const {
+  return spec_->hidden_divisor == 1.0 ? hidden : hidden / spec_->hidden_divisor;
 }
 
 }  // namespace qianli::nn

@@ -7,6 +7,7 @@
 
 #include "qianli/model/spec.h"
 #include "qianli/nn/parameter_set.h"
+#include "qianli/ops/norm.h"
 #include "qianli/ops/parameter.h"
 
 namespace qianli::nn {
@@ -33,6 +34,8 @@ struct Norm {
 
   explicit operator bool() const { return weight != nullptr; }
   at::Tensor operator()(const at::Tensor& x) const;
+  // The norm of x + residual, and that sum.
+  ops::NormWithSum add(const at::Tensor& x, const at::Tensor& residual) const;
 };
 
 // Of the kind that the spec gives its layers.

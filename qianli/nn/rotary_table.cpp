@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "qianli/model/rotary.h"
@@ -22,14 +23,14 @@ void fill(const model::RotaryFrequencies& frequencies, int64_t positions, Real* 
   }
 }
 
-}  // namespace
-
-ops::RotaryTable rotary_table(const model::ModelSpec& spec, const at::Tensor& like, int64_t positions,
-                              int64_t sequence_length) {
+ops::RotaryTable make_table(const model::RotaryFrequencies& frequencies, int64_t positions, const at::Tensor& like) {
   const bool exact = like.scalar_type() == at::kDouble;
+<<<<<<< HEAD
   const auto frequencies = model::rotary_frequencies(
       spec.rope, spec.rotary_size(spec.rope), spec.max_position_embeddings, sequence_length,
       exact ? model::RotaryPrecision::kDouble : model::RotaryPrecision::kSingle);
+=======
+>>>>>>> ed6ac44 (Decoder: layers as blocks, every switch of the families)
   const auto options = at::TensorOptions().dtype(exact ? at::kDouble : at::kFloat);
   const auto half = static_cast<int64_t>(frequencies.inverse.size());
   at::Tensor cos = at::empty({positions, half}, options), sin = at::empty({positions, half}, options);
@@ -39,6 +40,39 @@ ops::RotaryTable rotary_table(const model::ModelSpec& spec, const at::Tensor& li
     fill(frequencies, positions, cos.data_ptr<float>(), sin.data_ptr<float>());
   }
   return {cos.to(like.device()), sin.to(like.device())};
+}
+
+// The part of the sequence's length that a rule looks at: equal values share a table.
+int64_t length_for(const model::ModelSpec& spec, const model::Rope& rope, int64_t needed) {
+  switch (rope.scaling.kind) {
+    case model::RopeScalingKind::kDynamic:  // beyond its trained length, every length turns differently
+      return std::max(needed, spec.max_position_embeddings);
+    case model::RopeScalingKind::kLongrope: {  // short factors or long ones
+      const int64_t original = rope.scaling.original_max_positions;
+      return needed > original ? original + 1 : original;
+    }
+    default:
+      return 0;
+  }
+}
+
+}  // namespace
+
+const ops::RotaryTable& RotaryTables::at(const model::Rope& rope, const DecoderInput& input) {
+  const int64_t needed = input.max_position + 1;
+  const int64_t length = length_for(spec_, rope, needed);
+  Entry& entry = entries_[&rope];
+  if (entry.table.cos.defined() && entry.table.cos.size(0) >= needed && entry.sequence_length == length) {
+    return entry.table;
+  }
+  const auto precision =
+      like_.scalar_type() == at::kDouble ? model::RotaryPrecision::kDouble : model::RotaryPrecision::kSingle;
+  const auto frequencies = model::rotary_frequencies(rope, spec_.rotary_size(rope), spec_.max_position_embeddings,
+                                                     std::max(needed, length), precision);
+  // Twice what is asked for, so that decoding token by token makes it rarely.
+  entry.table = make_table(frequencies, std::max<int64_t>(64, 2 * needed), like_);
+  entry.sequence_length = length;
+  return entry.table;
 }
 
 }  // namespace qianli::nn

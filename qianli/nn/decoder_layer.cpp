@@ -1,0 +1,112 @@
+#include "qianli/nn/decoder_layer.h"
+
+#include "qianli/nn/gated_delta_net.h"
+#include "qianli/nn/latent_attention.h"
+#include "qianli/nn/mamba2_mixer.h"
+#include "qianli/nn/mixture_of_experts.h"
+#include "qianli/nn/mlp.h"
+#include "qianli/nn/self_attention.h"
+
+namespace qianli::nn {
+namespace {
+
+std::unique_ptr<Block> make_mixer(const model::ModelSpec& spec, ParameterSet& parameters, const std::string& name,
+                                  int64_t index) {
+  switch (spec.layer(index).mixer) {
+    case model::MixerKind::kAttention:
+    case model::MixerKind::kSlidingAttention:
+      if (spec.latent_attention) return std::make_unique<LatentAttention>(spec, parameters, name, index);
+      return std::make_unique<SelfAttention>(spec, parameters, name, index);
+    case model::MixerKind::kGatedDeltaNet:
+      return std::make_unique<GatedDeltaNet>(spec, parameters, name + ".self_attention", index);
+    case model::MixerKind::kMamba2:
+      return std::make_unique<Mamba2Mixer>(spec, parameters, name + ".mixer", index);
+    case model::MixerKind::kNone:
+      return nullptr;
+  }
+  return nullptr;
+}
+
+std::unique_ptr<Block> make_feed_forward(const model::ModelSpec& spec, ParameterSet& parameters,
+                                         const std::string& name, int64_t index) {
+  switch (spec.layer(index).feed_forward) {
+    case model::FeedForwardKind::kDense:
+      return std::make_unique<Mlp>(spec, parameters, name + ".mlp");
+    case model::FeedForwardKind::kMoe:
+      return std::make_unique<MixtureOfExperts>(spec, parameters, name + ".mlp");
+    case model::FeedForwardKind::kNone:
+      return nullptr;
+  }
+  return nullptr;
+}
+
+bool is_parallel(const model::ModelSpec& spec) {
+  return spec.norm_placement == model::NormPlacement::kParallel ||
+         spec.norm_placement == model::NormPlacement::kParallelTwo;
+}
+
+}  // namespace
+
+at::Tensor Stream::add_and_norm(const Norm& norm) {
+  if (!residual.defined()) {
+    residual = branch;
+    return norm(residual);
+  }
+  const auto [y, sum] = norm.add(branch, residual);
+  residual = sum;
+  return y;
+}
+
+DecoderLayer::DecoderLayer(const model::ModelSpec& spec, ParameterSet& parameters, const std::string& name,
+                           int64_t index)
+    : spec_(spec),
+      layer_(spec.layer(index)),
+      name_(name),
+      joins_shortcut_(spec.moe && spec.moe->shortcut && index % 2 == 1),
+      input_norm_(find_norm(parameters, name + ".input_layernorm", spec)),
+      post_attention_norm_(find_norm(parameters, name + ".post_self_attn_layernorm", spec)),
+      mlp_norm_(find_norm(parameters, name + ".pre_mlp_layernorm", spec)),
+      post_mlp_norm_(find_norm(parameters, name + ".post_mlp_layernorm", spec)),
+      mixer_(make_mixer(spec, parameters, name, index)),
+      feed_forward_(make_feed_forward(spec, parameters, name, index)) {
+  if (layer_.shortcut_moe) shortcut_ = std::make_unique<MixtureOfExperts>(spec, parameters, name + ".moe");
+}
+
+void DecoderLayer::forward(Stream& stream, ForwardPass& pass) {
+  if (is_parallel(spec_)) {
+    parallel(stream, pass);
+    return;
+  }
+  if (mixer_) mix(stream, pass);
+  if (feed_forward_) feed_forward(stream, pass);
+}
+
+void DecoderLayer::mix(Stream& stream, ForwardPass& pass) {
+  const at::Tensor x = stream.add_and_norm(input_norm_);
+  stream.branch = finish(mixer_->forward(x, pass), post_attention_norm_);
+  pass.report(name_ + ".self_attention", stream.branch);
+}
+
+void DecoderLayer::feed_forward(Stream& stream, ForwardPass& pass) {
+  const at::Tensor x = stream.add_and_norm(mlp_norm_);
+  if (shortcut_) pass.shortcut = shortcut_->forward(x, pass);
+  stream.branch = finish(feed_forward_->forward(x, pass), post_mlp_norm_);
+  if (joins_shortcut_) stream.branch = stream.branch + pass.shortcut;
+  pass.report(name_ + ".mlp", stream.branch);
+}
+
+void DecoderLayer::parallel(Stream& stream, ForwardPass& pass) {
+  const at::Tensor x = stream.add_and_norm(input_norm_);
+  const at::Tensor mlp_x = mlp_norm_ ? mlp_norm_(stream.residual) : x;
+  const at::Tensor attention = mixer_->forward(x, pass);
+  pass.report(name_ + ".self_attention", attention);
+  stream.branch = finish(attention + feed_forward_->forward(mlp_x, pass), Norm{});
+  pass.report(name_ + ".mlp", stream.branch);
+}
+
+at::Tensor DecoderLayer::finish(const at::Tensor& branch, const Norm& norm) const {
+  const at::Tensor y = norm ? norm(branch) : branch;
+  return spec_.residual_multiplier == 1.0 ? y : y * spec_.residual_multiplier;
+}
+
+}  // namespace qianli::nn

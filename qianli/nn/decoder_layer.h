@@ -1,0 +1,45 @@
+// One layer of the decoder: a mixer of positions and a feed-forward block around the residual stream.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "qianli/nn/forward_pass.h"
+#include "qianli/nn/layers.h"
+
+namespace qianli::nn {
+
+// The residual stream and the branch that is not yet added to it: the next norm adds it on its way.
+struct Stream {
+  at::Tensor residual;
+  at::Tensor branch;
+
+  // branch joins the stream; returns the norm of it.
+  at::Tensor add_and_norm(const Norm& norm);
+};
+
+class DecoderLayer {
+ public:
+  // `spec` must outlive the layer. `index` says which layer of the spec it is like; its parameters are
+  // called `name`.*.
+  DecoderLayer(const model::ModelSpec& spec, ParameterSet& parameters, const std::string& name, int64_t index);
+
+  void forward(Stream& stream, ForwardPass& pass);
+
+ private:
+  void mix(Stream& stream, ForwardPass& pass);
+  void feed_forward(Stream& stream, ForwardPass& pass);
+  // Both blocks read the same stream.
+  void parallel(Stream& stream, ForwardPass& pass);
+  // What a branch goes through on its way back into the stream.
+  at::Tensor finish(const at::Tensor& branch, const Norm& norm) const;
+
+  const model::ModelSpec& spec_;
+  model::LayerSpec layer_;
+  std::string name_;
+  bool joins_shortcut_;
+  Norm input_norm_, post_attention_norm_, mlp_norm_, post_mlp_norm_;
+  std::unique_ptr<Block> mixer_, feed_forward_, shortcut_;
+};
+
+}  // namespace qianli::nn

@@ -1,0 +1,77 @@
+#include "qianli/nn/indexer.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/topk.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "qianli/nn/kv_cache.h"
+#include "qianli/ops/rotary.h"
+
+namespace qianli::nn {
+namespace {
+
+constexpr double kKeyNormEps = 1e-6;
+constexpr int64_t kScoresAtOnce = int64_t{1} << 24;  // bounds the scores of one chunk of queries
+
+}  // namespace
+
+Indexer::Indexer(const model::ModelSpec& spec, ParameterSet& parameters, const std::string& prefix)
+    : spec_(spec),
+      sizes_(*spec.indexer),
+      query_(find_linear(parameters, prefix + "linear_wq_b")),
+      key_(find_linear(parameters, prefix + "linear_wk")),
+      weights_(find_linear(parameters, prefix + "linear_weights_proj")),
+      key_norm_{.weight = parameters.find(prefix + "k_norm.weight"),
+                .bias = parameters.find(prefix + "k_norm.bias"),
+                .kind = model::NormKind::kLayerNorm,
+                .eps = kKeyNormEps} {}
+
+at::Tensor Indexer::choose(const at::Tensor& x, const at::Tensor& query_latent, ForwardPass& pass,
+                           int64_t layer) const {
+  const at::NoGradGuard no_grad;
+  const int64_t tokens = pass.tokens(), heads = sizes_.num_heads, dim = sizes_.head_dim;
+  const ops::RotaryTable& table = pass.rotary.at(spec_.rope, pass.input);
+  const ops::RotaryStyle style{.interleaved = sizes_.interleaved};
+  at::Tensor q = ops::rotary(query_(query_latent).view({tokens, heads, dim}), table, pass.input.positions, style);
+  at::Tensor k = ops::rotary(key_norm_(key_(x)).view({tokens, 1, dim}), table, pass.input.positions, style)
+                     .squeeze(1);
+  const at::Tensor weights = weights_(x) * (1.0 / std::sqrt(static_cast<double>(heads * dim)));  // [T, n]
+  int64_t before = 0;  // keys in front of the first query's own
+  if (pass.input.cache) {
+    before = pass.input.cache->length();
+    k = pass.input.cache->append_index_keys(layer, k);
+  }
+  const auto& starts = pass.input.segment_starts;
+  int64_t longest = 0;
+  for (size_t s = 0; s + 1 < starts.size(); ++s) longest = std::max(longest, before + starts[s + 1] - starts[s]);
+  const int64_t width = std::min(sizes_.top_k, longest);
+  at::Tensor chosen = at::full({tokens, width}, -1, x.options().dtype(at::kLong));
+  for (size_t s = 0; s + 1 < starts.size(); ++s) {
+    const int64_t first_key = starts[s], keys = before + starts[s + 1] - starts[s];
+    const at::Tensor segment_keys = k.narrow(0, first_key, keys);
+    const int64_t rows_at_once = std::max<int64_t>(1, kScoresAtOnce / (keys * heads));
+    for (int64_t row = starts[s]; row < starts[s + 1]; row += rows_at_once) {
+      const int64_t rows = std::min(rows_at_once, starts[s + 1] - row);
+      const at::Tensor each = at::relu(at::matmul(q.narrow(0, row, rows), segment_keys.t()));  // [R, n, K]
+      at::Tensor scores = at::bmm(weights.narrow(0, row, rows).unsqueeze(1), each).squeeze(1);  // [R, K]
+      const at::Tensor last =  // the last key that a row sees
+          at::arange(row - first_key + before, row - first_key + before + rows, chosen.options()).unsqueeze(1);
+      const at::Tensor hidden = at::arange(keys, chosen.options()).unsqueeze(0) > last;
+      scores.masked_fill_(hidden, -std::numeric_limits<double>::infinity());
+      const int64_t count = std::min(width, keys);
+      const at::Tensor best = std::get<1>(at::topk(scores, count, 1));
+      chosen.narrow(0, row, rows).narrow(1, 0, count).copy_((best + first_key).masked_fill(best > last, -1));
+    }
+  }
+  return chosen;
+}
+
+}  // namespace qianli::nn

@@ -1,0 +1,93 @@
+#include "qianli/nn/latent_attention.h"
+
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/cat.h>
+
+#include "qianli/nn/kv_cache.h"
+#include "qianli/nn/self_attention.h"
+#include "qianli/ops/norm.h"
+#include "qianli/ops/rotary.h"
+
+namespace qianli::nn {
+
+LatentAttention::LatentAttention(const model::ModelSpec& spec, ParameterSet& parameters,
+                                 const std::string& layer_name, int64_t index)
+    : spec_(spec), sizes_(*spec.latent_attention), layer_(spec.layer(index)), index_(index) {
+  const std::string prefix = layer_name + ".self_attention.";
+  q_ = find_linear(parameters, prefix + "linear_q_proj");
+  q_down_ = find_linear(parameters, prefix + "linear_q_down_proj");
+  q_up_ = find_linear(parameters, prefix + "linear_q_up_proj");
+  kv_down_ = find_linear(parameters, prefix + "linear_kv_down_proj");
+  kv_up_ = find_linear(parameters, prefix + "linear_kv_up_proj");
+  proj_ = find_linear(parameters, prefix + "linear_proj");
+  q_norm_ = parameters.find(prefix + "q_layernorm.weight");
+  kv_norm_ = parameters.find(prefix + "kv_layernorm.weight");
+  if (layer_.owns_indexer) indexer_ = std::make_unique<Indexer>(spec, parameters, prefix + "indexer.");
+}
+
+at::Tensor LatentAttention::rotate(const at::Tensor& x, ForwardPass& pass) const {
+  if (!layer_.rope) return x;
+  return ops::rotary(x, pass.rotary.at(*layer_.rope, pass.input), pass.input.positions,
+                     {.interleaved = layer_.rope->interleaved, .first = x.size(2) - sizes_.qk_rope_head_dim});
+}
+
+at::Tensor LatentAttention::queries(const at::Tensor& x, ForwardPass& pass, at::Tensor& latent) const {
+  at::Tensor q;
+  if (q_) {
+    q = q_(x);
+  } else {
+    latent = ops::rms_norm(q_down_(x), *q_norm_, spec_.norm_eps);
+    if (sizes_.q_lora_scale != 1.0) latent = latent * sizes_.q_lora_scale;
+    q = q_up_(latent);
+  }
+  return rotate(q.view({pass.tokens(), spec_.num_attention_heads, spec_.head_dim}), pass);
+}
+
+LatentAttention::Latent LatentAttention::latent(const at::Tensor& x, ForwardPass& pass) const {
+  const at::Tensor down = kv_down_(x);  // [T, c + r]
+  Latent latent;
+  latent.kv = ops::rms_norm(down.narrow(1, 0, sizes_.kv_lora_rank), *kv_norm_, spec_.norm_eps);
+  if (sizes_.kv_lora_scale != 1.0) latent.kv = latent.kv * sizes_.kv_lora_scale;
+  latent.key = rotate(down.narrow(1, sizes_.kv_lora_rank, sizes_.qk_rope_head_dim).unsqueeze(1), pass);
+  return latent;
+}
+
+at::Tensor LatentAttention::forward(const at::Tensor& x, ForwardPass& pass) {
+  at::Tensor query_latent;
+  const at::Tensor q = queries(x, pass, query_latent);
+  const Latent own = latent(x, pass);
+  if (indexer_) pass.chosen_keys = indexer_->choose(x, query_latent, pass, index_);
+  // A prompt at the start of a cache sees its own tokens only: cheaper in the explicit form.
+  const bool decoding = pass.input.cache && (pass.input.cache->length() > 0 || pass.tokens() == 1);
+  const at::Tensor context = decoding ? absorbed_form(q, own, pass) : explicit_form(q, own, pass);
+  return proj_(context.reshape({pass.tokens(), spec_.num_attention_heads * sizes_.v_head_dim}));
+}
+
+at::Tensor LatentAttention::explicit_form(const at::Tensor& q, const Latent& latent, ForwardPass& pass) const {
+  const int64_t heads = spec_.num_attention_heads, plain = sizes_.qk_nope_head_dim;
+  if (pass.input.cache) pass.input.cache->append_latent(index_, at::cat({latent.kv, latent.key.squeeze(1)}, 1));
+  const at::Tensor up = kv_up_(latent.kv).view({pass.tokens(), heads, plain + sizes_.v_head_dim});
+  const at::Tensor k = at::cat({up.narrow(2, 0, plain), latent.key.expand({-1, heads, -1})}, 2);
+  const at::Tensor v = up.narrow(2, plain, sizes_.v_head_dim);
+  ops::AttentionLayout layout = attention_layout(spec_, layer_, pass.input);
+  layout.chosen_keys = pass.chosen_keys;
+  return ops::attention(q, k, v, layout);
+}
+
+at::Tensor LatentAttention::absorbed_form(const at::Tensor& q, const Latent& latent, ForwardPass& pass) const {
+  const int64_t heads = spec_.num_attention_heads, plain = sizes_.qk_nope_head_dim, rank = sizes_.kv_lora_rank;
+  const at::Tensor cached =  // [S, c + r]
+      pass.input.cache->append_latent(index_, at::cat({latent.kv, latent.key.squeeze(1)}, 1));
+  const at::Tensor up = kv_up_.weight->value().view({heads, plain + sizes_.v_head_dim, rank});
+  const at::Tensor plain_queries = q.narrow(2, 0, plain).transpose(0, 1);                     // [a, T, n]
+  const at::Tensor absorbed = at::bmm(plain_queries, up.narrow(1, 0, plain)).transpose(0, 1);  // [T, a, c]
+  const at::Tensor query = at::cat({absorbed, q.narrow(2, plain, sizes_.qk_rope_head_dim)}, 2);
+  const at::Tensor key = cached.unsqueeze(1);  // one head for all: [S, 1, c + r]
+  ops::AttentionLayout layout = attention_layout(spec_, layer_, pass.input);
+  layout.chosen_keys = pass.chosen_keys;
+  const at::Tensor mixed = ops::attention(query, key, key.narrow(2, 0, rank), layout);  // [T, a, c]
+  const at::Tensor value_up = up.narrow(1, plain, sizes_.v_head_dim).transpose(1, 2);    // [a, c, w]
+  return at::bmm(mixed.transpose(0, 1), value_up).transpose(0, 1);                       // [T, a, w]
+}
+
+}  // namespace qianli::nn

@@ -1,0 +1,31 @@
+#include "qianli/nn/layers.h"
+
+#include "qianli/ops/linear.h"
+
+namespace qianli::nn {
+
+at::Tensor Linear::operator()(const at::Tensor& x) const { return ops::linear(x, *weight, bias); }
+
+Linear find_linear(ParameterSet& parameters, const std::string& prefix) {
+  return {parameters.find(prefix + ".weight"), parameters.find(prefix + ".bias")};
+}
+
+at::Tensor Norm::operator()(const at::Tensor& x) const {
+  if (kind == model::NormKind::kLayerNorm) return ops::layer_norm(x, *weight, bias, eps);
+  return ops::rms_norm(x, *weight, eps, zero_centered);
+}
+
+ops::NormWithSum Norm::add(const at::Tensor& x, const at::Tensor& residual) const {
+  if (kind == model::NormKind::kLayerNorm) return ops::add_layer_norm(x, residual, *weight, bias, eps);
+  return ops::add_rms_norm(x, residual, *weight, eps, zero_centered);
+}
+
+Norm find_norm(ParameterSet& parameters, const std::string& prefix, const model::ModelSpec& spec) {
+  return {.weight = parameters.find(prefix + ".weight"),
+          .bias = parameters.find(prefix + ".bias"),
+          .kind = spec.norm,
+          .eps = spec.norm_eps,
+          .zero_centered = spec.norm_zero_centered};
+}
+
+}  // namespace qianli::nn

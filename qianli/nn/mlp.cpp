@@ -1,0 +1,35 @@
+#include "qianli/nn/mlp.h"
+
+namespace qianli::nn {
+
+ops::ActivationKind activation_kind(model::Activation activation) {
+  switch (activation) {
+    case model::Activation::kSilu:
+      return ops::ActivationKind::kSilu;
+    case model::Activation::kGelu:
+      return ops::ActivationKind::kGelu;
+    case model::Activation::kGeluTanh:
+      return ops::ActivationKind::kGeluTanh;
+    case model::Activation::kRelu:
+      return ops::ActivationKind::kRelu;
+    case model::Activation::kRelu2:
+      return ops::ActivationKind::kRelu2;
+    case model::Activation::kClampedSwiglu:
+      return ops::ActivationKind::kClampedSwiglu;
+  }
+  return ops::ActivationKind::kSilu;
+}
+
+Mlp::Mlp(const model::ModelSpec& spec, ParameterSet& parameters, const std::string& prefix)
+    : fc1_(find_linear(parameters, prefix + ".linear_fc1")),
+      fc2_(find_linear(parameters, prefix + ".linear_fc2")),
+      gated_(spec.gated_mlp),
+      activation_(activation_kind(spec.activation)),
+      limit_(spec.activation_limit.value_or(0)) {}
+
+at::Tensor Mlp::forward(const at::Tensor& x, ForwardPass&) {
+  const at::Tensor wide = fc1_(x);  // [T, f] or [T, 2 f]
+  return fc2_(gated_ ? ops::gated_activation(wide, activation_, limit_) : ops::activation(wide, activation_));
+}
+
+}  // namespace qianli::nn

@@ -1,0 +1,25 @@
+// The dense feed-forward block.
+#pragma once
+
+#include "qianli/nn/forward_pass.h"
+#include "qianli/nn/layers.h"
+#include "qianli/ops/activation.h"
+
+namespace qianli::nn {
+
+// fc2(act(fc1 x)), or with a gate fc2(act(gate x) * up x), fc1 = [gate; up].
+class Mlp : public Block {
+ public:
+  Mlp(const model::ModelSpec& spec, ParameterSet& parameters, const std::string& prefix);
+  at::Tensor forward(const at::Tensor& x, ForwardPass& pass) override;
+
+ private:
+  Linear fc1_, fc2_;
+  bool gated_;
+  ops::ActivationKind activation_;
+  double limit_;
+};
+
+ops::ActivationKind activation_kind(model::Activation activation);
+
+}  // namespace qianli::nn

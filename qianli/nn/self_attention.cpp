@@ -1,0 +1,103 @@
+#include "qianli/nn/self_attention.h"
+
+#include <ATen/ops/clamp.h>
+#include <ATen/ops/sigmoid.h>
+
+#include "qianli/nn/kv_cache.h"
+#include "qianli/ops/rotary.h"
+
+namespace qianli::nn {
+
+SelfAttention::SelfAttention(const model::ModelSpec& spec, ParameterSet& parameters,
+                             const std::string& layer_name, int64_t index)
+    : spec_(spec),
+      layer_(spec.layer(index)),
+      index_(index),
+      qkv_(find_linear(parameters, layer_name + ".self_attention.linear_qkv")),
+      head_gate_(find_linear(parameters, layer_name + ".self_attention.linear_gate")),
+      proj_(find_linear(parameters, layer_name + ".self_attention.linear_proj")),
+      q_norm_(parameters.find(layer_name + ".self_attention.q_layernorm.weight")),
+      k_norm_(parameters.find(layer_name + ".self_attention.k_layernorm.weight")),
+      sinks_(parameters.find(layer_name + ".self_attention.core_attention.softmax_offset")) {
+  if (spec.position == model::PositionKind::kAlibi) {
+    alibi_slopes_ = ops::alibi_slopes(spec.num_attention_heads, parameters.flat().options());
+  }
+}
+
+at::Tensor SelfAttention::forward(const at::Tensor& x, ForwardPass& pass) {
+  const int64_t tokens = pass.tokens();
+  Projections p = project(x, pass);
+  const bool norm_first = spec_.qk_norm != model::QkNorm::kHeadAfterRotary;
+  if (q_norm_ && norm_first) p.q = qk_norm(p.q, *q_norm_), p.k = qk_norm(p.k, *k_norm_);
+  if (layer_.rope) {
+    const ops::RotaryTable& table = pass.rotary.at(*layer_.rope, pass.input);
+    p.q = ops::rotary(p.q, table, pass.input.positions, {.interleaved = layer_.rope->interleaved});
+    p.k = ops::rotary(p.k, table, pass.input.positions, {.interleaved = layer_.rope->interleaved});
+  }
+  if (q_norm_ && !norm_first) p.q = qk_norm(p.q, *q_norm_), p.k = qk_norm(p.k, *k_norm_);
+  if (pass.input.cache) {
+    const auto cached = pass.input.cache->append(index_, p.k, p.v);
+    p.k = cached.k;
+    p.v = cached.v;
+  }
+  at::Tensor context = ops::attention(p.q, p.k, p.v, layout(pass), sinks_);  // [T, a, d]
+  if (head_gate_) context = context * at::sigmoid(head_gate_(x)).unsqueeze(-1);
+  context = context.reshape({tokens, spec_.query_size()});
+  if (p.gate.defined()) context = context * at::sigmoid(p.gate);
+  return proj_(context);
+}
+
+SelfAttention::Projections SelfAttention::project(const at::Tensor& x, ForwardPass& pass) const {
+  const int64_t tokens = pass.tokens(), heads = spec_.num_attention_heads, groups = spec_.num_query_groups;
+  const int64_t dim = spec_.head_dim;
+  const bool gated = spec_.attention_gate == model::AttentionGate::kElement;
+  at::Tensor all = qkv_(x);
+  if (spec_.qkv_clip) all = at::clamp(all, -*spec_.qkv_clip, *spec_.qkv_clip);
+  const int64_t query_columns = spec_.query_size() * (gated ? 2 : 1), key_columns = spec_.key_value_size();
+  Projections p;
+  p.q = all.narrow(1, 0, query_columns).view({tokens, heads, gated ? 2 * dim : dim});
+  if (gated) {  // per head its queries, then its gates
+    p.gate = p.q.narrow(2, dim, dim).reshape({tokens, spec_.query_size()});
+    p.q = p.q.narrow(2, 0, dim);
+  }
+  if (layer_.shares_key_value) {
+    p.k = pass.key;
+    p.v = pass.value;
+    return p;
+  }
+  p.k = all.narrow(1, query_columns, key_columns).view({tokens, groups, dim});
+  p.v = all.narrow(1, query_columns + key_columns, key_columns).view({tokens, groups, dim});
+  if (spec_.key_value_share_factor > 1) {
+    pass.key = p.k;
+    pass.value = p.v;
+  }
+  return p;
+}
+
+at::Tensor SelfAttention::qk_norm(const at::Tensor& x, ops::Parameter& weight) const {
+  if (spec_.qk_norm == model::QkNorm::kLayerNormPerHead) return ops::layer_norm(x, weight, nullptr, spec_.norm_eps);
+  if (spec_.qk_norm == model::QkNorm::kProjection) {
+    return ops::rms_norm(x.reshape({x.size(0), -1}), weight, spec_.norm_eps).view(x.sizes());
+  }
+  return ops::rms_norm(x, weight, spec_.norm_eps, spec_.norm_zero_centered);
+}
+
+ops::AttentionLayout SelfAttention::layout(const ForwardPass& pass) const {
+  ops::AttentionLayout layout = attention_layout(spec_, layer_, pass.input);
+  layout.softcap = spec_.attention_softcap.value_or(0);
+  layout.alibi_slopes = alibi_slopes_;
+  return layout;
+}
+
+ops::AttentionLayout attention_layout(const model::ModelSpec& spec, const model::LayerSpec& layer,
+                                      const DecoderInput& input) {
+  ops::AttentionLayout layout{.q_starts = input.segment_starts,
+                              .k_starts = input.segment_starts,
+                              .causal = true,
+                              .window = layer.window,
+                              .scale = spec.attention_scale()};
+  if (input.cache) layout.k_starts = {0, input.cache->length() + input.tokens.size(0)};
+  return layout;
+}
+
+}  // namespace qianli::nn
