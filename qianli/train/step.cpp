@@ -25,14 +25,6 @@ at::Tensor tensor_of(const std::vector<T>& values, at::ScalarType dtype, at::Dev
       .to(device);
 }
 
-double counted_tokens(std::span<const data::Batch> microbatches) {
-  double tokens = 0;
-  for (const auto& batch : microbatches) {
-    tokens = std::accumulate(batch.loss_mask.begin(), batch.loss_mask.end(), tokens);
-  }
-  return tokens;
-}
-
 bool all_finite(const at::Tensor& tensor) { return at::isfinite(tensor).all().item<bool>(); }
 
 // The sign of a NaN says nothing.
@@ -47,19 +39,37 @@ std::string samples_text(std::span<const int64_t> samples) {
 
 }  // namespace
 
-nn::DecoderInput decoder_input(const data::Batch& batch, at::Device device) {
-  nn::DecoderInput input{.tokens = tensor_of(batch.tokens, at::kLong, device),
-                         .positions = tensor_of(batch.positions, at::kLong, device),
-                         .max_position = *std::max_element(batch.positions.begin(), batch.positions.end()),
-                         .segment_starts = {0}};
+std::vector<int64_t> segment_starts(const data::Batch& batch) {
+  std::vector<int64_t> starts = {0};
   if (batch.segment_ends.empty()) {
-    for (int64_t row = 1; row <= batch.sequences; ++row) {
-      input.segment_starts.push_back(row * batch.sequence_length);
-    }
+    for (int64_t row = 1; row <= batch.sequences; ++row) starts.push_back(row * batch.sequence_length);
   } else {
-    input.segment_starts.insert(input.segment_starts.end(), batch.segment_ends.begin(), batch.segment_ends.end());
+    starts.insert(starts.end(), batch.segment_ends.begin(), batch.segment_ends.end());
   }
-  return input;
+  return starts;
+}
+
+nn::DecoderInput decoder_input(const data::Batch& batch, at::Device device) {
+  return {.tokens = tensor_of(batch.tokens, at::kLong, device),
+          .positions = tensor_of(batch.positions, at::kLong, device),
+          .max_position = *std::max_element(batch.positions.begin(), batch.positions.end()),
+          .segment_starts = segment_starts(batch)};
+}
+
+CountedTokens count_tokens(std::span<const data::Batch> microbatches, int64_t depths) {
+  CountedTokens counted{.next = 0, .ahead = std::vector<double>(static_cast<size_t>(depths), 0.0)};
+  for (const auto& batch : microbatches) {
+    counted.next = std::accumulate(batch.loss_mask.begin(), batch.loss_mask.end(), counted.next);
+    const std::vector<int64_t> starts = segment_starts(batch);
+    for (size_t s = 0; s + 1 < starts.size(); ++s) {
+      for (int64_t depth = 0; depth < depths; ++depth) {
+        const int64_t first = std::min(starts[s] + depth + 1, starts[s + 1]);
+        auto& ahead = counted.ahead[static_cast<size_t>(depth)];
+        ahead = std::accumulate(batch.loss_mask.begin() + first, batch.loss_mask.begin() + starts[s + 1], ahead);
+      }
+    }
+  }
+  return counted;
 }
 
 Step::Step(nn::Decoder& decoder, nn::ParameterSet& parameters, optim::FlatOptimizer& optimizer,
@@ -71,12 +81,15 @@ Step::Step(nn::Decoder& decoder, nn::ParameterSet& parameters, optim::FlatOptimi
       device_(parameters.flat().device()) {}
 
 StepResult Step::run(std::span<const data::Batch> microbatches) {
-  const double tokens = counted_tokens(microbatches);
+  const CountedTokens counted = count_tokens(microbatches, decoder_.spec().mtp.num_layers);
   StepResult result{.lr = optim::learning_rate(config_, optimizer_.updates_done())};
   at::Tensor total = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device_));
   optimizer_.reset_gradients();
   for (const auto& batch : microbatches) {
-    const at::Tensor part = loss(batch, tokens);
+    nn::DecoderInput input = decoder_input(batch, device_);
+    input.training = true;
+    input.auxiliary_loss_scale = 1.0 / static_cast<double>(microbatches.size());
+    const at::Tensor part = loss(batch, input, counted);
     torch::autograd::backward({part}, {});
     total += part.detach();
     result.tokens += static_cast<int64_t>(batch.tokens.size());
@@ -89,21 +102,30 @@ StepResult Step::run(std::span<const data::Batch> microbatches) {
   return result;
 }
 
-at::Tensor Step::loss(const data::Batch& batch, double tokens_in_step) {
-  const at::Tensor hidden = decoder_.forward(decoder_input(batch, device_));
+at::Tensor Step::loss(const data::Batch& batch, const nn::DecoderInput& input, const CountedTokens& counted) {
   const at::Tensor mask = tensor_of(batch.loss_mask, at::kFloat, device_);
-  const bool exact = hidden.scalar_type() == at::kDouble;
   // A step without any counted token has loss 0, not 0/0.
-  const at::Tensor weights = (exact ? mask.to(at::kDouble) : mask) / std::max(tokens_in_step, 1.0);
-  return ops::linear_cross_entropy(hidden, decoder_.output_weight(), tensor_of(batch.labels, at::kLong, device_),
-                                   weights)
-      .loss;
+  const auto weights = [&](const at::Tensor& counts, double tokens) {
+    return counts.to(parameters_.flat().scalar_type() == at::kDouble ? at::kDouble : at::kFloat) /
+           std::max(tokens, 1.0);
+  };
+  const model::MultiTokenPrediction& ahead = decoder_.spec().mtp;
+  std::vector<at::Tensor> ahead_weights;
+  for (size_t depth = 0; depth < counted.ahead.size(); ++depth) {
+    const at::Tensor shifted =
+        nn::shifted_within_segments(mask, input.segment_starts, static_cast<int64_t>(depth) + 1);
+    ahead_weights.push_back(weights(shifted, counted.ahead[depth]) *
+                            (ahead.loss_scaling_factor / static_cast<double>(ahead.num_layers)));
+  }
+  return decoder_.loss(input, tensor_of(batch.labels, at::kLong, device_), weights(mask, counted.next),
+                       ahead_weights);
 }
 
 Step::Evaluation Step::evaluate(const data::Batch& batch) {
   const at::NoGradGuard no_grad;
-  const double tokens = counted_tokens({&batch, 1});
-  return {.loss_sum = loss(batch, tokens).item<double>() * tokens, .tokens = tokens};
+  const double tokens = count_tokens({&batch, 1}, 0).next;
+  const nn::DecoderInput input = decoder_input(batch, device_);
+  return {.loss_sum = loss(batch, input, {.next = tokens}).item<double>() * tokens, .tokens = tokens};
 }
 
 void Step::fail_non_finite(std::span<const data::Batch> microbatches, const StepResult& result) {

@@ -5,6 +5,7 @@
 
 #include <span>
 #include <string>
+#include <vector>
 
 #include "qianli/data/batch.h"
 #include "qianli/nn/decoder.h"
@@ -18,6 +19,14 @@ struct StepResult {
   double lr = 0;
   int64_t tokens = 0;  // positions computed, counted in the loss or not
 };
+
+// Tokens of a step whose loss mask is set: as the next token's label, and as labels depth + 2 tokens
+// ahead of a position in the same segment.
+struct CountedTokens {
+  double next = 0;
+  std::vector<double> ahead;
+};
+CountedTokens count_tokens(std::span<const data::Batch> microbatches, int64_t depths);
 
 class Step {
  public:
@@ -38,7 +47,8 @@ class Step {
   Evaluation evaluate(const data::Batch& batch);
 
  private:
-  at::Tensor loss(const data::Batch& batch, double tokens_in_step);
+  // The batch's share of the step's loss, with the predictions of more distant tokens that are counted.
+  at::Tensor loss(const data::Batch& batch, const nn::DecoderInput& input, const CountedTokens& counted);
   [[noreturn]] void fail_non_finite(std::span<const data::Batch> microbatches, const StepResult& result);
 
   nn::Decoder& decoder_;
@@ -48,6 +58,8 @@ class Step {
   at::Device device_;
 };
 
+// [segments + 1]: 0 … T; rows of the batch, or its packed documents.
+std::vector<int64_t> segment_starts(const data::Batch& batch);
 // A batch's tokens, positions and segments on the device of the model.
 nn::DecoderInput decoder_input(const data::Batch& batch, at::Device device);
 

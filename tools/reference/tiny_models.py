@@ -140,7 +140,7 @@ def fill_with_random_weights(model, seed):
 def make_model(family, seed=SEED):
     """The float32 model of a family, eager attention, fresh random weights."""
     model = AutoModelForCausalLM.from_config(
-        FAMILIES[family](), attn_implementation="eager", dtype=torch.float32
+        FAMILIES[family](), attn_implementation="eager", experts_implementation="eager", dtype=torch.float32
     )
     fill_with_random_weights(model, seed + list(FAMILIES).index(family))
     return model.eval()
@@ -167,7 +167,7 @@ def to_float64(model):
     """A float64 copy of `model` whose rotary frequencies are computed in float64 too."""
     with float64_everywhere():
         copy = AutoModelForCausalLM.from_config(
-            model.config, attn_implementation="eager", dtype=torch.float64
+            model.config, attn_implementation="eager", experts_implementation="eager", dtype=torch.float64
         )
     copy.load_state_dict({name: value.double() for name, value in model.state_dict().items()})
     copy.tie_weights()
