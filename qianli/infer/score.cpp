@@ -156,8 +156,8 @@ class Scorer {
   at::Tensor losses_of(const at::Tensor& hidden, const at::Tensor& labels,
                        const at::Tensor& weights) {
     if (!sink_) {
-      return ops::linear_cross_entropy(hidden, model_.decoder().output_weight(),
-                                       labels.to(model_.device()), weights.to(model_.device()))
+      return model_.decoder()
+          .cross_entropy(hidden, labels.to(model_.device()), weights.to(model_.device()))
           .losses;
     }
     const int64_t row_bytes = model_.spec().vocab_size * static_cast<int64_t>(sizeof(float));

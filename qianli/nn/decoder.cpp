@@ -47,23 +47,24 @@ at::Tensor Decoder::logits(const at::Tensor& hidden) {
   return logits;
 }
 
+ops::CrossEntropyResult Decoder::cross_entropy(const at::Tensor& hidden, const at::Tensor& labels,
+                                               const at::Tensor& weights) {
+  return ops::linear_cross_entropy(scaled(hidden), *output_.weight, output_.bias, labels, weights, transform_);
+}
+
 at::Tensor Decoder::loss(const DecoderInput& input, const at::Tensor& labels, const at::Tensor& weights,
                          const std::vector<at::Tensor>& ahead_weights) {
   const Hidden hidden = run(input);
-  at::Tensor total = ops::linear_cross_entropy(scaled(hidden.after_norm), *output_.weight, output_.bias, labels,
-                                               weights, transform_)
-                         .loss;
+  at::Tensor total = cross_entropy(hidden.after_norm, labels, weights).loss;
   at::Tensor state = spec_->mtp.after_final_norm ? hidden.after_norm : hidden.before_norm;
   ForwardPass pass{.input = input, .rotary = *rotary_, .observer = observer_};
   for (size_t depth = 0; depth < ahead_weights.size(); ++depth) {
     const auto shift = static_cast<int64_t>(depth) + 1;
     const at::Tensor tokens = shifted_within_segments(input.tokens, input.segment_starts, shift);
     const auto predicted = ahead_->forward(depth, embed(tokens, input.positions), state, pass);
+    const at::Tensor further = shifted_within_segments(labels, input.segment_starts, shift);
+    total = total + cross_entropy(predicted.normed, further, ahead_weights[depth]).loss;
     state = predicted.state;
-    total = total + ops::linear_cross_entropy(scaled(predicted.normed), *output_.weight, output_.bias,
-                                              shifted_within_segments(labels, input.segment_starts, shift),
-                                              ahead_weights[depth], transform_)
-                        .loss;
   }
   return total;
 }

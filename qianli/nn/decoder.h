@@ -24,6 +24,10 @@ class Decoder {
   // [T, h] -> [T, V].
   at::Tensor logits(const at::Tensor& hidden);
 
+  // Cross entropy of the output layer on hidden states of forward(); labels, weights: [T].
+  ops::CrossEntropyResult cross_entropy(const at::Tensor& hidden, const at::Tensor& labels,
+                                        const at::Tensor& weights);
+
   // Sum over tokens of weight * cross entropy, as a scalar that carries the gradient and is the end of
   // its graph. labels: [T] int64 (read only where weights != 0); weights: [T]. `ahead_weights` are those
   // of the predictions of more distant tokens: [depth] of [T], scaled already; empty: none is made.

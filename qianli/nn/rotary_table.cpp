@@ -44,16 +44,9 @@ ops::RotaryTable make_table(const model::RotaryFrequencies& frequencies, int64_t
 
 // The part of the sequence's length that a rule looks at: equal values share a table.
 int64_t length_for(const model::ModelSpec& spec, const model::Rope& rope, int64_t needed) {
-  switch (rope.scaling.kind) {
-    case model::RopeScalingKind::kDynamic:  // beyond its trained length, every length turns differently
-      return std::max(needed, spec.max_position_embeddings);
-    case model::RopeScalingKind::kLongrope: {  // short factors or long ones
-      const int64_t original = rope.scaling.original_max_positions;
-      return needed > original ? original + 1 : original;
-    }
-    default:
-      return 0;
-  }
+  const int64_t same = model::length_independent_up_to(rope, spec.max_position_embeddings);
+  if (needed <= same) return 0;
+  return rope.scaling.kind == model::RopeScalingKind::kLongrope ? same + 1 : needed;
 }
 
 }  // namespace

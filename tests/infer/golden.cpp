@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "qianli/formats/safetensors.h"
+#include "tests/support/stored_tensors.h"
 #include "tests/support/test_paths.h"
 
 namespace qianli::testing {
@@ -22,15 +23,7 @@ std::unique_ptr<infer::Model> open_golden(const std::string& name, const std::st
 }
 
 at::Tensor read_tensor(const std::filesystem::path& file, const std::string& name) {
-  const auto open = formats::SafetensorsFile::open(file);
-  const formats::TensorEntry& entry = open.at(name);
-  at::ScalarType type = at::kFloat;
-  if (entry.dtype == formats::Dtype::kF64) type = at::kDouble;
-  if (entry.dtype == formats::Dtype::kI64) type = at::kLong;
-  if (entry.dtype == formats::Dtype::kI32) type = at::kInt;
-  EXPECT_EQ(c10::elementSize(type) * entry.num_elements(), entry.num_bytes()) << name;
-  auto* bytes = const_cast<std::byte*>(entry.bytes.data());
-  return at::from_blob(bytes, entry.shape, type).clone();
+  return stored_tensor(formats::SafetensorsFile::open(file), name);
 }
 
 at::Tensor golden_tensor(const std::string& model, const std::string& name) {

@@ -61,7 +61,7 @@ void check_loss_and_gradients(const std::string& family, at::ScalarType dtype, d
       at::from_blob(const_cast<float*>(batch.loss_mask.data()), {hidden.size(0)}, at::kFloat).to(dtype) / counted;
   const at::Tensor labels =
       at::from_blob(const_cast<int64_t*>(batch.labels.data()), {hidden.size(0)}, at::kLong).clone();
-  const auto result = ops::linear_cross_entropy(hidden, golden.decoder.output_weight(), labels, mask);
+  const auto result = golden.decoder.cross_entropy(hidden, labels, mask);
   torch::autograd::backward({result.loss}, {});
   EXPECT_NEAR(result.loss.item<double>() / golden_tensor(family, "loss").item<double>(), 1.0, tolerance);
   for (size_t i = 0; i < golden.parameters.size(); ++i) {
