@@ -14,12 +14,12 @@ Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters)
       position_embeddings_(parameters.find("embedding.position_embeddings.weight")),
       embedding_norm_(find_norm(parameters, "embedding.word_embeddings.norm", spec)),
       final_norm_(find_norm(parameters, "decoder.final_layernorm", spec)),
-      output_(find_linear(parameters, "output_layer")),
-      transform_{.multiplier = spec.logits_multiplier,
-                 .softcap = spec.final_logit_softcap.value_or(0),
-                 .normalize_rows = spec.normalized_output},
+      output_{.weight = spec.tie_word_embeddings ? *word_embeddings_ : parameters.at("output_layer.weight"),
+              .bias = parameters.find("output_layer.bias"),
+              .multiplier = spec.logits_multiplier,
+              .softcap = spec.final_logit_softcap.value_or(0),
+              .normalized_rows = spec.normalized_output},
       rotary_(std::make_unique<RotaryTables>(*spec_, parameters.flat())) {
-  if (spec.tie_word_embeddings) output_.weight = word_embeddings_;
   for (int64_t l = 0; l < spec.num_layers; ++l) {
     layers_.emplace_back(*spec_, parameters, fmt::format("decoder.layers.{}", l), l);
   }
@@ -42,14 +42,14 @@ Decoder::Hidden Decoder::run(const DecoderInput& input) {
 }
 
 at::Tensor Decoder::logits(const at::Tensor& hidden) {
-  const at::Tensor logits = ops::output_logits(scaled(hidden), *output_.weight, output_.bias, transform_);
+  const at::Tensor logits = ops::output_logits(scaled(hidden), output_);
   if (observer_) observer_("output_layer", logits);
   return logits;
 }
 
 ops::CrossEntropyResult Decoder::cross_entropy(const at::Tensor& hidden, const at::Tensor& labels,
                                                const at::Tensor& weights) {
-  return ops::linear_cross_entropy(scaled(hidden), *output_.weight, output_.bias, labels, weights, transform_);
+  return ops::linear_cross_entropy(scaled(hidden), output_, labels, weights);
 }
 
 at::Tensor Decoder::loss(const DecoderInput& input, const at::Tensor& labels, const at::Tensor& weights,

@@ -52,8 +52,7 @@ class Decoder {
   Norm embedding_norm_;
   std::vector<DecoderLayer> layers_;
   Norm final_norm_;
-  Linear output_;  // the embedding itself when they are tied
-  ops::OutputTransform transform_;
+  ops::OutputLayer output_;  // its weight is the embedding itself when they are tied
   std::unique_ptr<MultiTokenPrediction> ahead_;
   std::unique_ptr<RotaryTables> rotary_;
   Observer observer_;

@@ -39,7 +39,7 @@ at::Tensor Indexer::choose(const at::Tensor& x, const at::Tensor& query_latent, 
   const at::NoGradGuard no_grad;
   const int64_t tokens = pass.tokens(), heads = sizes_.num_heads, dim = sizes_.head_dim;
   const ops::RotaryTable& table = pass.rotary.at(spec_.rope, pass.input);
-  const ops::RotaryStyle style{.interleaved = sizes_.interleaved};
+  const ops::RotaryPairs style{.interleaved = sizes_.interleaved};
   at::Tensor q = ops::rotary(query_(query_latent).view({tokens, heads, dim}), table, pass.input.positions, style);
   at::Tensor k = ops::rotary(key_norm_(key_(x)).view({tokens, 1, dim}), table, pass.input.positions, style)
                      .squeeze(1);
@@ -68,7 +68,7 @@ at::Tensor Indexer::choose(const at::Tensor& x, const at::Tensor& query_latent, 
       scores.masked_fill_(hidden, -std::numeric_limits<double>::infinity());
       const int64_t count = std::min(width, keys);
       const at::Tensor best = std::get<1>(at::topk(scores, count, 1));
-      chosen.narrow(0, row, rows).narrow(1, 0, count).copy_((best + first_key).masked_fill(best > last, -1));
+      chosen.narrow(0, row, rows).narrow(1, 0, count).copy_(best.masked_fill(best > last, -1));
     }
   }
   return chosen;

@@ -13,7 +13,8 @@ class Indexer {
   // `prefix` ends in a point; `spec` must outlive the indexer.
   Indexer(const model::ModelSpec& spec, ParameterSet& parameters, const std::string& prefix);
 
-  // The rows of the best top_k keys that each query may see, [T, min(top_k, keys)] int64, -1 where a
+  // The best top_k keys that each query may see, counted from the first of its segment (or of the
+  // cache): [T, min(top_k, keys)] int64, -1 where a
   // query sees fewer. x: [T, h]; query_latent: [T, q_lora_rank]. Records no gradient.
   at::Tensor choose(const at::Tensor& x, const at::Tensor& query_latent, ForwardPass& pass, int64_t layer) const;
 

@@ -28,7 +28,7 @@ LatentAttention::LatentAttention(const model::ModelSpec& spec, ParameterSet& par
 at::Tensor LatentAttention::rotate(const at::Tensor& x, ForwardPass& pass) const {
   if (!layer_.rope) return x;
   return ops::rotary(x, pass.rotary.at(*layer_.rope, pass.input), pass.input.positions,
-                     {.interleaved = layer_.rope->interleaved, .first = x.size(2) - sizes_.qk_rope_head_dim});
+                     {.interleaved = layer_.rope->interleaved, .offset = x.size(2) - sizes_.qk_rope_head_dim});
 }
 
 at::Tensor LatentAttention::queries(const at::Tensor& x, ForwardPass& pass, at::Tensor& latent) const {
@@ -70,7 +70,7 @@ at::Tensor LatentAttention::explicit_form(const at::Tensor& q, const Latent& lat
   const at::Tensor k = at::cat({up.narrow(2, 0, plain), latent.key.expand({-1, heads, -1})}, 2);
   const at::Tensor v = up.narrow(2, plain, sizes_.v_head_dim);
   ops::AttentionLayout layout = attention_layout(spec_, layer_, pass.input);
-  layout.chosen_keys = pass.chosen_keys;
+  layout.chosen = pass.chosen_keys;
   return ops::attention(q, k, v, layout);
 }
 
@@ -84,7 +84,7 @@ at::Tensor LatentAttention::absorbed_form(const at::Tensor& q, const Latent& lat
   const at::Tensor query = at::cat({absorbed, q.narrow(2, plain, sizes_.qk_rope_head_dim)}, 2);
   const at::Tensor key = cached.unsqueeze(1);  // one head for all: [S, 1, c + r]
   ops::AttentionLayout layout = attention_layout(spec_, layer_, pass.input);
-  layout.chosen_keys = pass.chosen_keys;
+  layout.chosen = pass.chosen_keys;
   const at::Tensor mixed = ops::attention(query, key, key.narrow(2, 0, rank), layout);  // [T, a, c]
   const at::Tensor value_up = up.narrow(1, plain, sizes_.v_head_dim).transpose(1, 2);    // [a, c, w]
   return at::bmm(mixed.transpose(0, 1), value_up).transpose(0, 1);                       // [T, a, w]

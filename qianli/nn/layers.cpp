@@ -12,12 +12,16 @@ Linear find_linear(ParameterSet& parameters, const std::string& prefix) {
 
 at::Tensor Norm::operator()(const at::Tensor& x) const {
   if (kind == model::NormKind::kLayerNorm) return ops::layer_norm(x, *weight, bias, eps);
-  return ops::rms_norm(x, *weight, eps, zero_centered);
+  return ops::rms_norm(x, *weight, eps, weight_kind);
 }
 
 ops::NormWithSum Norm::add(const at::Tensor& x, const at::Tensor& residual) const {
   if (kind == model::NormKind::kLayerNorm) return ops::add_layer_norm(x, residual, *weight, bias, eps);
-  return ops::add_rms_norm(x, residual, *weight, eps, zero_centered);
+  return ops::add_rms_norm(x, residual, *weight, eps, weight_kind);
+}
+
+ops::NormWeight norm_weight(const model::ModelSpec& spec) {
+  return spec.norm_zero_centered ? ops::NormWeight::kZeroCentered : ops::NormWeight::kPlain;
 }
 
 Norm find_norm(ParameterSet& parameters, const std::string& prefix, const model::ModelSpec& spec) {
@@ -25,7 +29,7 @@ Norm find_norm(ParameterSet& parameters, const std::string& prefix, const model:
           .bias = parameters.find(prefix + ".bias"),
           .kind = spec.norm,
           .eps = spec.norm_eps,
-          .zero_centered = spec.norm_zero_centered};
+          .weight_kind = norm_weight(spec)};
 }
 
 }  // namespace qianli::nn

@@ -30,7 +30,7 @@ struct Norm {
   ops::Parameter* bias = nullptr;
   model::NormKind kind = model::NormKind::kRmsNorm;
   double eps = 1e-5;
-  bool zero_centered = false;  // the weight is stored as its difference from 1
+  ops::NormWeight weight_kind = ops::NormWeight::kPlain;  // of RMSNorm
 
   explicit operator bool() const { return weight != nullptr; }
   at::Tensor operator()(const at::Tensor& x) const;
@@ -38,6 +38,8 @@ struct Norm {
   ops::NormWithSum add(const at::Tensor& x, const at::Tensor& residual) const;
 };
 
+// How the spec's layers store the weights of RMSNorm.
+ops::NormWeight norm_weight(const model::ModelSpec& spec);
 // Of the kind that the spec gives its layers.
 Norm find_norm(ParameterSet& parameters, const std::string& prefix, const model::ModelSpec& spec);
 

@@ -20,7 +20,7 @@ SelfAttention::SelfAttention(const model::ModelSpec& spec, ParameterSet& paramet
       k_norm_(parameters.find(layer_name + ".self_attention.k_layernorm.weight")),
       sinks_(parameters.find(layer_name + ".self_attention.core_attention.softmax_offset")) {
   if (spec.position == model::PositionKind::kAlibi) {
-    alibi_slopes_ = ops::alibi_slopes(spec.num_attention_heads, parameters.flat().options());
+    alibi_slopes_ = ops::alibi_slopes(spec.num_attention_heads);
   }
 }
 
@@ -31,8 +31,9 @@ at::Tensor SelfAttention::forward(const at::Tensor& x, ForwardPass& pass) {
   if (q_norm_ && norm_first) p.q = qk_norm(p.q, *q_norm_), p.k = qk_norm(p.k, *k_norm_);
   if (layer_.rope) {
     const ops::RotaryTable& table = pass.rotary.at(*layer_.rope, pass.input);
-    p.q = ops::rotary(p.q, table, pass.input.positions, {.interleaved = layer_.rope->interleaved});
-    p.k = ops::rotary(p.k, table, pass.input.positions, {.interleaved = layer_.rope->interleaved});
+    const ops::RotaryPairs pairs{.interleaved = layer_.rope->interleaved};
+    p.q = ops::rotary(p.q, table, pass.input.positions, pairs);
+    p.k = ops::rotary(p.k, table, pass.input.positions, pairs);
   }
   if (q_norm_ && !norm_first) p.q = qk_norm(p.q, *q_norm_), p.k = qk_norm(p.k, *k_norm_);
   if (pass.input.cache) {
@@ -79,13 +80,13 @@ at::Tensor SelfAttention::qk_norm(const at::Tensor& x, ops::Parameter& weight) c
   if (spec_.qk_norm == model::QkNorm::kProjection) {
     return ops::rms_norm(x.reshape({x.size(0), -1}), weight, spec_.norm_eps).view(x.sizes());
   }
-  return ops::rms_norm(x, weight, spec_.norm_eps, spec_.norm_zero_centered);
+  return ops::rms_norm(x, weight, spec_.norm_eps, norm_weight(spec_));
 }
 
 ops::AttentionLayout SelfAttention::layout(const ForwardPass& pass) const {
   ops::AttentionLayout layout = attention_layout(spec_, layer_, pass.input);
   layout.softcap = spec_.attention_softcap.value_or(0);
-  layout.alibi_slopes = alibi_slopes_;
+  layout.slopes = alibi_slopes_;
   return layout;
 }
 
