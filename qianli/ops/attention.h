@@ -1,10 +1,17 @@
 // Scaled dot-product attention over packed sequences, without the score matrix
 // (FlashAttention-2, Dao 2023, on all devices).
+//
+//   z = scale q k;  z = softcap tanh(z / softcap);  z += slope (j - p);  out = softmax(masked z) v
+//
+// for a key j and a query at position p of its sequence. All switches work together, forward and
+// backward, with fewer queries than keys (a cache) and with key heads shared by several query heads.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <vector>
+
+#include "qianli/ops/parameter.h"
 
 namespace qianli::ops {
 
@@ -14,15 +21,34 @@ struct AttentionLayout {
   std::vector<int64_t> q_starts;
   std::vector<int64_t> k_starts;
   bool causal = true;
-  int64_t window = 0;  // with w > 0 a query sees only the last w keys it may see
-  double scale = 1.0;  // of the scores, before the softmax
+  int64_t window = 0;    // with w > 0 a query sees only the last w keys it may see
+  double scale = 1.0;    // of the scores, before the softmax
+  double softcap = 0.0;  // c > 0: a score z becomes c tanh(z / c), before the masks
+  at::Tensor slopes;     // ALiBi: one slope per query head (alibi_slopes, or a part of them); undefined: none
+  // [Tq, n] int64: of the keys above, a query sees only those listed in its row, counted from the first
+  // key of its sequence, each once. Entries that are no key of the sequence, like -1, fill up rows.
+  // Undefined: all. Shared by all heads (the indexer of DeepSeek-V3.2).
+  at::Tensor chosen;
 };
 
-// q: [Tq, heads, D]; k, v: [Tk, key heads, D], key heads dividing heads. Returns [Tq, heads, D].
-at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionLayout& layout);
+// q: [Tq, heads, D]; k: [Tk, key heads, D]; v: [Tk, key heads, Dv], key heads dividing heads. The last
+// axis of each is contiguous, rows and heads may lie anywhere (a view of a fused projection, a cache laid
+// out by heads, values that are a part of the keys). Returns [Tq, heads, Dv]; rows that see no key are 0.
+//
+// sinks: [heads] or null, one learned logit per head in the denominator of the softmax (gpt-oss):
+//   out = sum_j exp(z_j) v_j / (sum_j exp(z_j) + exp(sink)).
+at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionLayout& layout,
+                     Parameter* sinks = nullptr);
+
+// The slopes of ALiBi (Press et al., arXiv:2108.12409) for `heads` heads, float64 on the CPU: 2^(-8 (i + 1) / n)
+// for a power of two n; otherwise those of the largest power of two p below, then every second one of 2p.
+// Tensor-parallel ranks take their part of the whole.
+at::Tensor alibi_slopes(int64_t heads);
 
 namespace reference {
-at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionLayout& layout);
+// sinks: [heads] or undefined.
+at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionLayout& layout,
+                     const at::Tensor& sinks = {});
 }
 
 }  // namespace qianli::ops

@@ -8,22 +8,41 @@
 
 namespace qianli::ops {
 
+// logits z = cap(multiplier * (x W^T + bias)), cap(y) = softcap tanh(y / softcap) or y.
+struct OutputLayer {
+  Parameter& weight;          // [V, H]
+  Parameter* bias = nullptr;  // [V]
+  double multiplier = 1.0;    // positive (Grok-1, Command-R)
+  double softcap = 0.0;       // 0: none (Gemma 2: 30)
+  // W stands for its rows divided by their length (Baichuan2's NormHead). Rows are never stored normalised
+  // here; a model that only infers may do that once and leave this off.
+  bool normalized_rows = false;
+};
+
 struct CrossEntropyResult {
   at::Tensor loss;    // scalar: sum over rows of weights * losses, carries the gradient
   at::Tensor losses;  // [T] float32: -log p(label) of each row, 0 where the weight is 0
 };
 
-// hidden: [T, H]; weight: [V, H]; labels: [T] int64 (read only where weights != 0); weights: [T] float32.
+// hidden: [T, H]; labels: [T] int64 (read only where weights != 0); weights: [T] float32.
 //
-// While gradients are recorded, the gradients of hidden and weight are computed during the forward pass,
-// because keeping the logits or computing them twice would cost more. Hence the contract: the returned
-// loss is the end of the graph, and backward() is called on it once, with gradient 1.
+// While gradients are recorded, the gradients of hidden and of the layer's parameters are computed during
+// the forward pass, because keeping the logits or computing them twice would cost more. Hence the contract:
+// the returned loss is the end of the graph, and backward() is called on it once, with gradient 1.
+CrossEntropyResult linear_cross_entropy(const at::Tensor& hidden, const OutputLayer& layer, const at::Tensor& labels,
+                                        const at::Tensor& weights);
 CrossEntropyResult linear_cross_entropy(const at::Tensor& hidden, Parameter& weight, const at::Tensor& labels,
                                         const at::Tensor& weights);
+
+// The logits themselves, [T, V], differentiable: for generation and for losses of other kinds.
+at::Tensor output_logits(const at::Tensor& hidden, const OutputLayer& layer);
 
 namespace reference {
 // Per-row losses of given logits: [T, V] -> [T].
 at::Tensor cross_entropy(const at::Tensor& logits, const at::Tensor& labels);
+// weight: [V, H]; bias: [V] or undefined; the switches of `layer`, whose parameters are not read.
+at::Tensor output_logits(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& bias,
+                         const OutputLayer& layer);
 }
 
 }  // namespace qianli::ops

@@ -15,15 +15,18 @@ enum class Dtype : int { kFloat32 = 0, kBFloat16 = 1 };
 // CUDA: a cudaStream_t. CPU: ignored.
 using Stream = void*;
 
-// sum = x + residual (when residual is given), y = norm(sum) * weight [+ bias]
+// sum = x + residual (when residual is given), y = norm(sum) * w [+ bias], where w is the weight, or 1 + weight
+// when zero_centered. Row r takes row r % weight_rows of weight and bias.
 struct NormForward {
   Dtype dtype;
   int64_t rows, width;
+  int64_t weight_rows;  // at least 1
+  bool zero_centered;
   double eps;
   const void* x;         // [rows, width]
   const void* residual;  // [rows, width] or null
-  const void* weight;    // [width]
-  const void* bias;      // [width] or null (layer_norm only)
+  const void* weight;    // [weight_rows, width]
+  const void* bias;      // [weight_rows, width] or null (layer_norm only)
   void* y;               // [rows, width]
   void* sum;             // [rows, width]; null exactly when residual is null
   float* mean;           // [rows], layer_norm only
@@ -32,24 +35,52 @@ struct NormForward {
 struct NormBackward {
   Dtype dtype;
   int64_t rows, width;
+  int64_t weight_rows;
+  bool zero_centered;
   const void* grad_y;    // [rows, width]
   const void* grad_sum;  // [rows, width] or null: gradient that reaches `sum` by the residual path
   const void* sum;       // the normalised input of the forward pass
-  const void* weight;    // [width]
+  const void* weight;    // [weight_rows, width]
   const float* mean;     // [rows], layer_norm only
   const float* rstd;     // [rows]
   void* grad_x;          // [rows, width] = norm' (grad_y) + grad_sum
-  float* grad_weight;    // [width] +=, or null when frozen
-  float* grad_bias;      // [width] +=, or null
+  float* grad_weight;    // [weight_rows, width] +=, or null when frozen
+  float* grad_bias;      // [weight_rows, width] +=, or null
 };
 
-// Rotates the first rotary_dim of each head, half style: pairs (i, i + rotary_dim/2). The rest is copied.
+// RMSNorm with a gate. gate_first: y = norm(x * silu(gate)) * weight (Mamba-2); otherwise
+// y = norm(x) * weight * silu(gate) (gated DeltaNet). Row r takes row r % weight_rows of the weight. Rows of
+// the gate come in groups of gate_rows that follow each other; the groups are gate_stride elements apart.
+struct GatedNormForward {
+  Dtype dtype;
+  int64_t rows, width;
+  int64_t weight_rows;
+  bool gate_first;
+  double eps;
+  const void* x;       // [rows, width]
+  const void* gate;    // [rows / gate_rows, gate_rows, width]
+  int64_t gate_rows, gate_stride;
+  const void* weight;  // [weight_rows, width]
+  void* y;             // [rows, width]
+  float* rstd;         // [rows]
+};
+struct GatedNormBackward {
+  GatedNormForward forward;  // the same call, with rstd filled
+  const void* grad_y;        // [rows, width]
+  void* grad_x;              // [rows, width]
+  void* grad_gate;           // [rows, width], contiguous
+  float* grad_weight;        // [weight_rows, width] +=, or null when frozen
+};
+
+// Rotates dimensions [offset, offset + rotary_dim) of each head by pairs: (i, i + rotary_dim/2) or, interleaved,
+// (2i, 2i + 1), counted from offset. The rest is copied.
 struct Rotary {
   Dtype dtype;
-  int64_t tokens, heads, head_dim, rotary_dim;
-  const void* x;             // [tokens, heads, head_dim], rows `x_stride` apart
-  int64_t x_stride;
-  void* y;                   // [tokens, heads, head_dim], rows `y_stride` apart; may be x
+  int64_t tokens, heads, head_dim, rotary_dim, offset;
+  bool interleaved;
+  const void* x;             // [tokens, heads, head_dim], rows `x_stride` and heads `x_head_stride` apart
+  int64_t x_stride, x_head_stride;
+  void* y;                   // [tokens, heads, head_dim], rows `y_stride` apart; may be x where the strides agree
   int64_t y_stride;
   const float* cos;          // [positions, rotary_dim / 2]
   const float* sin;
@@ -57,12 +88,16 @@ struct Rotary {
   bool inverse;              // rotate back: the backward pass
 };
 
-enum class ActivationKind : int { kSilu, kGelu, kGeluTanh, kRelu };
-// Plain: y = act(x). Gated: x is [rows, 2 width], y = act(x[:, :width]) * x[:, width:].
+// kRelu2: relu(x)^2. kClampedSwiglu, gated only: y = (up + 1) * gate * sigmoid(1.702 gate).
+enum class ActivationKind : int { kSilu, kGelu, kGeluTanh, kRelu, kRelu2, kClampedSwiglu };
+// Plain: y = act(x). Gated: x is [rows, 2 width], gate = x[:, :width], up = x[:, width:], y = act(gate) * up.
+// limit > 0, gated only: up is clamped to [-limit, limit] and act(gate), or for kClampedSwiglu the gate itself,
+// from above; what is clamped gets no gradient.
 struct ActivationForward {
   Dtype dtype;
   ActivationKind kind;
   bool gated;
+  double limit;
   int64_t rows, width;  // width of y
   const void* x;
   void* y;
@@ -71,6 +106,7 @@ struct ActivationBackward {
   Dtype dtype;
   ActivationKind kind;
   bool gated;
+  double limit;
   int64_t rows, width;
   const void* x;
   const void* grad_y;
@@ -92,12 +128,15 @@ struct EmbeddingBackward {
   float* grad_table;  // [vocabulary, width] +=; equal ids are added in token order
 };
 
-// One chunk of rows of logits. loss[r] = logsumexp(logits[r]) - logits[r][label[r]]; then, unless
-// `keep_logits`, logits[r] is overwritten by weight[r] * (softmax(logits[r]) - onehot(label[r])).
+// One chunk of rows of logits x. With z = multiplier x, or softcap tanh(multiplier x / softcap) where softcap > 0:
+// loss[r] = logsumexp(z[r]) - z[r][label[r]]; then, unless `keep_logits`, x[r] is overwritten by its gradient
+// weight[r] * (softmax(z[r]) - onehot(label[r])) * dz/dx.
 // Rows with weight 0 get loss 0 and gradient 0 (their label is not read).
 struct CrossEntropy {
   Dtype dtype;  // of logits
   int64_t rows, vocabulary;
+  double multiplier;  // positive
+  double softcap;     // 0: none
   void* logits;
   const int64_t* labels;
   const float* weights;
@@ -128,30 +167,41 @@ struct SquaredNorm {
 // Attention over packed sequences. Sequence s owns query rows [q_starts[s], q_starts[s+1]) and key rows
 // [k_starts[s], k_starts[s+1]). Causal is aligned at the end: query i of q_len sees keys j with
 // j - i <= k_len - q_len, and with window w > 0 only the last w of those. Query head h uses key head
-// h / (query_heads / key_heads). Softmax in float32.
+// h / (query_heads / key_heads). Score of a query at position p = i + k_len - q_len and a key:
+//   z = scale q k;  z = softcap tanh(z / softcap) where softcap > 0;  z += slopes[h] (j - p)
+// Softmax in float32; a sink is one more logit in its denominator. A query that sees no key gets 0.
 struct AttentionForward {
   Dtype dtype;
   int64_t sequences;
   const int64_t* q_starts;  // [sequences + 1]; host memory
   const int64_t* k_starts;  // [sequences + 1]; host memory
-  int64_t query_heads, key_heads, head_dim;
+  int64_t query_heads, key_heads;
+  int64_t head_dim;   // of queries and keys
+  int64_t value_dim;  // of values and outputs
   double scale;
+  double softcap;  // 0: none
   bool causal;
-  int64_t window;  // 0: none
-  const void* q;   // [q rows, query_heads, head_dim], rows q_stride apart, heads head_dim apart
-  const void* k;   // [k rows, key_heads, head_dim]
-  const void* v;
-  int64_t q_stride, k_stride, v_stride;
-  void* out;       // [q rows, query_heads, head_dim], contiguous
-  float* lse;      // [query_heads, q rows] natural logarithm of the softmax sum, or null (inference)
+  int64_t window;         // 0: none
+  const float* slopes;    // [query_heads] or null (ALiBi)
+  const float* sinks;     // [query_heads] or null
+  const int64_t* chosen;  // [q rows, chosen_count] or null: the keys, counted in their sequence, that a
+  int64_t chosen_count;   // query sees of those above, each once; numbers outside the sequence stand for none
+  const void* q;          // [q rows, query_heads, head_dim]
+  const void* k;          // [k rows, key_heads, head_dim]
+  const void* v;          // [k rows, key_heads, value_dim]
+  int64_t q_stride, k_stride, v_stride;                 // from row to row
+  int64_t q_head_stride, k_head_stride, v_head_stride;  // from head to head
+  void* out;   // [q rows, query_heads, value_dim], contiguous
+  float* lse;  // [query_heads, q rows] natural logarithm of the softmax sum, or null (inference)
 };
 struct AttentionBackward {
   AttentionForward forward;  // the same call, with out and lse filled
   const void* grad_out;      // contiguous like out
-  void* grad_q;              // strides as given
+  void* grad_q;              // heads follow each other, rows as given
   void* grad_k;
   void* grad_v;
   int64_t grad_q_stride, grad_k_stride, grad_v_stride;
+  float* grad_sinks;  // [query_heads] +=, or null
 };
 
 // y = x W^T + b for 1 to kFewRows rows: bound by reading the weight, not by arithmetic. Sums in float32.
@@ -172,6 +222,8 @@ struct KernelTable {
   void (*rms_norm_backward)(const NormBackward&, Stream);
   void (*layer_norm_forward)(const NormForward&, Stream);
   void (*layer_norm_backward)(const NormBackward&, Stream);
+  void (*gated_norm_forward)(const GatedNormForward&, Stream);
+  void (*gated_norm_backward)(const GatedNormBackward&, Stream);
   void (*rotary)(const Rotary&, Stream);
   void (*activation_forward)(const ActivationForward&, Stream);
   void (*activation_backward)(const ActivationBackward&, Stream);
