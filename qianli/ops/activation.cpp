@@ -4,6 +4,7 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/relu.h>
+#include <ATen/ops/sigmoid.h>
 #include <ATen/ops/silu.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -18,17 +19,20 @@ using torch::autograd::variable_list;
 
 class ActivationFunction : public torch::autograd::Function<ActivationFunction> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_given, int64_t kind, bool gated) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_given, int64_t kind, bool gated,
+                            double limit) {
     const at::Tensor x = x_given.contiguous();
     context->save_for_backward({x});
     context->saved_data["kind"] = kind;
     context->saved_data["gated"] = gated;
+    context->saved_data["limit"] = limit;
     const int64_t width = gated ? x.size(1) / 2 : x.size(1);
     at::Tensor y = at::empty({x.size(0), width}, x.options());
     kernels_for(Op::kActivation, x)
         ->activation_forward({.dtype = kernel_dtype(x),
                               .kind = static_cast<ActivationKind>(kind),
                               .gated = gated,
+                              .limit = limit,
                               .rows = x.size(0),
                               .width = width,
                               .x = x.data_ptr(),
@@ -45,30 +49,35 @@ class ActivationFunction : public torch::autograd::Function<ActivationFunction> 
         ->activation_backward({.dtype = kernel_dtype(x),
                                .kind = static_cast<ActivationKind>(context->saved_data["kind"].toInt()),
                                .gated = context->saved_data["gated"].toBool(),
+                               .limit = context->saved_data["limit"].toDouble(),
                                .rows = x.size(0),
                                .width = grad_y.size(1),
                                .x = x.data_ptr(),
                                .grad_y = grad_y.data_ptr(),
                                .grad_x = grad_x.data_ptr()},
                               stream_of(x));
-    return {grad_x, {}, {}};
+    return {grad_x, {}, {}, {}};
   }
 };
 
-at::Tensor apply(const at::Tensor& x, ActivationKind kind, bool gated) {
+at::Tensor apply(const at::Tensor& x, ActivationKind kind, bool gated, double limit) {
+  TORCH_CHECK(gated || kind != ActivationKind::kClampedSwiglu, "[activation] expected a gate beside a clamped SwiGLU");
   if (!kernels_for(Op::kActivation, x)) {
-    const auto formula = [kind, gated](const Tensors& inputs, const Tensors&) {
-      return Tensors{gated ? reference::gated_activation(inputs[0], kind) : reference::activation(inputs[0], kind)};
+    const auto formula = [kind, gated, limit](const Tensors& inputs, const Tensors&) {
+      return Tensors{gated ? reference::gated_activation(inputs[0], kind, limit)
+                           : reference::activation(inputs[0], kind)};
     };
     return apply_reference(formula, {x}, {})[0];
   }
-  return ActivationFunction::apply(x, static_cast<int64_t>(kind), gated);
+  return ActivationFunction::apply(x, static_cast<int64_t>(kind), gated, limit);
 }
 
 }  // namespace
 
-at::Tensor activation(const at::Tensor& x, ActivationKind kind) { return apply(x, kind, /*gated=*/false); }
-at::Tensor gated_activation(const at::Tensor& x, ActivationKind kind) { return apply(x, kind, /*gated=*/true); }
+at::Tensor activation(const at::Tensor& x, ActivationKind kind) { return apply(x, kind, /*gated=*/false, 0.0); }
+at::Tensor gated_activation(const at::Tensor& x, ActivationKind kind, double limit) {
+  return apply(x, kind, /*gated=*/true, limit);
+}
 
 namespace reference {
 
@@ -82,13 +91,23 @@ at::Tensor activation(const at::Tensor& x, ActivationKind kind) {
       return at::gelu(x, "tanh");
     case ActivationKind::kRelu:
       return at::relu(x);
+    case ActivationKind::kRelu2:
+      return at::relu(x).square();
+    case ActivationKind::kClampedSwiglu:
+      return x * at::sigmoid(1.702 * x);
   }
   return {};
 }
 
-at::Tensor gated_activation(const at::Tensor& x, ActivationKind kind) {
+at::Tensor gated_activation(const at::Tensor& x, ActivationKind kind, double limit) {
+  const bool clamped_swiglu = kind == ActivationKind::kClampedSwiglu;
   const int64_t width = x.size(1) / 2;
-  return reference::activation(x.narrow(1, 0, width), kind) * x.narrow(1, width, width);
+  at::Tensor gate = x.narrow(1, 0, width), up = x.narrow(1, width, width);
+  if (limit > 0.0) up = up.clamp(-limit, limit);
+  if (limit > 0.0 && clamped_swiglu) gate = gate.clamp_max(limit);
+  at::Tensor active = reference::activation(gate, kind);
+  if (limit > 0.0 && !clamped_swiglu) active = active.clamp_max(limit);
+  return active * (clamped_swiglu ? up + 1.0 : up);
 }
 
 }  // namespace reference

@@ -3,9 +3,15 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/tanh.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <cmath>
 #include <limits>
 
 #include "qianli/ops/cuda/flash_attention.h"
@@ -18,18 +24,28 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Rows that are contiguous inside (heads, D); the row stride is free.
-at::Tensor with_whole_rows(const at::Tensor& x) {
-  return x.stride(2) == 1 && x.stride(1) == x.size(2) ? x : x.contiguous();
-}
+at::Tensor with_whole_heads(const at::Tensor& x) { return x.stride(2) == 1 ? x : x.contiguous(); }
 
-struct LayoutHolder : torch::CustomClassHolder {
-  explicit LayoutHolder(AttentionLayout given) : layout(std::move(given)) {}
+// One call, kept for the backward pass. Tensors that the kernels read as float32 and int64 on q's device.
+struct Call : torch::CustomClassHolder {
   AttentionLayout layout;
+  Parameter* sinks = nullptr;
+  at::Tensor slopes, sink_values, chosen;
+
+  Call(AttentionLayout given, Parameter* sinks_given, at::Device device)
+      : layout(std::move(given)), sinks(sinks_given) {
+    if (layout.slopes.defined()) slopes = layout.slopes.to(device, at::kFloat).contiguous();
+    if (sinks) sink_values = sinks->value().to(device, at::kFloat).contiguous();
+    if (layout.chosen.defined()) chosen = layout.chosen.to(device, at::kLong).contiguous();
+  }
+  bool sinks_trainable() const { return sinks && sinks->trainable(); }
 };
 
+const float* float_data(const at::Tensor& tensor) { return tensor.defined() ? tensor.data_ptr<float>() : nullptr; }
+
 AttentionForward forward_call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& out,
-                              const at::Tensor& lse, const AttentionLayout& layout) {
+                              const at::Tensor& lse, const Call& call) {
+  const AttentionLayout& layout = call.layout;
   return {.dtype = kernel_dtype(q),
           .sequences = static_cast<int64_t>(layout.q_starts.size()) - 1,
           .q_starts = layout.q_starts.data(),
@@ -37,15 +53,24 @@ AttentionForward forward_call(const at::Tensor& q, const at::Tensor& k, const at
           .query_heads = q.size(1),
           .key_heads = k.size(1),
           .head_dim = q.size(2),
+          .value_dim = v.size(2),
           .scale = layout.scale,
+          .softcap = layout.softcap,
           .causal = layout.causal,
           .window = layout.window,
+          .slopes = float_data(call.slopes),
+          .sinks = float_data(call.sink_values),
+          .chosen = call.chosen.defined() ? call.chosen.data_ptr<int64_t>() : nullptr,
+          .chosen_count = call.chosen.defined() ? call.chosen.size(1) : 0,
           .q = q.data_ptr(),
           .k = k.data_ptr(),
           .v = v.data_ptr(),
           .q_stride = q.stride(0),
           .k_stride = k.stride(0),
           .v_stride = v.stride(0),
+          .q_head_stride = q.stride(1),
+          .k_head_stride = k.stride(1),
+          .v_head_stride = v.stride(1),
           .out = out.data_ptr(),
           .lse = lse.defined() ? lse.data_ptr<float>() : nullptr};
 }
@@ -53,14 +78,15 @@ AttentionForward forward_call(const at::Tensor& q, const at::Tensor& k, const at
 class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q_given, const at::Tensor& k_given,
-                            const at::Tensor& v_given, const c10::intrusive_ptr<LayoutHolder>& holder, bool record) {
-    const at::Tensor q = with_whole_rows(q_given), k = with_whole_rows(k_given), v = with_whole_rows(v_given);
-    at::Tensor out = at::empty(q.sizes(), q.options());
+                            const at::Tensor& v_given, const at::Tensor&, const c10::intrusive_ptr<Call>& call,
+                            bool record) {
+    const at::Tensor q = with_whole_heads(q_given), k = with_whole_heads(k_given), v = with_whole_heads(v_given);
+    at::Tensor out = at::empty({q.size(0), q.size(1), v.size(2)}, q.options());
     at::Tensor lse = record ? at::empty({q.size(1), q.size(0)}, q.options().dtype(at::kFloat)) : at::Tensor();
-    kernels_for(Op::kAttention, q)->attention_forward(forward_call(q, k, v, out, lse, holder->layout), stream_of(q));
+    kernels_for(Op::kAttention, q)->attention_forward(forward_call(q, k, v, out, lse, *call), stream_of(q));
     if (record) {
       context->save_for_backward({q, k, v, out, lse});
-      context->saved_data["layout"] = c10::IValue::make_capsule(holder);
+      context->saved_data["call"] = c10::IValue::make_capsule(call);
     }
     return out;
   }
@@ -68,22 +94,24 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const auto saved = context->get_saved_variables();
     const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2];
-    const auto holder = c10::static_intrusive_pointer_cast<LayoutHolder>(context->saved_data["layout"].toCapsule());
+    const auto call = c10::static_intrusive_pointer_cast<Call>(context->saved_data["call"].toCapsule());
     const at::Tensor grad_out = grads[0].contiguous();
     at::Tensor grad_q = at::empty(q.sizes(), q.options());
     at::Tensor grad_k = at::empty(k.sizes(), k.options());
     at::Tensor grad_v = at::empty(v.sizes(), v.options());
     kernels_for(Op::kAttention, q)
-        ->attention_backward({.forward = forward_call(q, k, v, saved[3], saved[4], holder->layout),
-                              .grad_out = grad_out.data_ptr(),
-                              .grad_q = grad_q.data_ptr(),
-                              .grad_k = grad_k.data_ptr(),
-                              .grad_v = grad_v.data_ptr(),
-                              .grad_q_stride = grad_q.stride(0),
-                              .grad_k_stride = grad_k.stride(0),
-                              .grad_v_stride = grad_v.stride(0)},
-                             stream_of(q));
-    return {grad_q, grad_k, grad_v, {}, {}};
+        ->attention_backward(
+            {.forward = forward_call(q, k, v, saved[3], saved[4], *call),
+             .grad_out = grad_out.data_ptr(),
+             .grad_q = grad_q.data_ptr(),
+             .grad_k = grad_k.data_ptr(),
+             .grad_v = grad_v.data_ptr(),
+             .grad_q_stride = grad_q.stride(0),
+             .grad_k_stride = grad_k.stride(0),
+             .grad_v_stride = grad_v.stride(0),
+             .grad_sinks = call->sinks_trainable() ? call->sinks->grad_to_add().data_ptr<float>() : nullptr},
+            stream_of(q));
+    return {grad_q, grad_k, grad_v, {}, {}, {}};
   }
 };
 
@@ -111,7 +139,7 @@ at::Tensor torch_attention(const at::Tensor& q, const at::Tensor& k, const at::T
                                             mask, 0.0, plain && layout.causal && q_length > 1, layout.scale,
                                             q.size(1) != k.size(1))
         .transpose(1, 2)
-        .reshape({-1, q.size(1), q.size(2)});
+        .reshape({-1, q.size(1), v.size(2)});
   };
   const auto sequences = static_cast<int64_t>(layout.q_starts.size()) - 1;
   bool equal = true;
@@ -131,27 +159,96 @@ at::Tensor torch_attention(const at::Tensor& q, const at::Tensor& k, const at::T
   return at::cat(parts, 0);
 }
 
+void check_shapes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionLayout& layout,
+                  const at::Tensor& sinks) {
+  TORCH_CHECK(q.dim() == 3 && k.dim() == 3 && v.dim() == 3 && q.size(2) == k.size(2) && k.size(0) == v.size(0) &&
+                  k.size(1) == v.size(1) && q.size(1) % k.size(1) == 0,
+              "[attention] expected q [Tq, heads, D], k [Tk, key heads, D] and v [Tk, key heads, Dv], got ", q.sizes(),
+              ", ", k.sizes(), " and ", v.sizes());
+  TORCH_CHECK(layout.q_starts.size() == layout.k_starts.size() && !layout.q_starts.empty() &&
+                  layout.q_starts.back() == q.size(0) && layout.k_starts.back() == k.size(0),
+              "[attention] expected starts that end at ", q.size(0), " queries and ", k.size(0), " keys");
+  TORCH_CHECK(!layout.slopes.defined() || layout.slopes.sizes() == at::IntArrayRef{q.size(1)},
+              "[attention] expected one slope per head");
+  TORCH_CHECK(!sinks.defined() || sinks.sizes() == at::IntArrayRef{q.size(1)},
+              "[attention] expected one sink per head");
+  TORCH_CHECK(!layout.chosen.defined() || (layout.chosen.dim() == 2 && layout.chosen.size(0) == q.size(0)),
+              "[attention] expected one row of chosen keys per query");
+}
+
+// What every fused kernel offers.
+bool is_plain(const AttentionLayout& layout, const Parameter* sinks) {
+  return layout.softcap == 0.0 && !layout.slopes.defined() && !layout.chosen.defined() && !sinks;
+}
+
+at::Tensor reference_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                               const AttentionLayout& layout, Parameter* sinks) {
+  const auto formula = [layout](const Tensors& inputs, const Tensors& weights) {
+    return Tensors{reference::attention(inputs[0], inputs[1], inputs[2], layout,
+                                        weights.empty() ? at::Tensor() : weights[0])};
+  };
+  return apply_reference(formula, {q, k, v}, sinks ? std::vector<Parameter*>{sinks} : std::vector<Parameter*>{})[0];
+}
+
+// The keys of one sequence that its queries [Sq, n] list, as [Sq, Sk] bool.
+at::Tensor listed(const at::Tensor& chosen, int64_t k_length) {
+  // Entries that are no key go to a column of their own.
+  const at::Tensor valid = (chosen >= 0).logical_and(chosen < k_length);
+  const at::Tensor columns = at::where(valid, chosen, at::full_like(chosen, k_length));
+  at::Tensor mask = at::zeros({chosen.size(0), k_length + 1}, chosen.options().dtype(at::kBool));
+  mask.scatter_(1, columns, true);
+  return mask.narrow(1, 0, k_length);
+}
+
+// Scores of one sequence before the masks. q: [heads, Sq, D]; k: [heads, Sk, D].
+at::Tensor scores_of(const at::Tensor& q, const at::Tensor& k, const AttentionLayout& layout) {
+  const at::ScalarType wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  at::Tensor scores = q.matmul(k.transpose(1, 2)).to(wide) * layout.scale;
+  if (layout.softcap > 0.0) scores = layout.softcap * at::tanh(scores / layout.softcap);
+  if (!layout.slopes.defined()) return scores;
+  const int64_t q_length = q.size(1), k_length = k.size(1);
+  const auto options = q.options().dtype(wide).requires_grad(false);
+  const at::Tensor distance = at::arange(k_length, options).unsqueeze(0) -
+                              (at::arange(q_length, options) + (k_length - q_length)).unsqueeze(1);
+  return scores + layout.slopes.to(options).view({-1, 1, 1}) * distance;
+}
+
 }  // namespace
 
-at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionLayout& layout) {
+at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionLayout& layout,
+                     Parameter* sinks) {
+  check_shapes(q, k, v, layout, sinks ? sinks->value() : at::Tensor());
   if (kernels_for(Op::kAttention, q)) {
-    const bool record =
-        at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad());
-    return AttentionFunction::apply(q, k, v, c10::make_intrusive<LayoutHolder>(layout), record);
+    auto call = c10::make_intrusive<Call>(layout, sinks, q.device());
+    const at::Tensor anchor = call->sinks_trainable() ? gradient_anchor() : gradient_anchor().detach();
+    const bool record = at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad() ||
+                                                       call->sinks_trainable());
+    return AttentionFunction::apply(q, k, v, anchor, call, record);
   }
-  if (use_torch(Op::kAttention, q)) {
-    return cuda::flash_attention_serves(q) ? cuda::flash_attention(q, k, v, layout) : torch_attention(q, k, v, layout);
+  if (use_torch(Op::kAttention, q) && is_plain(layout, sinks)) {
+    return cuda::flash_attention_serves(q) && q.size(2) == v.size(2) ? cuda::flash_attention(q, k, v, layout)
+                                                                     : torch_attention(q, k, v, layout);
   }
-  return apply_reference(
-      [layout](const Tensors& inputs, const Tensors&) {
-        return Tensors{reference::attention(inputs[0], inputs[1], inputs[2], layout)};
-      },
-      {q, k, v}, {})[0];
+  return reference_attention(q, k, v, layout, sinks);
+}
+
+at::Tensor alibi_slopes(int64_t heads) {
+  TORCH_CHECK(heads > 0, "[attention] expected at least one head for the slopes of ALiBi");
+  const int64_t power = int64_t{1} << (63 - __builtin_clzll(static_cast<uint64_t>(heads)));
+  at::Tensor slopes = at::empty({heads}, at::kDouble);
+  double* slope = slopes.data_ptr<double>();
+  for (int64_t i = 0; i < power; ++i) slope[i] = std::exp2(-8.0 * static_cast<double>(i + 1) / static_cast<double>(power));
+  for (int64_t i = power; i < heads; ++i) {
+    const int64_t second = 2 * (i - power);  // of the slopes for twice as many heads
+    slope[i] = std::exp2(-8.0 * static_cast<double>(second + 1) / static_cast<double>(2 * power));
+  }
+  return slopes;
 }
 
 namespace reference {
 
-at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionLayout& layout) {
+at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionLayout& layout,
+                     const at::Tensor& sinks) {
   const int64_t repeats = q.size(1) / k.size(1);
   std::vector<at::Tensor> parts;
   for (size_t s = 0; s + 1 < layout.q_starts.size(); ++s) {
@@ -160,10 +257,19 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
     const at::Tensor qs = q.narrow(0, layout.q_starts[s], q_rows).transpose(0, 1);
     const at::Tensor ks = k.narrow(0, layout.k_starts[s], k_rows).transpose(0, 1).repeat_interleave(repeats, 0);
     const at::Tensor vs = v.narrow(0, layout.k_starts[s], k_rows).transpose(0, 1).repeat_interleave(repeats, 0);
-    const at::Tensor hidden = visible(q_rows, k_rows, layout, q.device()).logical_not();
-    const at::ScalarType wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-    const at::Tensor scores = qs.matmul(ks.transpose(1, 2)).to(wide) * layout.scale;
-    const at::Tensor weights = scores.masked_fill(hidden, -std::numeric_limits<double>::infinity()).softmax(-1);
+    at::Tensor seen = visible(q_rows, k_rows, layout, q.device());
+    if (layout.chosen.defined()) {
+      seen = seen & listed(layout.chosen.narrow(0, layout.q_starts[s], q_rows).to(q.device()), k_rows);
+    }
+    at::Tensor scores = scores_of(qs, ks, layout);
+    scores = scores.masked_fill(seen.logical_not(), -std::numeric_limits<double>::infinity());
+    // A sink is a key whose value is 0; without one a row that sees nothing still needs a denominator.
+    const at::Tensor sink = sinks.defined() ? sinks.to(scores.scalar_type()).view({-1, 1, 1}).expand({-1, q_rows, 1})
+                                            : at::where(seen.any(1, /*keepdim=*/true),
+                                                        at::full({}, -std::numeric_limits<double>::infinity(), scores.options()),
+                                                        at::zeros({}, scores.options()))
+                                                  .expand({q.size(1), q_rows, 1});
+    const at::Tensor weights = at::cat({scores, sink}, 2).softmax(-1).narrow(2, 0, k_rows);
     parts.push_back(weights.to(q.scalar_type()).matmul(vs).transpose(0, 1));
   }
   return at::cat(parts, 0);

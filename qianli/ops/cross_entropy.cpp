@@ -2,8 +2,10 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/tanh.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
@@ -14,6 +16,7 @@
 #include "qianli/ops/dispatch.h"
 #include "qianli/ops/gemm.h"
 #include "qianli/ops/linear.h"
+#include "qianli/ops/reference_function.h"
 
 namespace qianli::ops {
 namespace {
@@ -31,13 +34,26 @@ int64_t chunk_rows(int64_t rows, int64_t vocabulary, int64_t item_bytes) {
   return (rows + chunks - 1) / chunks;  // even chunks: no small one at the end
 }
 
-// Losses of one chunk; with `want_grad` the logits become weights * (softmax - onehot).
-void chunk_losses(at::Tensor& logits, const at::Tensor& labels, const at::Tensor& weights, at::Tensor losses,
-                  bool want_grad) {
+at::Tensor capped(const at::Tensor& logits, const OutputLayer& layer) {
+  const at::Tensor scaled = layer.multiplier == 1.0 ? logits : logits * layer.multiplier;
+  return layer.softcap > 0.0 ? layer.softcap * at::tanh(scaled / layer.softcap) : scaled;
+}
+
+// 1 / the length of each row of the weight, [V], in float32 or float64.
+at::Tensor inverse_lengths(const at::Tensor& weight) {
+  const at::ScalarType wide = weight.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  return at::linalg_vector_norm(weight, 2, at::IntArrayRef{1}, /*keepdim=*/false, wide).clamp_min(1e-12).reciprocal();
+}
+
+// Losses of one chunk of x W^T + b; with `want_grad` the logits become their own gradient.
+void chunk_losses(at::Tensor& logits, const OutputLayer& layer, const at::Tensor& labels, const at::Tensor& weights,
+                  at::Tensor losses, bool want_grad) {
   if (const KernelTable* kernels = kernels_for(Op::kCrossEntropy, logits)) {
     kernels->cross_entropy({.dtype = kernel_dtype(logits),
                             .rows = logits.size(0),
                             .vocabulary = logits.size(1),
+                            .multiplier = layer.multiplier,
+                            .softcap = layer.softcap,
                             .logits = logits.data_ptr(),
                             .labels = labels.data_ptr<int64_t>(),
                             .weights = weights.data_ptr<float>(),
@@ -48,32 +64,78 @@ void chunk_losses(at::Tensor& logits, const at::Tensor& labels, const at::Tensor
   }
   const at::Tensor counted = weights != 0;
   const at::Tensor safe_labels = at::where(counted, labels, at::zeros_like(labels));
-  losses.copy_(reference::cross_entropy(logits, safe_labels) * counted);
+  const at::Tensor final_logits = capped(logits, layer);
+  losses.copy_(reference::cross_entropy(final_logits, safe_labels) * counted);
   if (!want_grad) return;
   const at::Tensor scale = weights.to(logits.scalar_type()).unsqueeze(1);
-  const at::Tensor probabilities = at::softmax(logits, 1) * scale;
-  logits.copy_(probabilities.scatter_add(1, safe_labels.unsqueeze(1), -scale));
+  at::Tensor grad = (at::softmax(final_logits, 1) * scale).scatter_add(1, safe_labels.unsqueeze(1), -scale);
+  if (layer.softcap > 0.0) grad = grad * (1.0 - (final_logits / layer.softcap).square());
+  logits.copy_(grad * layer.multiplier);
 }
+
+// The dot product of each row of a with the row of b, [V], without a third matrix.
+at::Tensor row_dots(const at::Tensor& a, const at::Tensor& b) {
+  constexpr int64_t kRows = 2048;
+  at::Tensor dots = at::empty({a.size(0)}, a.options());
+  for (int64_t begin = 0; begin < a.size(0); begin += kRows) {
+    const int64_t rows = std::min(kRows, a.size(0) - begin);
+    dots.narrow(0, begin, rows).copy_((a.narrow(0, begin, rows) * b.narrow(0, begin, rows)).sum(1));
+  }
+  return dots;
+}
+
+// Rows w divided by their length, w_hat = w / |w|, get dw = (dw_hat - w_hat (w_hat dw_hat)) / |w|. The chunks
+// add the first part, dw_hat / |w|, to the buffer themselves; with it goes the second, from what they added.
+class NormalizedRows {
+ public:
+  NormalizedRows(Parameter& weight, bool active, bool record)
+      : weight_(weight), corrects_(active && record && weight.trainable()) {
+    if (active) scale_ = inverse_lengths(weight.value());
+    if (corrects_) before_ = row_dots(weight_.grad_to_add(), weight_.value());
+  }
+  // Of the columns of logits, and of their gradients.
+  void scale(at::Tensor& columns) const {
+    if (scale_.defined()) columns.mul_(scale_);
+  }
+  void finish() {
+    if (!corrects_) return;
+    at::Tensor& buffer = weight_.grad_to_add();
+    const at::Tensor along = (row_dots(buffer, weight_.value()) - before_) * scale_.square();
+    constexpr int64_t kRows = 2048;
+    for (int64_t begin = 0; begin < buffer.size(0); begin += kRows) {
+      const int64_t rows = std::min(kRows, buffer.size(0) - begin);
+      buffer.narrow(0, begin, rows).sub_(weight_.value().narrow(0, begin, rows) *
+                                         along.narrow(0, begin, rows).unsqueeze(1));
+    }
+  }
+
+ private:
+  Parameter& weight_;
+  bool corrects_;
+  at::Tensor scale_, before_;
+};
 
 class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossEntropyFunction> {
  public:
   static variable_list forward(AutogradContext* context, const at::Tensor& hidden, const at::Tensor&,
-                               Parameter* weight, const at::Tensor& labels, const at::Tensor& weights, bool record) {
+                               const OutputLayer& layer, const at::Tensor& labels, const at::Tensor& weights,
+                               bool record) {
     const int64_t rows = hidden.size(0);
     const at::ScalarType wide = hidden.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     at::Tensor losses = at::empty({rows}, hidden.options().dtype(wide));
     at::Tensor grad_hidden = record ? at::empty_like(hidden) : at::Tensor();
-    const int64_t step = chunk_rows(rows, weight->value().size(0), hidden.element_size());
+    NormalizedRows normalized(layer.weight, layer.normalized_rows, record);
+    const int64_t step = chunk_rows(rows, layer.weight.value().size(0), hidden.element_size());
     for (int64_t begin = 0; begin < rows; begin += step) {
       const int64_t count = std::min(step, rows - begin);
       const at::Tensor x = hidden.narrow(0, begin, count);
-      at::Tensor logits = gemm_nt(x, weight->value());
-      chunk_losses(logits, labels.narrow(0, begin, count), weights.narrow(0, begin, count),
+      at::Tensor logits = raw_logits(x, layer, normalized);
+      chunk_losses(logits, layer, labels.narrow(0, begin, count), weights.narrow(0, begin, count),
                    losses.narrow(0, begin, count), record);
       if (!record) continue;
-      grad_hidden.narrow(0, begin, count).copy_(gemm_nt(logits, weight->value().t()));
-      if (weight->trainable()) accumulate_weight_gradient(*weight, logits, x);
+      grad_hidden.narrow(0, begin, count).copy_(chunk_gradients(x, layer, normalized, logits));
     }
+    if (record) normalized.finish();
     if (record) context->save_for_backward({grad_hidden});
     context->mark_non_differentiable({losses});
     return {(losses * weights).sum(), losses};
@@ -84,24 +146,88 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
                 "linear_cross_entropy must end the graph: its gradient must be 1");
     return {context->get_saved_variables()[0], {}, {}, {}, {}, {}};
   }
+
+ private:
+  static at::Tensor raw_logits(const at::Tensor& x, const OutputLayer& layer, const NormalizedRows& normalized) {
+    const at::Tensor bias = layer.bias ? layer.bias->value() : at::Tensor();
+    if (!layer.normalized_rows) return gemm_nt(x, layer.weight.value(), bias);
+    at::Tensor logits = gemm_nt(x, layer.weight.value());
+    normalized.scale(logits);
+    return bias.defined() ? logits.add_(bias) : logits;
+  }
+
+  // From the gradient of the logits to that of x; those of the parameters go to their buffers.
+  static at::Tensor chunk_gradients(const at::Tensor& x, const OutputLayer& layer, const NormalizedRows& normalized,
+                                    at::Tensor& grad) {
+    if (layer.bias && layer.bias->trainable()) {
+      at::Tensor& buffer = layer.bias->grad_to_add();
+      buffer.add_(grad.sum(0, /*keepdim=*/false, buffer.scalar_type()));
+    }
+    normalized.scale(grad);
+    if (layer.weight.trainable()) accumulate_weight_gradient(layer.weight, grad, x);
+    return gemm_nt(grad, layer.weight.value().t());
+  }
 };
+
+bool trainable(const OutputLayer& layer) {
+  return layer.weight.trainable() || (layer.bias && layer.bias->trainable());
+}
+
+void check_layer(const at::Tensor& hidden, const OutputLayer& layer) {
+  TORCH_CHECK(hidden.dim() == 2 && layer.weight.value().dim() == 2 && hidden.size(1) == layer.weight.value().size(1),
+              "[output] expected hidden [T, H] and weight [V, H], got ", hidden.sizes(), " and ",
+              layer.weight.value().sizes());
+  TORCH_CHECK(layer.multiplier > 0.0, "[output] expected a positive logits multiplier, got ", layer.multiplier);
+}
 
 }  // namespace
 
-CrossEntropyResult linear_cross_entropy(const at::Tensor& hidden, Parameter& weight, const at::Tensor& labels,
+CrossEntropyResult linear_cross_entropy(const at::Tensor& hidden, const OutputLayer& layer, const at::Tensor& labels,
                                         const at::Tensor& weights) {
-  const bool record = at::GradMode::is_enabled() && (hidden.requires_grad() || weight.trainable());
-  const at::Tensor anchor = weight.trainable() ? gradient_anchor() : gradient_anchor().detach();
-  const auto results = LinearCrossEntropyFunction::apply(hidden.contiguous(), anchor, &weight, labels.contiguous(),
+  check_layer(hidden, layer);
+  const bool record = at::GradMode::is_enabled() && (hidden.requires_grad() || trainable(layer));
+  const at::Tensor anchor = trainable(layer) ? gradient_anchor() : gradient_anchor().detach();
+  const auto results = LinearCrossEntropyFunction::apply(hidden.contiguous(), anchor, layer, labels.contiguous(),
                                                          weights.contiguous(), record);
   return {results[0], results[1]};
 }
 
+CrossEntropyResult linear_cross_entropy(const at::Tensor& hidden, Parameter& weight, const at::Tensor& labels,
+                                        const at::Tensor& weights) {
+  return linear_cross_entropy(hidden, OutputLayer{.weight = weight}, labels, weights);
+}
+
+at::Tensor output_logits(const at::Tensor& hidden, const OutputLayer& layer) {
+  check_layer(hidden, layer);
+  if (!layer.normalized_rows) return capped(linear(hidden, layer.weight, layer.bias), layer);
+  if (at::GradMode::is_enabled() && layer.weight.trainable()) {
+    std::vector<Parameter*> parameters{&layer.weight};
+    if (layer.bias) parameters.push_back(layer.bias);
+    const auto formula = [layer](const Tensors& inputs, const Tensors& values) {
+      return Tensors{reference::output_logits(inputs[0], values[0], values.size() > 1 ? values[1] : at::Tensor(), layer)};
+    };
+    return apply_reference(formula, {hidden}, parameters)[0];
+  }
+  at::Tensor logits = linear(hidden, layer.weight) * inverse_lengths(layer.weight.value()).to(hidden.scalar_type());
+  if (layer.bias) logits = logits + layer.bias->value();
+  return capped(logits, layer);
+}
+
 namespace reference {
+
 at::Tensor cross_entropy(const at::Tensor& logits, const at::Tensor& labels) {
   const at::Tensor wide = logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
   return at::logsumexp(wide, 1) - wide.gather(1, labels.unsqueeze(1)).squeeze(1);
 }
+
+at::Tensor output_logits(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& bias,
+                         const OutputLayer& layer) {
+  const at::Tensor rows =
+      layer.normalized_rows ? weight * inverse_lengths(weight).to(weight.scalar_type()).unsqueeze(1) : weight;
+  const at::Tensor logits = hidden.matmul(rows.t());
+  return capped(bias.defined() ? logits + bias : logits, layer);
+}
+
 }  // namespace reference
 
 }  // namespace qianli::ops

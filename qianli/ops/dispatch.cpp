@@ -30,6 +30,8 @@ bool has_kernel(const KernelTable& table, Op op) {
       return table.rms_norm_forward && table.rms_norm_backward;
     case Op::kLayerNorm:
       return table.layer_norm_forward && table.layer_norm_backward;
+    case Op::kGatedRmsNorm:
+      return table.gated_norm_forward && table.gated_norm_backward;
     case Op::kRotary:
       return table.rotary;
     case Op::kActivation:

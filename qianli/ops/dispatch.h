@@ -23,6 +23,7 @@ enum class Op {
   kLinearFewRows,  // linear without gradient on at most kFewRows rows: decoding
   kRmsNorm,
   kLayerNorm,
+  kGatedRmsNorm,
   kRotary,
   kActivation,
   kAttention,
@@ -30,9 +31,9 @@ enum class Op {
   kAdamW,
   kSquaredNorm
 };
-inline constexpr std::array<const char*, 11> kOpNames = {"embedding",  "linear",     "linear_few_rows", "rms_norm",
-                                                         "layer_norm", "rotary",     "activation",      "attention",
-                                                         "cross_entropy", "adamw",   "squared_norm"};
+inline constexpr std::array<const char*, 12> kOpNames = {
+    "embedding", "linear",     "linear_few_rows", "rms_norm",      "layer_norm", "gated_rms_norm",
+    "rotary",    "activation", "attention",       "cross_entropy", "adamw",      "squared_norm"};
 
 // Applies the configuration's `ops` section; throws ConfigError for an unknown op or back end.
 void choose_backends(const std::map<std::string, std::string>& choices);

@@ -20,8 +20,8 @@ using Stream = void*;
 struct NormForward {
   Dtype dtype;
   int64_t rows, width;
-  int64_t weight_rows;  // at least 1
-  bool zero_centered;
+  int64_t weight_rows = 1;
+  bool zero_centered = false;
   double eps;
   const void* x;         // [rows, width]
   const void* residual;  // [rows, width] or null
@@ -35,8 +35,8 @@ struct NormForward {
 struct NormBackward {
   Dtype dtype;
   int64_t rows, width;
-  int64_t weight_rows;
-  bool zero_centered;
+  int64_t weight_rows = 1;
+  bool zero_centered = false;
   const void* grad_y;    // [rows, width]
   const void* grad_sum;  // [rows, width] or null: gradient that reaches `sum` by the residual path
   const void* sum;       // the normalised input of the forward pass
@@ -54,7 +54,7 @@ struct NormBackward {
 struct GatedNormForward {
   Dtype dtype;
   int64_t rows, width;
-  int64_t weight_rows;
+  int64_t weight_rows = 1;
   bool gate_first;
   double eps;
   const void* x;       // [rows, width]
@@ -76,8 +76,9 @@ struct GatedNormBackward {
 // (2i, 2i + 1), counted from offset. The rest is copied.
 struct Rotary {
   Dtype dtype;
-  int64_t tokens, heads, head_dim, rotary_dim, offset;
-  bool interleaved;
+  int64_t tokens, heads, head_dim, rotary_dim;
+  int64_t offset = 0;
+  bool interleaved = false;
   const void* x;             // [tokens, heads, head_dim], rows `x_stride` and heads `x_head_stride` apart
   int64_t x_stride, x_head_stride;
   void* y;                   // [tokens, heads, head_dim], rows `y_stride` apart; may be x where the strides agree
@@ -97,7 +98,7 @@ struct ActivationForward {
   Dtype dtype;
   ActivationKind kind;
   bool gated;
-  double limit;
+  double limit = 0.0;
   int64_t rows, width;  // width of y
   const void* x;
   void* y;
@@ -106,7 +107,7 @@ struct ActivationBackward {
   Dtype dtype;
   ActivationKind kind;
   bool gated;
-  double limit;
+  double limit = 0.0;
   int64_t rows, width;
   const void* x;
   const void* grad_y;
@@ -135,8 +136,8 @@ struct EmbeddingBackward {
 struct CrossEntropy {
   Dtype dtype;  // of logits
   int64_t rows, vocabulary;
-  double multiplier;  // positive
-  double softcap;     // 0: none
+  double multiplier = 1.0;  // positive
+  double softcap = 0.0;     // 0: none
   void* logits;
   const int64_t* labels;
   const float* weights;
@@ -179,16 +180,18 @@ struct AttentionForward {
   int64_t head_dim;   // of queries and keys
   int64_t value_dim;  // of values and outputs
   double scale;
-  double softcap;  // 0: none
+  double softcap = 0.0;  // 0: none
   bool causal;
-  int64_t window;         // 0: none
-  const float* slopes;    // [query_heads] or null (ALiBi)
-  const float* sinks;     // [query_heads] or null
-  const int64_t* chosen;  // [q rows, chosen_count] or null: the keys, counted in their sequence, that a
-  int64_t chosen_count;   // query sees of those above, each once; numbers outside the sequence stand for none
-  const void* q;          // [q rows, query_heads, head_dim]
-  const void* k;          // [k rows, key_heads, head_dim]
-  const void* v;          // [k rows, key_heads, value_dim]
+  int64_t window = 0;             // 0: none
+  const float* slopes = nullptr;  // [query_heads] or null (ALiBi)
+  const float* sinks = nullptr;   // [query_heads] or null
+  // [q rows, chosen_count] or null: the keys, counted in their sequence, that a query sees of those above,
+  // each once; numbers outside the sequence stand for none. Device memory, like all but the starts.
+  const int64_t* chosen = nullptr;
+  int64_t chosen_count = 0;
+  const void* q;  // [q rows, query_heads, head_dim]
+  const void* k;  // [k rows, key_heads, head_dim]
+  const void* v;  // [k rows, key_heads, value_dim]
   int64_t q_stride, k_stride, v_stride;                 // from row to row
   int64_t q_head_stride, k_head_stride, v_head_stride;  // from head to head
   void* out;   // [q rows, query_heads, value_dim], contiguous
@@ -201,7 +204,7 @@ struct AttentionBackward {
   void* grad_k;
   void* grad_v;
   int64_t grad_q_stride, grad_k_stride, grad_v_stride;
-  float* grad_sinks;  // [query_heads] +=, or null
+  float* grad_sinks = nullptr;  // [query_heads] +=, or null
 };
 
 // y = x W^T + b for 1 to kFewRows rows: bound by reading the weight, not by arithmetic. Sums in float32.

@@ -53,32 +53,56 @@ struct ForwardTile {
   Sequence sequence;
   int64_t query, queries, head, heads;
   int64_t key_begin, key_end;
+  // Where the caller chose the keys of each query, one of these is set.
+  const uint64_t* mask;  // bit j % 64 of word j / 64 of a query's row: it sees key j. Row of query 0
+  int64_t mask_words;
+  const int64_t* picks;  // keys of the one query are picks[key_begin, key_end), and no others
 
   int64_t columns() const { return queries * heads; }
 };
+static_assert(kTileKeys == 64);  // one word of a mask
 
-// Unnormalised result of a tile: out [column][padded head_dim], the running maximum (base 2) and
+// Unnormalised result of a tile: out [column][padded value_dim], the running maximum (base 2) and
 // sum.
 struct Partial {
   float *out, *max, *sum;
 };
-inline int64_t padded_head_dim(int64_t head_dim) { return divide_up(head_dim, 16) * 16; }
-inline int64_t partial_floats(int64_t head_dim) {
-  return kTileQueries * (padded_head_dim(head_dim) + 2);
+inline int64_t padded(int64_t dim) { return divide_up(dim, 16) * 16; }
+inline int64_t partial_floats(const AttentionForward& a) {
+  return kTileQueries * (padded(a.value_dim) + 2);
 }
-inline Partial partial_at(float* memory, int64_t head_dim) {
-  float* max = memory + kTileQueries * padded_head_dim(head_dim);
+inline Partial partial_at(float* memory, const AttentionForward& a) {
+  float* max = memory + kTileQueries * padded(a.value_dim);
   return {.out = memory, .max = max, .sum = max + kTileQueries};
 }
 // Q^T, K, V, S^T and the rescaling factors.
-inline int64_t tile_floats(int64_t head_dim) {
-  const int64_t d = padded_head_dim(head_dim);
-  return kTileQueries * d + 2 * kTileKeys * d + kTileKeys * kTileQueries + kTileQueries;
+inline int64_t tile_floats(const AttentionForward& a) {
+  const int64_t d = padded(a.head_dim), dv = padded(a.value_dim);
+  return kTileQueries * d + kTileKeys * (d + dv) + kTileKeys * kTileQueries + kTileQueries;
 }
-// Backward: K, K^T, V^T, Q, dO; P, dS; lse, delta.
-inline int64_t backward_tile_floats(int64_t head_dim) {
-  return 5 * kTileKeys * padded_head_dim(head_dim) + 2 * kTileKeys * kTileQueries +
-         2 * kTileQueries;
+// Backward: K, K^T, Q; V^T, dO; P, dS and the slopes of the cap; lse, delta.
+inline int64_t backward_tile_floats(const AttentionForward& a) {
+  return kTileKeys * (3 * padded(a.head_dim) + 2 * padded(a.value_dim)) +
+         3 * kTileKeys * kTileQueries + 2 * kTileQueries;
+}
+
+// The chosen keys of a call as bits. Rows of all sequences have the same number of words.
+struct ChosenMask {
+  const uint64_t* bits = nullptr;
+  int64_t words = 0;
+
+  const uint64_t* row(int64_t q_row) const { return bits ? bits + q_row * words : nullptr; }
+};
+// In the thread's scratch memory for masks; empty where the call leaves all keys.
+ChosenMask chosen_mask(const AttentionForward& a);
+
+// Whether some query of [query, query + queries) sees some key of the block of 64 at `key`.
+inline bool any_chosen(const uint64_t* mask, int64_t words, int64_t query, int64_t queries,
+                       int64_t key) {
+  if (!mask) return true;
+  uint64_t any = 0;
+  for (int64_t i = 0; i < queries; ++i) any |= mask[(query + i) * words + key / kTileKeys];
+  return any != 0;
 }
 
 }  // namespace qianli::ops::cpu

@@ -26,7 +26,7 @@ constexpr int64_t kFewColumns = 8;
 // maximum, sum and rescaling factor. Invisible scores, which may never have been computed, become
 // 0.
 HWY_INLINE void softmax_columns(const ForwardTile& tile, int64_t key, int64_t keys, int64_t column,
-                                float* scores, Partial& running, float* rescale) {
+                                float* scores, const Partial& running, float* rescale) {
   const Sequence& s = tile.sequence;
   const int64_t first = tile.query + column / tile.heads;
   const int64_t last = tile.query + std::min(column + lanes() - 1, tile.columns() - 1) / tile.heads;
@@ -67,14 +67,21 @@ HWY_INLINE void softmax_columns(const ForwardTile& tile, int64_t key, int64_t ke
   store(factor, rescale + column);
 }
 
+// Rows of keys or values: the caller's, or copies in a tile's memory.
+template <class T>
+struct Rows {
+  const T* at;
+  int64_t stride;
+};
+
 // S^T = K Q^T for the keys [key, key + keys) of the sequence.
 template <class T>
 HWY_INLINE void tile_scores(const AttentionForward& a, const ForwardTile& tile, int64_t key,
-                            int64_t keys, const T* rows, const float* q_t, float* k_copy,
+                            int64_t keys, const Rows<T>& rows, const float* q_t, float* k_copy,
                             float* scores) {
   const Sequence& s = tile.sequence;
   Product p{.a = nullptr,
-            .a_row = a.k_stride,
+            .a_row = rows.stride,
             .a_column = 1,
             .b = q_t,
             .b_row = kTileQueries,
@@ -83,10 +90,10 @@ HWY_INLINE void tile_scores(const AttentionForward& a, const ForwardTile& tile, 
             .accumulate = false,
             .scale = nullptr};
   if constexpr (sizeof(T) == sizeof(float)) {
-    p.a = rows;
+    p.a = rows.at;
   } else {
-    p.a_row = padded_head_dim(a.head_dim);
-    copy_rows(rows, a.k_stride, keys, a.head_dim, p.a_row, k_copy);
+    p.a_row = padded(a.head_dim);
+    copy_rows(rows.at, rows.stride, keys, a.head_dim, p.a_row, k_copy);
     p.a = k_copy;
   }
   const int64_t vectors = divide_up(tile.columns(), lanes());
@@ -128,16 +135,17 @@ HWY_INLINE void score_dots(const T* rows, int64_t row, const float* q, int64_t q
 
 template <class T>
 HWY_INLINE void tile_scores_of_few(const AttentionForward& a, const ForwardTile& tile, int64_t keys,
-                                   const T* rows, const T* values, const float* q, float* scores) {
-  const int64_t d = padded_head_dim(a.head_dim), row = a.k_stride, size = a.head_dim;
+                                   const Rows<T>& rows, const Rows<T>& values, const float* q,
+                                   float* scores) {
+  const int64_t d = padded(a.head_dim), row = rows.stride, size = a.head_dim;
   const int64_t columns = tile.columns();
   for (int64_t j = 0; j < keys;) {
     const int64_t count = j + 2 <= keys ? 2 : 1;
-    prefetch_rows(rows + (j + kKeysAhead) * row, row, count, size);
-    prefetch_rows(values + j * a.v_stride, a.v_stride, count, size);
+    prefetch_rows(rows.at + (j + kKeysAhead) * row, row, count, size);
+    prefetch_rows(values.at + j * values.stride, values.stride, count, a.value_dim);
     for (int64_t c = 0; c < columns;) {
       float* at = scores + j * kTileQueries + c;
-      const T* k = rows + j * row;
+      const T* k = rows.at + j * row;
       const float* from = q + c * d;
       const int64_t width = c + 4 <= columns ? 4 : 1;
       if (count == 2 && width == 4) score_dots<T, 2, 4>(k, row, from, d, size, at);
@@ -150,33 +158,66 @@ HWY_INLINE void tile_scores_of_few(const AttentionForward& a, const ForwardTile&
   }
 }
 
+// The softcap and the slopes of ALiBi on S^T; scores that no one sees may be anything.
+HWY_NOINLINE void adjust_scores(const AttentionForward& a, const ForwardTile& tile, int64_t key,
+                                int64_t keys, float* scores) {
+  float slopes[kTileQueries] = {}, positions[kTileQueries] = {};
+  for (int64_t c = 0; a.slopes && c < tile.columns(); ++c) {
+    slopes[c] = a.slopes[tile.head + c % tile.heads] * static_cast<float>(kLog2E);
+    positions[c] = static_cast<float>(tile.query + c / tile.heads + tile.sequence.offset());
+  }
+  const V cap = set(static_cast<float>(a.softcap * kLog2E));
+  for (int64_t c = 0; c < tile.columns(); c += lanes()) {
+    const V slope = load(slopes + c), position = load(positions + c);
+    for (int64_t j = 0; j < keys; ++j) {
+      V score = load(scores + j * kTileQueries + c);
+      if (a.softcap > 0.0) score = hn::Mul(cap, tanh_of(score));
+      score = hn::MulAdd(slope, hn::Sub(set(static_cast<float>(key + j)), position), score);
+      store(score, scores + j * kTileQueries + c);
+    }
+  }
+}
+
+// Scores of keys that the caller did not choose become -infinity. `key` is a multiple of 64.
+HWY_INLINE void hide_unchosen(const ForwardTile& tile, int64_t key, int64_t keys, float* scores) {
+  for (int64_t i = 0; i < tile.queries; ++i) {
+    uint64_t hidden = ~tile.mask[(tile.query + i) * tile.mask_words + key / kTileKeys];
+    if (keys < kTileKeys) hidden &= (uint64_t{1} << keys) - 1;
+    for (; hidden != 0; hidden &= hidden - 1) {
+      float* row = scores + __builtin_ctzll(hidden) * kTileQueries + i * tile.heads;
+      std::fill_n(row, tile.heads, -std::numeric_limits<float>::infinity());
+    }
+  }
+}
+
 // out = diag(rescale) out + P V
 template <class T>
 HWY_INLINE void tile_output(const AttentionForward& a, const ForwardTile& tile, int64_t key,
-                            int64_t keys, const T* rows, const float* probabilities, float* v_copy,
-                            const Partial& running, const float* rescale) {
+                            int64_t keys, const Rows<T>& rows, const float* probabilities,
+                            float* v_copy, const Partial& running, const float* rescale,
+                            bool accumulate) {
   const Sequence& s = tile.sequence;
-  const int64_t padded = padded_head_dim(a.head_dim);
+  const int64_t dv = padded(a.value_dim);
   Product p{.a = probabilities,
             .a_row = 1,
             .a_column = kTileQueries,
             .b = v_copy,
-            .b_row = padded,
+            .b_row = dv,
             .c = running.out,
-            .c_row = padded,
-            .accumulate = key != tile.key_begin,
+            .c_row = dv,
+            .accumulate = accumulate,
             .scale = rescale};
-  // A copy pays when more than two strips of queries read the values.
+  // A copy pays when more than two strips of queries read the values. Picked rows are copies.
   bool direct = false;
   if constexpr (sizeof(T) == sizeof(float)) {
-    direct = tile.columns() <= 2 * kMaxRows && a.head_dim % lanes() == 0;
+    direct = tile.picks || (tile.columns() <= 2 * kMaxRows && a.value_dim % lanes() == 0);
     if (direct) {
-      p.b = rows;
-      p.b_row = a.v_stride;
+      p.b = rows.at;
+      p.b_row = rows.stride;
     }
   }
-  if (!direct) copy_rows(rows, a.v_stride, keys, a.head_dim, padded, v_copy);
-  const int64_t vectors = divide_up(a.head_dim, lanes());
+  if (!direct) copy_rows(rows.at, rows.stride, keys, a.value_dim, dv, v_copy);
+  const int64_t vectors = divide_up(a.value_dim, lanes());
   product(p, tile.columns(), [&](int64_t m, int64_t count) QIANLI_LAMBDA {
     const int64_t first_query = tile.query + m / tile.heads;
     const int64_t last_query = tile.query + (m + count - 1) / tile.heads;
@@ -186,20 +227,24 @@ HWY_INLINE void tile_output(const AttentionForward& a, const ForwardTile& tile, 
   });
 }
 
-// Queries carry the scale of the scores, to the base 2.
+// The scale of the scores, and with it the change to the base 2 or the division by the cap.
+inline float query_factor(const AttentionForward& a) {
+  return static_cast<float>(a.scale * (a.softcap > 0.0 ? 1.0 / a.softcap : kLog2E));
+}
+
 template <class T>
 HWY_INLINE void load_queries_transposed(const AttentionForward& a, const ForwardTile& tile,
                                         float* q_t) {
   const T* q = static_cast<const T*>(a.q) + (tile.sequence.q_start + tile.query) * a.q_stride +
-               tile.head * a.head_dim;
-  const auto factor = static_cast<float>(a.scale * kLog2E);
+               tile.head * a.q_head_stride;
+  const float factor = query_factor(a);
   const int64_t padded_columns = divide_up(tile.columns(), lanes()) * lanes();
   if (tile.heads == 1) {
     transpose(q, a.q_stride, tile.columns(), padded_columns, a.head_dim, factor, q_t, kTileQueries);
   } else {
     for (int64_t i = 0; i < tile.queries; ++i) {
       const int64_t column = i * tile.heads;
-      transpose(q + i * a.q_stride, a.head_dim, tile.heads,
+      transpose(q + i * a.q_stride, a.q_head_stride, tile.heads,
                 i + 1 == tile.queries ? padded_columns - column : tile.heads, a.head_dim, factor,
                 q_t + column, kTileQueries);
     }
@@ -208,12 +253,12 @@ HWY_INLINE void load_queries_transposed(const AttentionForward& a, const Forward
 
 template <class T>
 HWY_INLINE void load_query_rows(const AttentionForward& a, const ForwardTile& tile, float* rows) {
-  const V factor = set(static_cast<float>(a.scale * kLog2E));
+  const V factor = set(query_factor(a));
   for (int64_t c = 0; c < tile.columns(); ++c) {
     const int64_t row = tile.sequence.q_start + tile.query + c / tile.heads;
     const T* q =
-        static_cast<const T*>(a.q) + row * a.q_stride + (tile.head + c % tile.heads) * a.head_dim;
-    float* to = rows + c * padded_head_dim(a.head_dim);
+        static_cast<const T*>(a.q) + row * a.q_stride + (tile.head + c % tile.heads) * a.q_head_stride;
+    float* to = rows + c * padded(a.head_dim);
     each_vector(a.head_dim, [&](int64_t i, int64_t n) QIANLI_LAMBDA {
       hn::StoreU(hn::Mul(load(q + i, n), factor), F(), to + i);
     });

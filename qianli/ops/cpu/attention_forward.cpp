@@ -24,70 +24,137 @@ HWY_BEFORE_NAMESPACE();
 namespace qianli::ops::cpu {
 namespace HWY_NAMESPACE {
 
+// Where the parts of a tile's memory begin (tile_floats).
+struct TileMemory {
+  float *q, *k_copy, *v_copy, *scores, *rescale;
+  bool few;  // columns: queries lie in rows then, else transposed
+
+  template <class T>
+  static TileMemory start(const AttentionForward& a, const ForwardTile& tile, float* memory,
+                          const Partial& running) {
+    TileMemory m;
+    m.q = memory;
+    m.k_copy = m.q + kTileQueries * padded(a.head_dim);
+    m.v_copy = m.k_copy + kTileKeys * padded(a.head_dim);
+    m.scores = m.v_copy + kTileKeys * padded(a.value_dim);
+    m.rescale = m.scores + kTileKeys * kTileQueries;
+    m.few = tile.columns() <= kFewColumns;
+    if (m.few) {
+      load_query_rows<T>(a, tile, m.q);
+      std::fill_n(m.scores, kTileKeys * kTileQueries, 0.0f);
+    } else {
+      load_queries_transposed<T>(a, tile, m.q);
+    }
+    std::fill_n(running.max, kTileQueries, kNoMaximum);
+    std::fill_n(running.sum, kTileQueries, 0.0f);
+    return m;
+  }
+};
+
+// Adds the keys [key, key + keys) to the running result.
+template <class T>
+HWY_INLINE void attend(const AttentionForward& a, const ForwardTile& tile, const TileMemory& m,
+                       int64_t key, int64_t keys, const Rows<T>& k, const Rows<T>& v,
+                       const Partial& running, bool accumulate) {
+  if (m.few) {
+    tile_scores_of_few(a, tile, keys, k, v, m.q, m.scores);
+  } else {
+    tile_scores(a, tile, key, keys, k, m.q, m.k_copy, m.scores);
+  }
+  if (a.softcap > 0.0 || a.slopes) adjust_scores(a, tile, key, keys, m.scores);
+  if (tile.mask) hide_unchosen(tile, key, keys, m.scores);
+  for (int64_t column = 0; column < tile.columns(); column += lanes()) {
+    softmax_columns(tile, key, keys, column, m.scores, running, m.rescale);
+  }
+  tile_output(a, tile, key, keys, v, m.scores, m.v_copy, running, m.rescale, accumulate);
+}
+
+template <class T>
+Rows<T> rows_from(const void* base, int64_t row, int64_t row_stride, int64_t head,
+                  int64_t head_stride) {
+  return {static_cast<const T*>(base) + row * row_stride + head * head_stride, row_stride};
+}
+
 template <class T>
 void forward_tile(const AttentionForward& a, const ForwardTile& tile, float* memory,
                   Partial running) {
-  const int64_t d = padded_head_dim(a.head_dim);
-  float* q_t = memory;
-  float* k_copy = q_t + kTileQueries * d;
-  float* v_copy = k_copy + kTileKeys * d;
-  float* scores = v_copy + kTileKeys * d;
-  float* rescale = scores + kTileKeys * kTileQueries;
-  const bool few = tile.columns() <= kFewColumns;
-  if (few) {
-    load_query_rows<T>(a, tile, q_t);
-    std::fill_n(scores, kTileKeys * kTileQueries, 0.0f);
-  } else {
-    load_queries_transposed<T>(a, tile, q_t);
-  }
-  std::fill_n(running.max, kTileQueries, kNoMaximum);
-  std::fill_n(running.sum, kTileQueries, 0.0f);
-  if (tile.key_begin >= tile.key_end) std::fill_n(running.out, tile.columns() * d, 0.0f);
-  const int64_t kv_column = tile.head / (a.query_heads / a.key_heads) * a.head_dim;
-  const T* k = static_cast<const T*>(a.k) + tile.sequence.k_start * a.k_stride + kv_column;
-  const T* v = static_cast<const T*>(a.v) + tile.sequence.k_start * a.v_stride + kv_column;
+  const TileMemory m = TileMemory::start<T>(a, tile, memory, running);
+  const int64_t kv_head = tile.head / (a.query_heads / a.key_heads);
+  bool started = false;
   for (int64_t key = tile.key_begin; key < tile.key_end; key += kTileKeys) {
-    const int64_t keys = std::min(kTileKeys, tile.key_end - key);
-    if (few) {
-      tile_scores_of_few(a, tile, keys, k + key * a.k_stride, v + key * a.v_stride, q_t, scores);
-    } else {
-      tile_scores(a, tile, key, keys, k + key * a.k_stride, q_t, k_copy, scores);
-    }
-    for (int64_t column = 0; column < tile.columns(); column += lanes()) {
-      softmax_columns(tile, key, keys, column, scores, running, rescale);
-    }
-    tile_output(a, tile, key, keys, v + key * a.v_stride, scores, v_copy, running, rescale);
+    if (!any_chosen(tile.mask, tile.mask_words, tile.query, tile.queries, key)) continue;
+    const int64_t keys = std::min(kTileKeys, tile.key_end - key), row = tile.sequence.k_start + key;
+    attend(a, tile, m, key, keys, rows_from<T>(a.k, row, a.k_stride, kv_head, a.k_head_stride),
+           rows_from<T>(a.v, row, a.v_stride, kv_head, a.v_head_stride), running, started);
+    started = true;
   }
+  if (!started) std::fill_n(running.out, tile.columns() * padded(a.value_dim), 0.0f);
 }
 
-// Adds the partial results of one tile over different keys, in order, and stores out and lse.
+// The same where the one query of the tile has a list of keys: their rows are gathered in blocks.
+template <class T>
+void forward_picked_tile(const AttentionForward& a, const ForwardTile& tile, float* memory,
+                         Partial running) {
+  const TileMemory m = TileMemory::start<T>(a, tile, memory, running);
+  const int64_t kv_head = tile.head / (a.query_heads / a.key_heads);
+  const int64_t d = padded(a.head_dim), dv = padded(a.value_dim);
+  const int64_t first = tile.sequence.first_key(tile.query), end = tile.sequence.end_key(tile.query);
+  // Inside a block every row is seen.
+  ForwardTile block = tile;
+  block.sequence = {0, 1, 0, kTileKeys, /*causal=*/false, /*window=*/0};
+  block.query = 0;
+  bool started = false;
+  for (int64_t next = tile.key_begin; next < tile.key_end;) {
+    int64_t count = 0;
+    for (; next < tile.key_end && count < kTileKeys; ++next) {
+      const int64_t key = tile.picks[next];
+      if (key < first || key >= end) continue;
+      const int64_t row = tile.sequence.k_start + key;
+      const auto k = rows_from<T>(a.k, row, a.k_stride, kv_head, a.k_head_stride);
+      const auto v = rows_from<T>(a.v, row, a.v_stride, kv_head, a.v_head_stride);
+      copy_rows(k.at, 0, 1, a.head_dim, d, m.k_copy + count * d);
+      copy_rows(v.at, 0, 1, a.value_dim, dv, m.v_copy + count * dv);
+      ++count;
+    }
+    if (count == 0) continue;
+    attend(a, block, m, 0, count, Rows<float>{m.k_copy, d}, Rows<float>{m.v_copy, dv}, running,
+           started);
+    started = true;
+  }
+  if (!started) std::fill_n(running.out, tile.columns() * dv, 0.0f);
+}
+
+// Adds the partial results of one tile over different keys, in order, and the sinks; stores out and
+// lse.
 template <class T>
 void finish_tile(const AttentionForward& a, const ForwardTile& tile, float* partials,
                  int64_t count) {
-  const int64_t size = partial_floats(a.head_dim), d = padded_head_dim(a.head_dim);
+  const int64_t size = partial_floats(a), dv = padded(a.value_dim);
   const int64_t q_rows = a.q_starts[a.sequences];
   for (int64_t c = 0; c < tile.columns(); ++c) {
-    float max = kNoMaximum, sum = 0.0f;
+    const int64_t row = tile.sequence.q_start + tile.query + c / tile.heads;
+    const int64_t head = tile.head + c % tile.heads;
+    const float sink = a.sinks ? a.sinks[head] * static_cast<float>(kLog2E) : kNoMaximum;
+    float max = sink, sum = a.sinks ? 1.0f : 0.0f;
     for (int64_t i = 0; i < count; ++i) {
-      max = std::max(max, partial_at(partials + i * size, a.head_dim).max[c]);
+      max = std::max(max, partial_at(partials + i * size, a).max[c]);
     }
-    float* total = partials + c * d;
+    if (a.sinks) sum = std::exp2(sink - max);
+    float* total = partials + c * dv;
     for (int64_t i = 0; i < count; ++i) {
-      const Partial part = partial_at(partials + i * size, a.head_dim);
-      const float factor = count == 1 ? 1.0f : std::exp2(part.max[c] - max);
+      const Partial part = partial_at(partials + i * size, a);
+      const float factor = part.max[c] == max ? 1.0f : std::exp2(part.max[c] - max);
       sum += factor * part.sum[c];
-      if (count == 1) break;
-      const float* from = part.out + c * d;
-      each_vector(a.head_dim, [&](int64_t j, int64_t n) QIANLI_LAMBDA {
+      if (count == 1 && factor == 1.0f) break;
+      const float* from = part.out + c * dv;
+      each_vector(a.value_dim, [&](int64_t j, int64_t n) QIANLI_LAMBDA {
         const V term = hn::Mul(load(from + j, n), set(factor));
         store(i == 0 ? term : hn::Add(load(total + j, n), term), total + j, n);
       });
     }
-    const int64_t row = tile.sequence.q_start + tile.query + c / tile.heads;
-    const int64_t head = tile.head + c % tile.heads;
     const float inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
-    T* out = static_cast<T*>(a.out) + (row * a.query_heads + head) * a.head_dim;
-    each_vector(a.head_dim, [&](int64_t j, int64_t n) QIANLI_LAMBDA {
+    T* out = static_cast<T*>(a.out) + (row * a.query_heads + head) * a.value_dim;
+    each_vector(a.value_dim, [&](int64_t j, int64_t n) QIANLI_LAMBDA {
       store(hn::Mul(load(total + j, n), set(inverse)), out + j, n);
     });
     if (!a.lse) continue;
@@ -99,7 +166,12 @@ void finish_tile(const AttentionForward& a, const ForwardTile& tile, float* part
 
 void AttentionTile(const AttentionForward& a, const ForwardTile& tile, float* memory,
                    Partial running) {
-  if (a.dtype == Dtype::kFloat32) return forward_tile<float>(a, tile, memory, running);
+  const bool wide = a.dtype == Dtype::kFloat32;
+  if (tile.picks) {
+    return wide ? forward_picked_tile<float>(a, tile, memory, running)
+                : forward_picked_tile<uint16_t>(a, tile, memory, running);
+  }
+  if (wide) return forward_tile<float>(a, tile, memory, running);
   forward_tile<uint16_t>(a, tile, memory, running);
 }
 
@@ -123,18 +195,22 @@ HWY_EXPORT(AttentionFinish);
 // How a call is cut into tiles. first[s] is the number of tiles before sequence s.
 struct Tiling {
   const AttentionForward& args;
+  ChosenMask mask;
   std::vector<int64_t>& first;
 
-  int64_t group() const { return args.query_heads / args.key_heads; }
-  // Heads that lie side by side in the tiles of this sequence.
+  int64_t queries(int64_t s) const { return args.q_starts[s + 1] - args.q_starts[s]; }
+  // Chosen keys are gathered where queries are few, so that what nobody chose is never read.
+  bool picks(int64_t s) const { return args.chosen && !args.slopes && queries(s) < kTileQueries; }
+  // Heads of a key head that lie side by side in the tiles of this sequence.
   int64_t heads(int64_t s) const {
-    const int64_t q_len = args.q_starts[s + 1] - args.q_starts[s];
-    return q_len < kTileQueries && group() <= kTileQueries ? group() : 1;
+    if (queries(s) >= kTileQueries) return 1;
+    const int64_t group = args.query_heads / args.key_heads;
+    int64_t heads = std::min(group, kTileQueries);
+    while (group % heads != 0) --heads;
+    return heads;
   }
-  int64_t tile_queries(int64_t s) const { return kTileQueries / heads(s); }
-  int64_t blocks(int64_t s) const {
-    return divide_up(args.q_starts[s + 1] - args.q_starts[s], tile_queries(s));
-  }
+  int64_t tile_queries(int64_t s) const { return picks(s) ? 1 : kTileQueries / heads(s); }
+  int64_t blocks(int64_t s) const { return divide_up(queries(s), tile_queries(s)); }
 
   void count() {
     first.assign(1, 0);
@@ -154,9 +230,19 @@ struct Tiling {
                      .head = within / blocks(s) * heads(s),
                      .heads = heads(s),
                      .key_begin = 0,
-                     .key_end = 0};
+                     .key_end = 0,
+                     .mask = nullptr,
+                     .mask_words = mask.words,
+                     .picks = nullptr};
     tile.queries = std::min(width, tile.sequence.q_len - tile.query);
+    if (picks(s)) {
+      tile.picks = args.chosen + (tile.sequence.q_start + tile.query) * args.chosen_count;
+      tile.key_end = args.chosen_count;
+      return tile;
+    }
+    tile.mask = mask.row(tile.sequence.q_start);
     tile.key_begin = tile.sequence.first_key(tile.query);
+    if (tile.mask) tile.key_begin = tile.key_begin / kTileKeys * kTileKeys;
     tile.key_end = tile.sequence.end_key(tile.query + tile.queries - 1);
     return tile;
   }
@@ -177,22 +263,21 @@ int64_t parts_per_tile(const AttentionForward& args, int64_t tiles) {
 }
 
 void run_whole_tiles(const AttentionForward& args, const Tiling& tiling, int64_t tiles) {
-  const int64_t work = tile_floats(args.head_dim);
+  const int64_t work = tile_floats(args);
   parallel_tasks(tiles, [&](int64_t index) {
-    float* memory = scratch(Slot::kTask, static_cast<size_t>(work + partial_floats(args.head_dim)));
+    float* memory = scratch(Slot::kTask, static_cast<size_t>(work + partial_floats(args)));
     const ForwardTile tile = tiling.tile(index);
-    HWY_DYNAMIC_DISPATCH(AttentionTile)
-    (args, tile, memory, partial_at(memory + work, args.head_dim));
+    HWY_DYNAMIC_DISPATCH(AttentionTile)(args, tile, memory, partial_at(memory + work, args));
     HWY_DYNAMIC_DISPATCH(AttentionFinish)(args, tile, memory + work, 1);
   });
 }
 
 void run_divided_tiles(const AttentionForward& args, const Tiling& tiling, int64_t tiles,
                        int64_t parts) {
-  const int64_t size = partial_floats(args.head_dim);
+  const int64_t size = partial_floats(args);
   float* partials = scratch(Slot::kShared, static_cast<size_t>(tiles * parts * size));
   parallel_tasks(tiles * parts, [&](int64_t index) {
-    float* memory = scratch(Slot::kTask, static_cast<size_t>(tile_floats(args.head_dim)));
+    float* memory = scratch(Slot::kTask, static_cast<size_t>(tile_floats(args)));
     ForwardTile tile = tiling.tile(index / parts);
     const int64_t blocks = divide_up(tile.key_end - tile.key_begin, kTileKeys),
                   part = index % parts;
@@ -200,7 +285,7 @@ void run_divided_tiles(const AttentionForward& args, const Tiling& tiling, int64
     tile.key_begin += blocks * part / parts * kTileKeys;
     tile.key_end = std::min(tile.key_end, end);
     HWY_DYNAMIC_DISPATCH(AttentionTile)
-    (args, tile, memory, partial_at(partials + index * size, args.head_dim));
+    (args, tile, memory, partial_at(partials + index * size, args));
   });
   parallel_tasks(tiles, [&](int64_t index) {
     HWY_DYNAMIC_DISPATCH(AttentionFinish)
@@ -210,9 +295,35 @@ void run_divided_tiles(const AttentionForward& args, const Tiling& tiling, int64
 
 }  // namespace
 
+ChosenMask chosen_mask(const AttentionForward& a) {
+  if (!a.chosen) return {};
+  int64_t longest = 0;
+  for (int64_t s = 0; s < a.sequences; ++s) {
+    longest = std::max(longest, a.k_starts[s + 1] - a.k_starts[s]);
+  }
+  const int64_t words = std::max<int64_t>(1, divide_up(longest, kTileKeys));
+  const int64_t rows = a.q_starts[a.sequences];
+  auto* bits =
+      reinterpret_cast<uint64_t*>(scratch(Slot::kMask, static_cast<size_t>(2 * rows * words)));
+  parallel_ranges(rows, row_grain(a.chosen_count), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      uint64_t* to = bits + row * words;
+      std::fill_n(to, words, uint64_t{0});
+      for (int64_t i = 0; i < a.chosen_count; ++i) {
+        const int64_t key = a.chosen[row * a.chosen_count + i];
+        if (key >= 0 && key < words * kTileKeys) to[key / 64] |= uint64_t{1} << (key % 64);
+      }
+    }
+  });
+  return {bits, words};
+}
+
 void attention_forward(const AttentionForward& args, Stream) {
   thread_local std::vector<int64_t> first;
-  Tiling tiling{.args = args, .first = first};
+  Tiling tiling{.args = args, .mask = {}, .first = first};
+  bool masked = false;
+  for (int64_t s = 0; s < args.sequences; ++s) masked = masked || !tiling.picks(s);
+  if (masked) tiling.mask = chosen_mask(args);
   tiling.count();
   const int64_t tiles = first.back();
   if (tiles == 0) return;

@@ -1,6 +1,7 @@
 // Softmax cross entropy over rows of logits, which are overwritten by their gradient.
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "qianli/ops/cpu/internal.h"
 #include "qianli/ops/cpu/parallel.h"
@@ -38,12 +39,37 @@ HWY_INLINE float block_max(const T* x, int64_t count) {
   return result;
 }
 
-// Sum of exp(x - max); when `keep` is given the exponentials are stored there.
-template <class T>
-HWY_INLINE float block_exp_sum(const T* x, int64_t count, float max, float* keep) {
+// From the stored x to the logit z that enters the softmax: z = multiplier x, or that through the softcap.
+// Both grow with x, so the largest x gives the largest z.
+struct Scaled {
+  V factor;
+  explicit Scaled(const CrossEntropy& a) : factor(set(static_cast<float>(a.multiplier))) {}
+  HWY_INLINE V logit(V x) const { return hn::Mul(x, factor); }
+  HWY_INLINE V slope(V) const { return factor; }
+};
+struct Capped {
+  V inner, cap, factor;
+  explicit Capped(const CrossEntropy& a)
+      : inner(set(static_cast<float>(a.multiplier / a.softcap))),
+        cap(set(static_cast<float>(a.softcap))),
+        factor(set(static_cast<float>(a.multiplier))) {}
+  HWY_INLINE V logit(V x) const { return hn::Mul(cap, tanh_of(hn::Mul(x, inner))); }
+  HWY_INLINE V slope(V x) const {  // of z at x
+    const V t = tanh_of(hn::Mul(x, inner));
+    return hn::Mul(hn::NegMulAdd(t, t, set(1.0f)), factor);
+  }
+};
+template <class Map>
+HWY_INLINE float logit_of(const Map& map, float x) {
+  return hn::GetLane(map.logit(set(x)));
+}
+
+// Sum of exp(z - max); when `keep` is given the exponentials are stored there.
+template <class T, class Map>
+HWY_INLINE float block_exp_sum(const Map& map, const T* x, int64_t count, float max, float* keep) {
   V sum = zero();
   each_vector(count, [&](int64_t i, int64_t n) QIANLI_LAMBDA {
-    V e = exp_bounded(hn::Sub(load(x + i, n), set(max)));
+    V e = exp_bounded(hn::Sub(map.logit(load(x + i, n)), set(max)));
     if (n < lanes()) e = first_lanes(e, n);
     if (keep) store(e, keep + i, n);
     sum = hn::Add(sum, e);
@@ -51,18 +77,24 @@ HWY_INLINE float block_exp_sum(const T* x, int64_t count, float max, float* keep
   return sum_of(sum);
 }
 
+// Exponentials can be kept where they are all that the gradient needs of a logit.
+template <class T, class Map>
+constexpr bool kKeepsExponentials = sizeof(T) == sizeof(float) && std::is_same_v<Map, Scaled>;
+
 // Returns the logarithm of the row's sum of exponentials; block_maxima[b] receives each block's
-// maximum. float32 rows that become gradients hold exp(x - block maximum) afterwards.
-template <class T>
-double row_logsumexp(T* x, int64_t vocabulary, bool keep_exponentials, float* block_maxima) {
+// maximum. Rows that become gradients hold exp(z - block maximum) afterwards where they keep it.
+template <class T, class Map>
+double row_logsumexp(const Map& map, T* x, int64_t vocabulary, bool keep_exponentials,
+                     float* block_maxima) {
   float max = kLowest;
   double sum = 0.0;
   for (int64_t begin = 0, b = 0; begin < vocabulary; begin += kLogitBlock, ++b) {
     const int64_t count = std::min(kLogitBlock, vocabulary - begin);
-    block_maxima[b] = block_max(x + begin, count);
+    // kLowest times a multiplier could be -infinity.
+    block_maxima[b] = std::max(kLowest, logit_of(map, block_max(x + begin, count)));
     float* keep = nullptr;
-    if constexpr (sizeof(T) == sizeof(float)) keep = keep_exponentials ? x + begin : nullptr;
-    const float part = block_exp_sum(x + begin, count, block_maxima[b], keep);
+    if constexpr (kKeepsExponentials<T, Map>) keep = keep_exponentials ? x + begin : nullptr;
+    const float part = block_exp_sum(map, x + begin, count, block_maxima[b], keep);
     const float larger = std::max(max, block_maxima[b]);
     sum = sum * std::exp(static_cast<double>(max) - larger) +
           part * std::exp(static_cast<double>(block_maxima[b]) - larger);
@@ -71,22 +103,24 @@ double row_logsumexp(T* x, int64_t vocabulary, bool keep_exponentials, float* bl
   return max + std::log(sum);
 }
 
-// logits = weight * softmax(logits)
-template <class T>
-HWY_INLINE void row_gradient(T* x, int64_t vocabulary, double lse, float weight,
+// x = weight * softmax(z) * dz/dx
+template <class T, class Map>
+HWY_INLINE void row_gradient(const Map& map, T* x, int64_t vocabulary, double lse, float weight,
                              const float* block_maxima) {
   for (int64_t begin = 0, b = 0; begin < vocabulary; begin += kLogitBlock, ++b) {
     const int64_t count = std::min(kLogitBlock, vocabulary - begin);
     T* block = x + begin;
-    if constexpr (sizeof(T) == sizeof(float)) {
-      const auto factor = static_cast<float>(weight * std::exp(block_maxima[b] - lse));
+    if constexpr (kKeepsExponentials<T, Map>) {
+      const auto factor = hn::Mul(
+          set(static_cast<float>(weight * std::exp(block_maxima[b] - lse))), map.slope(zero()));
       each_vector(count, [&](int64_t i, int64_t n) QIANLI_LAMBDA {
-        store(hn::Mul(load(block + i, n), set(factor)), block + i, n);
+        store(hn::Mul(load(block + i, n), factor), block + i, n);
       });
     } else {
       each_vector(count, [&](int64_t i, int64_t n) QIANLI_LAMBDA {
-        const V p = exp_bounded(hn::Sub(load(block + i, n), set(static_cast<float>(lse))));
-        store(hn::Mul(p, set(weight)), block + i, n);
+        const V logit = load(block + i, n);
+        const V p = exp_bounded(hn::Sub(map.logit(logit), set(static_cast<float>(lse))));
+        store(hn::Mul(hn::Mul(p, map.slope(logit)), set(weight)), block + i, n);
       });
     }
   }
@@ -97,8 +131,9 @@ HWY_INLINE float element(const T* x) {
   return hn::GetLane(load(x, 1));
 }
 
-template <class T>
+template <class T, class Map>
 void cross_entropy_rows(const CrossEntropy& a, int64_t begin, int64_t end, float* block_maxima) {
+  const Map map(a);
   for (int64_t row = begin; row < end; ++row) {
     T* x = static_cast<T*>(a.logits) + row * a.vocabulary;
     const float weight = a.weights[row];
@@ -108,14 +143,22 @@ void cross_entropy_rows(const CrossEntropy& a, int64_t begin, int64_t end, float
       continue;
     }
     const int64_t label = a.labels[row];
-    const double label_logit = element(x + label);
-    const double lse = row_logsumexp(x, a.vocabulary, !a.keep_logits, block_maxima);
+    const float stored = element(x + label);
+    const double label_logit = logit_of(map, stored);
+    const double lse = row_logsumexp(map, x, a.vocabulary, !a.keep_logits, block_maxima);
     a.losses[row] = static_cast<float>(lse - label_logit);
     if (a.keep_logits) continue;
-    row_gradient(x, a.vocabulary, lse, weight, block_maxima);
+    row_gradient(map, x, a.vocabulary, lse, weight, block_maxima);
     // expm1 keeps the digits of p - 1 when the label is almost certain.
-    store_scalar(static_cast<float>(weight * std::expm1(label_logit - lse)), x + label);
+    const float slope = hn::GetLane(map.slope(set(stored)));
+    store_scalar(static_cast<float>(weight * slope * std::expm1(label_logit - lse)), x + label);
   }
+}
+
+template <class T>
+void cross_entropy_rows(const CrossEntropy& a, int64_t begin, int64_t end, float* block_maxima) {
+  if (a.softcap > 0.0) return cross_entropy_rows<T, Capped>(a, begin, end, block_maxima);
+  cross_entropy_rows<T, Scaled>(a, begin, end, block_maxima);
 }
 
 void CrossEntropyRows(const CrossEntropy& a, int64_t begin, int64_t end, float* block_maxima) {

@@ -13,6 +13,8 @@ void rms_norm_forward(const NormForward& args, Stream);
 void rms_norm_backward(const NormBackward& args, Stream);
 void layer_norm_forward(const NormForward& args, Stream);
 void layer_norm_backward(const NormBackward& args, Stream);
+void gated_norm_forward(const GatedNormForward& args, Stream);
+void gated_norm_backward(const GatedNormBackward& args, Stream);
 void rotary(const Rotary& args, Stream);
 void activation_forward(const ActivationForward& args, Stream);
 void activation_backward(const ActivationBackward& args, Stream);

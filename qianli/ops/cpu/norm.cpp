@@ -4,6 +4,7 @@
 
 #include "qianli/ops/cpu/internal.h"
 #include "qianli/ops/cpu/parallel.h"
+#include "qianli/ops/cpu/row_gradients.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "qianli/ops/cpu/norm.cpp"
@@ -56,12 +57,13 @@ HWY_INLINE double centered_squares(const T* x, float mean, int64_t width) {
   return squares;
 }
 
+// `base` is 1 for a weight stored as its difference from 1, else 0.
 template <class T>
-HWY_INLINE void normalise(const T* x, const T* weight, const T* bias, T* y, int64_t width,
-                          float mean, float rstd) {
+HWY_INLINE void normalise(const T* x, const T* weight, float base, const T* bias, T* y,
+                          int64_t width, float mean, float rstd) {
   each_vector(width, [&](int64_t i, int64_t n) QIANLI_LAMBDA {
     V v = hn::Mul(hn::Sub(load(x + i, n), set(mean)), set(rstd));
-    v = hn::Mul(v, load(weight + i, n));
+    v = hn::Mul(v, hn::Add(load(weight + i, n), set(base)));
     if (bias) v = hn::Add(v, load(bias + i, n));
     store(v, y + i, n);
   });
@@ -69,8 +71,7 @@ HWY_INLINE void normalise(const T* x, const T* weight, const T* bias, T* y, int6
 
 template <class T>
 void forward_rows(const NormForward& a, bool centered, int64_t begin, int64_t end) {
-  const auto* weight = static_cast<const T*>(a.weight);
-  const auto* bias = static_cast<const T*>(a.bias);
+  const float base = a.zero_centered ? 1.0f : 0.0f;
   for (int64_t row = begin; row < end; ++row) {
     const int64_t at = row * a.width;
     const T* x = static_cast<const T*>(a.x) + at;
@@ -87,21 +88,24 @@ void forward_rows(const NormForward& a, bool centered, int64_t begin, int64_t en
     }
     const double variance = squares / static_cast<double>(a.width);
     a.rstd[row] = static_cast<float>(1.0 / std::sqrt(variance + a.eps));
-    normalise(x, weight, bias, static_cast<T*>(a.y) + at, a.width, mean, a.rstd[row]);
+    const int64_t weight_at = row % a.weight_rows * a.width;
+    const T* bias = a.bias ? static_cast<const T*>(a.bias) + weight_at : nullptr;
+    normalise(x, static_cast<const T*>(a.weight) + weight_at, base, bias,
+              static_cast<T*>(a.y) + at, a.width, mean, a.rstd[row]);
   }
 }
 
 // One row's part of the weight and bias gradients, and the two sums the input gradient needs:
 // sum(u) and sum(u * xhat) with u = grad_y * weight.
 template <class T>
-HWY_INLINE void backward_sums(const T* grad, const T* x, const T* weight, int64_t width, float mean,
-                              float rstd, float* grad_weight, float* grad_bias, float& sum_u,
-                              float& sum_ux) {
+HWY_INLINE void backward_sums(const T* grad, const T* x, const T* weight, float base, int64_t width,
+                              float mean, float rstd, float* grad_weight, float* grad_bias,
+                              float& sum_u, float& sum_ux) {
   V su = zero(), sux = zero();
   each_vector(width, [&](int64_t i, int64_t n) QIANLI_LAMBDA {
     const V g = load(grad + i, n);
     const V xhat = hn::Mul(hn::Sub(load(x + i, n), set(mean)), set(rstd));
-    const V u = hn::Mul(g, load(weight + i, n));
+    const V u = hn::Mul(g, hn::Add(load(weight + i, n), set(base)));
     su = hn::Add(su, u);
     sux = hn::MulAdd(u, xhat, sux);
     if (grad_weight) store(hn::MulAdd(g, xhat, load(grad_weight + i, n)), grad_weight + i, n);
@@ -113,12 +117,12 @@ HWY_INLINE void backward_sums(const T* grad, const T* x, const T* weight, int64_
 
 // grad_x = rstd * (u - mean(u) - xhat * mean(u * xhat)) + grad_sum
 template <class T>
-HWY_INLINE void backward_input(const T* grad, const T* x, const T* weight, const T* grad_sum,
-                               T* grad_x, int64_t width, float mean, float rstd, float mean_u,
-                               float mean_ux) {
+HWY_INLINE void backward_input(const T* grad, const T* x, const T* weight, float base,
+                               const T* grad_sum, T* grad_x, int64_t width, float mean, float rstd,
+                               float mean_u, float mean_ux) {
   each_vector(width, [&](int64_t i, int64_t n) QIANLI_LAMBDA {
     const V xhat = hn::Mul(hn::Sub(load(x + i, n), set(mean)), set(rstd));
-    V d = hn::MulSub(load(grad + i, n), load(weight + i, n), set(mean_u));
+    V d = hn::MulSub(load(grad + i, n), hn::Add(load(weight + i, n), set(base)), set(mean_u));
     d = hn::Mul(hn::NegMulAdd(xhat, set(mean_ux), d), set(rstd));
     if (grad_sum) d = hn::Add(d, load(grad_sum + i, n));
     store(d, grad_x + i, n);
@@ -128,18 +132,21 @@ HWY_INLINE void backward_input(const T* grad, const T* x, const T* weight, const
 template <class T>
 void backward_rows(const NormBackward& a, bool centered, int64_t begin, int64_t end,
                    float* grad_weight, float* grad_bias) {
-  const auto* weight = static_cast<const T*>(a.weight);
+  const float base = a.zero_centered ? 1.0f : 0.0f;
   const float width = static_cast<float>(a.width);
   for (int64_t row = begin; row < end; ++row) {
     const int64_t at = row * a.width;
     const T* grad = static_cast<const T*>(a.grad_y) + at;
     const T* x = static_cast<const T*>(a.sum) + at;
     const T* grad_sum = a.grad_sum ? static_cast<const T*>(a.grad_sum) + at : nullptr;
+    const int64_t weight_at = row % a.weight_rows * a.width;
+    const T* weight = static_cast<const T*>(a.weight) + weight_at;
     const float mean = centered ? a.mean[row] : 0.0f;
     float sum_u, sum_ux;
-    backward_sums(grad, x, weight, a.width, mean, a.rstd[row], grad_weight, grad_bias, sum_u,
-                  sum_ux);
-    backward_input(grad, x, weight, grad_sum, static_cast<T*>(a.grad_x) + at, a.width, mean,
+    backward_sums(grad, x, weight, base, a.width, mean, a.rstd[row],
+                  grad_weight ? grad_weight + weight_at : nullptr,
+                  grad_bias ? grad_bias + weight_at : nullptr, sum_u, sum_ux);
+    backward_input(grad, x, weight, base, grad_sum, static_cast<T*>(a.grad_x) + at, a.width, mean,
                    a.rstd[row], centered ? sum_u / width : 0.0f, sum_ux / width);
   }
 }
@@ -168,42 +175,19 @@ namespace {
 HWY_EXPORT(NormForwardRows);
 HWY_EXPORT(NormBackwardRows);
 
-void add_and_clear(float* from, float* to, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    to[i] += from[i];
-    from[i] = 0.0f;
-  }
-}
-
 void forward(const NormForward& args, bool centered) {
   parallel_ranges(args.rows, row_grain(args.width), [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(NormForwardRows)(args, centered, begin, end);
   });
 }
 
-// Each chunk sums its rows' weight gradients in blocks, so that no float32 sum runs over more than
-// kBlock rows; the chunks are then added in order.
 void backward(const NormBackward& args, bool centered) {
-  constexpr int64_t kBlock = 128;
-  const int64_t width = args.width;
-  const int chunks = num_chunks(args.rows, row_grain(width));
-  float* partial = scratch(Slot::kShared, static_cast<size_t>(4 * width * chunks));
-  std::fill_n(partial, 4 * width * chunks, 0.0f);
-  parallel_chunks(args.rows, chunks, [&](int64_t begin, int64_t end, int chunk) {
-    float* total = partial + 4 * width * chunk;
-    float* block = total + 2 * width;
-    for (int64_t row = begin; row < end; row += kBlock) {
-      HWY_DYNAMIC_DISPATCH(NormBackwardRows)
-      (args, centered, row, std::min(row + kBlock, end), args.grad_weight ? block : nullptr,
-       args.grad_bias ? block + width : nullptr);
-      add_and_clear(block, total, 2 * width);
-    }
-  });
-  for (int chunk = 0; chunk < chunks; ++chunk) {
-    float* total = partial + 4 * width * chunk;
-    if (args.grad_weight) add_and_clear(total, args.grad_weight, width);
-    if (args.grad_bias) add_and_clear(total + width, args.grad_bias, width);
-  }
+  const int64_t size = args.weight_rows * args.width;
+  sum_row_gradients(args.rows, args.width, size, args.grad_weight, args.grad_bias,
+                    [&](int64_t begin, int64_t end, float* grad_weight, float* grad_bias) {
+                      HWY_DYNAMIC_DISPATCH(NormBackwardRows)
+                      (args, centered, begin, end, grad_weight, grad_bias);
+                    });
 }
 
 }  // namespace

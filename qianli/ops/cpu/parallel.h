@@ -12,7 +12,7 @@ namespace qianli::ops::cpu {
 
 // Memory of the calling thread, 128-byte aligned, valid until the next call with the same slot by
 // the same thread. Contents are undefined. It grows and is kept for later calls.
-enum class Slot { kShared, kTask };
+enum class Slot { kShared, kTask, kMask };
 float* scratch(Slot slot, size_t floats);
 
 // Chunks a loop over `count` items falls into when no chunk shall have fewer than `grain` items.

@@ -15,7 +15,7 @@ struct Buffer {
 }  // namespace
 
 float* scratch(Slot slot, size_t floats) {
-  thread_local Buffer buffers[2];
+  thread_local Buffer buffers[3];
   Buffer& buffer = buffers[static_cast<int>(slot)];
   if (buffer.size < floats) {
     buffer.data.reset();

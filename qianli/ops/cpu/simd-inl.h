@@ -105,19 +105,36 @@ HWY_INLINE V power_of_two(V shifted) {
                      hn::Add(hn::ShiftLeft<23>(hn::BitCast(i, shifted)), hn::Set(i, 127 << 23)));
 }
 
-// e^x for x <= 88, to 1 ulp; results below the smallest normal number are 0. NaN gives NaN.
-HWY_INLINE V exp_bounded(V x) {
-  const V shifted = hn::MulAdd(x, set(1.44269504f), set(kRoundingShift));
+// e^x = 2^n e^r with |r| <= ln(2) / 2; returns e^r - 1. `shifted` holds n for power_of_two.
+HWY_INLINE V reduced_expm1(V x, V& shifted) {
+  shifted = hn::MulAdd(x, set(1.44269504f), set(kRoundingShift));
   const V n = hn::Sub(shifted, set(kRoundingShift));
   V r = hn::NegMulAdd(n, set(0.693145752f), x);  // ln 2 in two parts; n * first part is exact
   r = hn::NegMulAdd(n, set(1.42860677e-6f), r);
-  // (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2, relative error of e^r below 4e-9.
+  // (e^r - 1 - r) / r^2, relative error of e^r below 4e-9.
   V p = hn::MulAdd(set(1.381446615e-3f), r, set(8.368780487e-3f));
   p = hn::MulAdd(p, r, set(4.166839423e-2f));
   p = hn::MulAdd(p, r, set(1.666652011e-1f));
   p = hn::MulAdd(p, r, set(4.999999341e-1f));
-  p = hn::Add(hn::MulAdd(hn::Mul(p, r), r, r), set(1.0f));
+  return hn::MulAdd(hn::Mul(p, r), r, r);
+}
+
+// e^x for x <= 88, to 1 ulp; results below the smallest normal number are 0. NaN gives NaN.
+HWY_INLINE V exp_bounded(V x) {
+  V shifted;
+  const V p = hn::Add(reduced_expm1(x, shifted), set(1.0f));
   return hn::IfThenZeroElse(hn::Lt(x, set(-87.3365402f)), hn::Mul(p, power_of_two(shifted)));
+}
+
+// tanh x = e / (e + 2) with e = e^(2 |x|) - 1, which keeps its relative accuracy near 0. NaN gives NaN.
+HWY_INLINE V tanh_of(V x) {
+  const V size = hn::Abs(x), twice = hn::Add(size, size);
+  V shifted;  // beyond 20 the result rounds to 1
+  const V reduced =
+      reduced_expm1(hn::IfThenElse(hn::Gt(twice, set(20.0f)), set(20.0f), twice), shifted);
+  const V power = power_of_two(shifted);
+  const V e = hn::MulAdd(reduced, power, hn::Sub(power, set(1.0f)));
+  return hn::CopySign(hn::Div(e, hn::Add(e, set(2.0f))), x);
 }
 
 // 2^x for x < 128, to 1 ulp; results below the smallest normal number are 0. NaN gives NaN.

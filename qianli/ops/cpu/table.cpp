@@ -9,6 +9,8 @@ const KernelTable& cpu_kernels() {
       .rms_norm_backward = cpu::rms_norm_backward,
       .layer_norm_forward = cpu::layer_norm_forward,
       .layer_norm_backward = cpu::layer_norm_backward,
+      .gated_norm_forward = cpu::gated_norm_forward,
+      .gated_norm_backward = cpu::gated_norm_backward,
       .rotary = cpu::rotary,
       .activation_forward = cpu::activation_forward,
       .activation_backward = cpu::activation_backward,

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numbers>
@@ -31,22 +32,43 @@ ValueAndSlope reference(ActivationKind kind, double x) {
     }
     case ActivationKind::kRelu:
       return {x > 0.0 ? x : 0.0, x > 0.0 ? 1.0 : 0.0};
+    case ActivationKind::kRelu2:
+      return {x > 0.0 ? x * x : 0.0, x > 0.0 ? 2.0 * x : 0.0};
+    case ActivationKind::kClampedSwiglu: {
+      const double s = 1.0 / (1.0 + std::exp(-1.702 * x));
+      return {x * s, s * (1.0 + 1.702 * x * (1.0 - s))};
+    }
   }
   return {};
 }
 
 constexpr ActivationKind kKinds[] = {ActivationKind::kSilu, ActivationKind::kGelu,
-                                     ActivationKind::kGeluTanh, ActivationKind::kRelu};
+                                     ActivationKind::kGeluTanh, ActivationKind::kRelu,
+                                     ActivationKind::kRelu2};
 
 struct Shape {
   int64_t rows, width;
 };
 constexpr Shape kShapes[] = {{0, 4}, {1, 1}, {3, 17}, {2, 64}, {130, 251}};
 
-void check(ActivationKind kind, bool gated, const Shape& s, Dtype dtype) {
+struct Gated {
+  double y, of_gate, of_up;
+};
+
+Gated gated_reference(ActivationKind kind, double limit, double gate, double up) {
+  const double most = limit > 0.0 ? limit : std::numeric_limits<double>::infinity();
+  const bool swiglu = kind == ActivationKind::kClampedSwiglu;
+  ValueAndSlope act = reference(kind, swiglu ? std::min(gate, most) : gate);
+  if (swiglu ? gate > most : act.value > most) act.slope = 0.0;
+  if (!swiglu) act.value = std::min(act.value, most);
+  const double factor = std::clamp(up, -most, most) + (swiglu ? 1.0 : 0.0);
+  return {act.value * factor, act.slope * factor, std::abs(up) > most ? 0.0 : act.value};
+}
+
+void check(ActivationKind kind, bool gated, double limit, const Shape& s, Dtype dtype) {
   SCOPED_TRACE(::testing::Message()
-               << "kind " << static_cast<int>(kind) << " gated " << gated << " " << s.rows << " x "
-               << s.width << " dtype " << static_cast<int>(dtype));
+               << "kind " << static_cast<int>(kind) << " gated " << gated << " limit " << limit
+               << " " << s.rows << " x " << s.width << " dtype " << static_cast<int>(dtype));
   const int64_t x_width = gated ? 2 * s.width : s.width, size = s.rows * s.width;
   Array x = random_array(dtype, s.rows * x_width, 1, 3.0), grad = random_array(dtype, size, 2);
   Array y(dtype, size), grad_x(dtype, s.rows * x_width);
@@ -55,15 +77,18 @@ void check(ActivationKind kind, bool gated, const Shape& s, Dtype dtype) {
     for (int64_t i = 0; i < s.width; ++i) {
       const int64_t at = row * x_width + i;
       const ValueAndSlope r = reference(kind, x[at]);
-      const double up = gated ? x[at + s.width] : 1.0, g = grad[row * s.width + i];
-      want_y.push_back(r.value * up);
-      want_grad[static_cast<size_t>(at)] = g * up * r.slope;
-      if (gated) want_grad[static_cast<size_t>(at + s.width)] = g * r.value;
+      const Gated both = gated ? gated_reference(kind, limit, x[at], x[at + s.width])
+                               : Gated{r.value, r.slope, 0.0};
+      const double g = grad[row * s.width + i];
+      want_y.push_back(both.y);
+      want_grad[static_cast<size_t>(at)] = g * both.of_gate;
+      if (gated) want_grad[static_cast<size_t>(at + s.width)] = g * both.of_up;
     }
   }
   cpu_kernels().activation_forward({.dtype = dtype,
                                     .kind = kind,
                                     .gated = gated,
+                                    .limit = limit,
                                     .rows = s.rows,
                                     .width = s.width,
                                     .x = x.data(),
@@ -72,6 +97,7 @@ void check(ActivationKind kind, bool gated, const Shape& s, Dtype dtype) {
   cpu_kernels().activation_backward({.dtype = dtype,
                                      .kind = kind,
                                      .gated = gated,
+                                     .limit = limit,
                                      .rows = s.rows,
                                      .width = s.width,
                                      .x = x.data(),
@@ -88,7 +114,19 @@ TEST(ActivationKernels, match_double_precision) {
     for (const ActivationKind kind : kKinds) {
       for (const bool gated : {false, true}) {
         for (const Shape& shape : kShapes) {
-          for (const Dtype dtype : kDtypes) check(kind, gated, shape, dtype);
+          for (const Dtype dtype : kDtypes) check(kind, gated, 0.0, shape, dtype);
+        }
+      }
+    }
+  });
+}
+
+TEST(ActivationKernels, clamp_at_a_limit) {
+  on_every_target([] {
+    for (const ActivationKind kind : {ActivationKind::kSilu, ActivationKind::kClampedSwiglu}) {
+      for (const double limit : {0.0, 1.5, 7.0}) {
+        for (const Shape& shape : kShapes) {
+          for (const Dtype dtype : kDtypes) check(kind, true, limit, shape, dtype);
         }
       }
     }
@@ -132,7 +170,7 @@ TEST(ActivationKernels, extremes_stay_finite_and_nan_stays_nan) {
                                         .y = y.data()},
                                        nullptr);
       EXPECT_EQ(y[0], 0.0);
-      EXPECT_EQ(y[1], 1e4);
+      EXPECT_EQ(y[1], kind == ActivationKind::kRelu2 ? 1e8 : 1e4);
       EXPECT_EQ(y[2], 0.0);
       EXPECT_EQ(y[3], 0.0);
       EXPECT_TRUE(std::isnan(y[4])) << "kind " << static_cast<int>(kind);

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -14,6 +15,13 @@ struct Case {
   bool causal;
   int64_t window;
   int64_t gap;  // extra elements between rows of q, k, v and their gradients
+  int64_t value_dim = 0;  // 0: head_dim
+  double softcap = 0.0;
+  bool slopes = false, sinks = false;
+  int64_t chosen = 0;  // keys listed per query, some of them none; 0: no list
+  bool by_heads = false;  // k and v lie [heads, rows, dim], as in a cache
+
+  int64_t values() const { return value_dim ? value_dim : head_dim; }
 };
 
 const std::vector<Case>& cases() {
@@ -35,43 +43,100 @@ const std::vector<Case>& cases() {
       {"generation, one head", {1, 1}, {1500, 3}, 1, 1, 80, true, 0, 5},
       {"more queries than keys", {9, 100}, {4, 30}, 2, 2, 24, true, 0, 0},
       {"many heads on one key head", {3}, {40}, 70, 1, 8, true, 0, 0},
+      {"short values", {70, 3}, {70, 3}, 2, 2, 24, true, 0, 0, 16},
+      {"long values", {70, 3}, {80, 9}, 4, 1, 17, true, 0, 3, 40},
+      {"latent, generation", {1}, {700}, 16, 1, 72, true, 0, 0, 64},
+      {"cap", {100}, {100}, 2, 1, 32, true, 0, 0, 0, 2.0},
+      {"cap, generation", {1, 2}, {300, 5}, 4, 2, 32, true, 0, 0, 0, 2.0},
+      {"wide cap, window", {90}, {120}, 2, 2, 16, true, 33, 0, 0, 50.0},
+      {"slopes", {100}, {130}, 3, 3, 16, true, 0, 0, 0, 0.0, true},
+      {"slopes, generation", {1, 3}, {900, 7}, 6, 2, 16, true, 0, 0, 0, 0.0, true},
+      {"slopes, not causal", {70}, {70}, 2, 2, 16, false, 0, 0, 0, 0.0, true},
+      {"sinks", {5, 0, 130}, {5, 4, 130}, 4, 2, 16, true, 0, 0, 0, 0.0, false, true},
+      {"sinks, window", {90}, {90}, 2, 1, 16, true, 16, 0, 0, 0.0, false, true},
+      {"sinks, generation", {1}, {2100}, 8, 2, 16, true, 0, 0, 0, 0.0, false, true},
+      {"sinks of rows without keys", {9}, {4}, 2, 2, 8, true, 0, 0, 0, 0.0, false, true},
+      {"chosen", {100, 70}, {100, 190}, 2, 2, 16, true, 0, 0, 0, 0.0, false, false, 12},
+      {"chosen, generation", {1, 3}, {900, 70}, 4, 1, 16, true, 0, 0, 0, 0.0, false, false, 100},
+      {"chosen, many columns", {2}, {500}, 24, 1, 40, true, 0, 0, 32, 0.0, false, false, 90},
+      {"chosen, window", {80}, {150}, 2, 1, 8, true, 50, 0, 0, 0.0, false, false, 30},
+      {"chosen, slopes", {3}, {150}, 4, 2, 8, true, 0, 0, 0, 0.0, true, false, 30},
+      {"everything", {80, 2}, {150, 90}, 4, 2, 20, true, 60, 3, 12, 3.0, true, true, 40},
+      {"by heads", {3, 70}, {90, 70}, 4, 2, 20, true, 0, 0, 12, 0.0, false, false, 0, true},
   };
   return kCases;
+}
+
+// Lists of the keys of each query: visible ones, hidden ones and, at the end, none at all.
+std::vector<int64_t> list_keys(const Case& c, const std::vector<int64_t>& q_starts) {
+  std::vector<int64_t> keys(static_cast<size_t>(q_starts.back() * c.chosen), -1);
+  for (size_t s = 0; s < c.q_lens.size(); ++s) {
+    const int64_t count = std::min(c.chosen - 1, c.k_lens[s]);
+    for (int64_t row = q_starts[s]; row < q_starts[s + 1]; ++row) {
+      int64_t* to = keys.data() + row * c.chosen;
+      // Row 1 sees nothing.
+      for (int64_t i = 0; row != 1 && i < count; ++i) {
+        to[i] = (row * 5 + i * (c.k_lens[s] / count)) % c.k_lens[s];
+      }
+      to[count] = c.k_lens[s] + 70 * row;
+    }
+  }
+  return keys;
 }
 
 struct Inputs {
   const Case& c;
   Dtype dtype;
   std::vector<int64_t> q_starts{0}, k_starts{0};
-  int64_t q_stride, k_stride, v_stride;
+  int64_t q_stride, k_stride, v_stride, k_head_stride, v_head_stride;
   double scale;
-  Array q, k, v, grad_out;
+  Array q, k, v, grad_out, slopes, sinks;
+  std::vector<int64_t> chosen;
 
   Inputs(const Case& c, Dtype dtype)
       : c(c),
         dtype(dtype),
         q_stride(c.query_heads * c.head_dim + c.gap),
         k_stride(c.key_heads * c.head_dim + c.gap),
-        v_stride(c.key_heads * c.head_dim + 2 * c.gap),
+        v_stride(c.key_heads * c.values() + 2 * c.gap),
+        k_head_stride(c.head_dim),
+        v_head_stride(c.values()),
         scale(1.0 / std::sqrt(static_cast<double>(c.head_dim))),
         q(dtype, 0),
         k(dtype, 0),
         v(dtype, 0),
-        grad_out(dtype, 0) {
+        grad_out(dtype, 0),
+        slopes(random_array(Dtype::kFloat32, c.query_heads, 5, 0.05)),
+        sinks(random_array(Dtype::kFloat32, c.query_heads, 6, 2.0)) {
     for (const int64_t n : c.q_lens) q_starts.push_back(q_starts.back() + n);
     for (const int64_t n : c.k_lens) k_starts.push_back(k_starts.back() + n);
+    if (c.by_heads) {
+      k_stride = c.head_dim;
+      v_stride = c.values();
+      k_head_stride = k_rows() * k_stride;
+      v_head_stride = k_rows() * v_stride;
+    }
     q = random_array(dtype, q_rows() * q_stride, 1, 2.0);
-    k = random_array(dtype, k_rows() * k_stride, 2, 1.0);
-    v = random_array(dtype, k_rows() * v_stride, 3);
-    grad_out = random_array(dtype, q_rows() * c.query_heads * c.head_dim, 4);
+    k = random_array(dtype, k_rows() * k_stride * (c.by_heads ? c.key_heads : 1), 2, 1.0);
+    v = random_array(dtype, k_rows() * v_stride * (c.by_heads ? c.key_heads : 1), 3);
+    grad_out = random_array(dtype, q_rows() * c.query_heads * c.values(), 4);
+    if (c.chosen > 0) chosen = list_keys(c, q_starts);
   }
   int64_t q_rows() const { return q_starts.back(); }
   int64_t k_rows() const { return k_starts.back(); }
   int64_t q_at(int64_t row, int64_t head) const { return row * q_stride + head * c.head_dim; }
-  int64_t k_at(int64_t row, int64_t head) const { return row * k_stride + head * c.head_dim; }
-  int64_t v_at(int64_t row, int64_t head) const { return row * v_stride + head * c.head_dim; }
+  int64_t k_at(int64_t row, int64_t head) const { return row * k_stride + head * k_head_stride; }
+  int64_t v_at(int64_t row, int64_t head) const { return row * v_stride + head * v_head_stride; }
   int64_t out_at(int64_t row, int64_t head) const {
-    return (row * c.query_heads + head) * c.head_dim;
+    return (row * c.query_heads + head) * c.values();
+  }
+  // Gradients of k and v have their heads side by side, whatever k and v have.
+  int64_t grad_k_stride() const { return c.key_heads * c.head_dim + c.gap; }
+  int64_t grad_v_stride() const { return c.key_heads * c.values() + 2 * c.gap; }
+  bool sees(int64_t row, int64_t key) const {
+    if (chosen.empty()) return true;
+    const auto first = chosen.begin() + row * c.chosen;
+    return std::find(first, first + c.chosen, key) != first + c.chosen;
   }
 };
 
@@ -88,7 +153,7 @@ double stored(double value, Dtype dtype) {
 
 // Straight from the contract, in double, except that the backward pass reads `out` as stored.
 struct Expected {
-  std::vector<double> out, lse, grad_q, grad_k, grad_v;
+  std::vector<double> out, lse, grad_q, grad_k, grad_v, grad_sinks;
 };
 
 std::vector<double> contents(const Array& array) {
@@ -112,32 +177,43 @@ void reference_row(const Inputs& in, size_t s, int64_t i, int64_t head, Expected
     const int64_t ahead = j - i - (k_len - q_len);
     if (c.causal && ahead > 0) continue;
     if (c.window > 0 && ahead <= -c.window) continue;
+    if (!in.sees(row, j)) continue;
     seen.push_back(j);
   }
-  std::vector<double> p;
-  double max = -std::numeric_limits<double>::infinity(), sum = 0.0;
+  std::vector<double> p, cap_slope;
+  double max = c.sinks ? in.sinks[head] : -std::numeric_limits<double>::infinity(), sum = 0.0;
   for (const int64_t j : seen) {
-    p.push_back(in.scale * dot(in.q, in.q_at(row, head), in.k, in.k_at(first + j, kv), c.head_dim));
-    max = std::max(max, p.back());
+    double z = in.scale * dot(in.q, in.q_at(row, head), in.k, in.k_at(first + j, kv), c.head_dim);
+    const double t = c.softcap > 0.0 ? std::tanh(z / c.softcap) : 0.0;
+    if (c.softcap > 0.0) z = c.softcap * t;
+    if (c.slopes) z += in.slopes[head] * static_cast<double>(j - i - (k_len - q_len));
+    cap_slope.push_back(1.0 - t * t);
+    p.push_back(z);
+    max = std::max(max, z);
   }
   for (double& value : p) sum += value = std::exp(value - max);
-  e.lse[static_cast<size_t>(head * in.q_rows() + row)] = max + std::log(sum);
+  if (c.sinks) sum += std::exp(in.sinks[head] - max);
+  const double lse = max + std::log(sum);
+  e.lse[static_cast<size_t>(head * in.q_rows() + row)] = lse;
   const int64_t out_at = in.out_at(row, head);
   for (size_t n = 0; n < seen.size(); ++n) {
     p[n] /= sum;
-    add_row(e.out, out_at, p[n], in.v, in.v_at(first + seen[n], kv), c.head_dim);
+    add_row(e.out, out_at, p[n], in.v, in.v_at(first + seen[n], kv), c.values());
   }
   double delta = 0.0;
-  for (int64_t d = 0; d < c.head_dim; ++d) {
+  for (int64_t d = 0; d < c.values(); ++d) {
     delta += in.grad_out[out_at + d] * stored(e.out[static_cast<size_t>(out_at + d)], in.dtype);
   }
+  if (c.sinks) e.grad_sinks[static_cast<size_t>(head)] -= std::exp(in.sinks[head] - lse) * delta;
   for (size_t n = 0; n < seen.size(); ++n) {
     const int64_t key = first + seen[n];
-    const double grad_p = dot(in.grad_out, out_at, in.v, in.v_at(key, kv), c.head_dim);
-    const double grad_s = in.scale * p[n] * (grad_p - delta);
+    const double grad_p = dot(in.grad_out, out_at, in.v, in.v_at(key, kv), c.values());
+    const double grad_s = in.scale * p[n] * (grad_p - delta) * cap_slope[n];
     add_row(e.grad_q, in.q_at(row, head), grad_s, in.k, in.k_at(key, kv), c.head_dim);
-    add_row(e.grad_k, in.k_at(key, kv), grad_s, in.q, in.q_at(row, head), c.head_dim);
-    add_row(e.grad_v, in.v_at(key, kv), p[n], in.grad_out, out_at, c.head_dim);
+    add_row(e.grad_k, key * in.grad_k_stride() + kv * c.head_dim, grad_s, in.q, in.q_at(row, head),
+            c.head_dim);
+    add_row(e.grad_v, key * in.grad_v_stride() + kv * c.values(), p[n], in.grad_out, out_at,
+            c.values());
   }
 }
 
@@ -153,11 +229,13 @@ constexpr double kBetween = -7.25;  // what a fresh Array holds
 Expected reference(const Inputs& in) {
   const Case& c = in.c;
   const int64_t q_width = c.query_heads * c.head_dim, k_width = c.key_heads * c.head_dim;
-  Expected e{.out = std::vector<double>(static_cast<size_t>(in.q_rows() * q_width)),
+  const int64_t v_width = c.key_heads * c.values();
+  Expected e{.out = std::vector<double>(static_cast<size_t>(in.grad_out.size())),
              .lse = std::vector<double>(static_cast<size_t>(in.q_rows() * c.query_heads)),
              .grad_q = zero_rows(in.q_rows(), q_width, in.q_stride, kBetween),
-             .grad_k = zero_rows(in.k_rows(), k_width, in.k_stride, kBetween),
-             .grad_v = zero_rows(in.k_rows(), k_width, in.v_stride, kBetween)};
+             .grad_k = zero_rows(in.k_rows(), k_width, in.grad_k_stride(), kBetween),
+             .grad_v = zero_rows(in.k_rows(), v_width, in.grad_v_stride(), kBetween),
+             .grad_sinks = std::vector<double>(static_cast<size_t>(c.query_heads), 0.5)};
   for (size_t s = 0; s < c.q_lens.size(); ++s) {
     for (int64_t i = 0; i < c.q_lens[s]; ++i) {
       for (int64_t head = 0; head < c.query_heads; ++head) reference_row(in, s, i, head, e);
@@ -195,15 +273,24 @@ void check(Inputs& in, const Expected& want) {
                            .query_heads = c.query_heads,
                            .key_heads = c.key_heads,
                            .head_dim = c.head_dim,
+                           .value_dim = c.values(),
                            .scale = in.scale,
+                           .softcap = c.softcap,
                            .causal = c.causal,
                            .window = c.window,
+                           .slopes = c.slopes ? static_cast<float*>(in.slopes.data()) : nullptr,
+                           .sinks = c.sinks ? static_cast<float*>(in.sinks.data()) : nullptr,
+                           .chosen = in.chosen.empty() ? nullptr : in.chosen.data(),
+                           .chosen_count = c.chosen,
                            .q = in.q.data(),
                            .k = in.k.data(),
                            .v = in.v.data(),
                            .q_stride = in.q_stride,
                            .k_stride = in.k_stride,
                            .v_stride = in.v_stride,
+                           .q_head_stride = c.head_dim,
+                           .k_head_stride = in.k_head_stride,
+                           .v_head_stride = in.v_head_stride,
                            .out = inference.data(),
                            .lse = nullptr};
   cpu_kernels().attention_forward(forward, nullptr);
@@ -214,22 +301,28 @@ void check(Inputs& in, const Expected& want) {
   expect_close(inference, contents(out), in.dtype, 0.0, 0.0);
   check_lse(lse, want.lse);
 
-  Array grad_q = untouched(in.dtype, in.q.size()), grad_k = untouched(in.dtype, in.k.size());
-  Array grad_v = untouched(in.dtype, in.v.size());
+  Array grad_q = untouched(in.dtype, in.q.size());
+  Array grad_k = untouched(in.dtype, in.k_rows() * in.grad_k_stride());
+  Array grad_v = untouched(in.dtype, in.k_rows() * in.grad_v_stride());
+  Array grad_sinks(Dtype::kFloat32, c.query_heads);
+  for (int64_t h = 0; h < c.query_heads; ++h) grad_sinks.set(h, 0.5);
   cpu_kernels().attention_backward({.forward = forward,
                                     .grad_out = in.grad_out.data(),
                                     .grad_q = grad_q.data(),
                                     .grad_k = grad_k.data(),
                                     .grad_v = grad_v.data(),
                                     .grad_q_stride = in.q_stride,
-                                    .grad_k_stride = in.k_stride,
-                                    .grad_v_stride = in.v_stride},
+                                    .grad_k_stride = in.grad_k_stride(),
+                                    .grad_v_stride = in.grad_v_stride(),
+                                    .grad_sinks = c.sinks ? static_cast<float*>(grad_sinks.data())
+                                                          : nullptr},
                                    nullptr);
   // Where float32 and double disagree on how `out` rounds to bfloat16, dQ and dK feel it.
   const double tolerance = in.dtype == Dtype::kFloat32 ? 3e-6 : 1e-3;
   expect_close(grad_q, want.grad_q, in.dtype, 3.0, tolerance);
   expect_close(grad_k, want.grad_k, in.dtype, 10.0, tolerance);
   expect_close(grad_v, want.grad_v, in.dtype, 3.0, tolerance);
+  expect_close(grad_sinks, want.grad_sinks, Dtype::kFloat32, 10.0, tolerance);
 }
 
 class AttentionKernels : public ::testing::TestWithParam<size_t> {};

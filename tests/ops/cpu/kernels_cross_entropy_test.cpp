@@ -9,9 +9,12 @@ namespace {
 struct Case {
   int64_t rows, vocabulary;
   double deviation;
+  double multiplier = 1.0, softcap = 0.0;
 };
 constexpr Case kCases[] = {{0, 9, 1.0},   {1, 1, 1.0},    {3, 7, 2.0},     {5, 100, 20.0},
-                           {9, 513, 1.0}, {3, 4096, 3.0}, {2, 4097, 30.0}, {2, 9001, 1e-3}};
+                           {9, 513, 1.0}, {3, 4096, 3.0}, {2, 4097, 30.0}, {2, 9001, 1e-3},
+                           {3, 100, 5.0, 0.577}, {3, 4099, 2.0, 1.0, 30.0},
+                           {9, 513, 3.0, 1.7, 2.0}};
 
 struct Call {
   Array logits, weights, losses;
@@ -34,6 +37,8 @@ void run(const Case& c, Dtype dtype, Call& call, bool keep) {
   cpu_kernels().cross_entropy({.dtype = dtype,
                                .rows = c.rows,
                                .vocabulary = c.vocabulary,
+                               .multiplier = c.multiplier,
+                               .softcap = c.softcap,
                                .logits = call.logits.data(),
                                .labels = call.labels.data(),
                                .weights = static_cast<const float*>(call.weights.data()),
@@ -49,7 +54,15 @@ void check(const Case& c, Dtype dtype) {
   std::vector<double> losses, gradients, original;
   for (int64_t row = 0; row < c.rows; ++row) {
     const double weight = call.weights[row];
-    const auto logit = [&](int64_t i) { return call.logits[row * c.vocabulary + i]; };
+    const auto stored = [&](int64_t i) { return call.logits[row * c.vocabulary + i]; };
+    const auto logit = [&](int64_t i) {
+      const double z = c.multiplier * stored(i);
+      return c.softcap > 0.0 ? c.softcap * std::tanh(z / c.softcap) : z;
+    };
+    const auto slope = [&](int64_t i) {
+      const double t = c.softcap > 0.0 ? logit(i) / c.softcap : 0.0;
+      return c.multiplier * (1.0 - t * t);
+    };
     double max = logit(0), sum = 0.0;
     for (int64_t i = 0; i < c.vocabulary; ++i) max = std::max(max, logit(i));
     for (int64_t i = 0; i < c.vocabulary; ++i) sum += std::exp(logit(i) - max);
@@ -58,8 +71,9 @@ void check(const Case& c, Dtype dtype) {
     losses.push_back(weight == 0.0 ? 0.0 : lse - logit(label));
     for (int64_t i = 0; i < c.vocabulary; ++i) {
       const double onehot = i == label ? 1.0 : 0.0;
-      gradients.push_back(weight == 0.0 ? 0.0 : weight * (std::exp(logit(i) - lse) - onehot));
-      original.push_back(logit(i));
+      gradients.push_back(
+          weight == 0.0 ? 0.0 : weight * slope(i) * (std::exp(logit(i) - lse) - onehot));
+      original.push_back(stored(i));
     }
   }
   run(c, dtype, call, false);

@@ -6,10 +6,13 @@ namespace qianli::ops::testing {
 namespace {
 
 struct Shape {
-  int64_t rows, width;
+  int64_t rows, width, weight_rows = 1;
+  bool zero_centered = false;
 };
-constexpr Shape kShapes[] = {{0, 8},  {1, 1},     {2, 7},    {3, 64},
-                             {5, 33}, {301, 100}, {70, 576}, {4, 2051}};
+constexpr Shape kShapes[] = {{0, 8},       {1, 1},         {2, 7},
+                             {3, 64},      {5, 33},        {301, 100},
+                             {70, 576},    {4, 2051},      {5, 33, 1, true},
+                             {300, 24, 3}, {14, 65, 7, true}};
 constexpr double kEps = 1e-5;
 
 struct Reference {
@@ -36,7 +39,9 @@ Reference reference(const Shape& s, bool centered, bool with_residual, Dtype dty
     for (int64_t i = 0; i < s.width; ++i) {
       const double value = v[static_cast<size_t>(i)];
       r.sum.push_back(value);
-      r.y.push_back((value - mean) * rstd * weight[i] + (bias ? (*bias)[i] : 0.0));
+      const int64_t w = row % s.weight_rows * s.width + i;
+      const double factor = weight[w] + (s.zero_centered ? 1.0 : 0.0);
+      r.y.push_back((value - mean) * rstd * factor + (bias ? (*bias)[w] : 0.0));
     }
     r.mean.push_back(mean);
     r.rstd.push_back(rstd);
@@ -50,12 +55,15 @@ void check_forward(const Shape& s, bool centered, bool with_residual, Dtype dtyp
                << with_residual << " dtype " << static_cast<int>(dtype));
   const int64_t size = s.rows * s.width;
   Array x = random_array(dtype, size, 1), residual = random_array(dtype, size, 2);
-  Array weight = random_array(dtype, s.width, 3), bias = random_array(dtype, s.width, 4);
+  Array weight = random_array(dtype, s.weight_rows * s.width, 3);
+  Array bias = random_array(dtype, s.weight_rows * s.width, 4);
   Array y(dtype, size), sum(dtype, size);
   Array mean(Dtype::kFloat32, s.rows), rstd(Dtype::kFloat32, s.rows);
   const NormForward args{.dtype = dtype,
                          .rows = s.rows,
                          .width = s.width,
+                         .weight_rows = s.weight_rows,
+                         .zero_centered = s.zero_centered,
                          .eps = kEps,
                          .x = x.data(),
                          .residual = with_residual ? residual.data() : nullptr,
@@ -96,23 +104,26 @@ Gradients reference_backward(const Shape& s, bool centered, const Array& grad,
                              const Array* grad_sum, const Array& sum, const Array& weight,
                              const Array& mean, const Array& rstd) {
   Gradients g{.x = {},
-              .weight = std::vector<double>(static_cast<size_t>(s.width), 0.5),
-              .bias = std::vector<double>(static_cast<size_t>(s.width), 0.5)};
+              .weight = std::vector<double>(static_cast<size_t>(s.weight_rows * s.width), 0.5),
+              .bias = std::vector<double>(static_cast<size_t>(s.weight_rows * s.width), 0.5)};
+  const auto factor = [&](int64_t w) { return weight[w] + (s.zero_centered ? 1.0 : 0.0); };
   for (int64_t row = 0; row < s.rows; ++row) {
     const double m = centered ? mean[row] : 0.0;
     double u_mean = 0.0, ux_mean = 0.0;
     for (int64_t i = 0; i < s.width; ++i) {
       const int64_t at = row * s.width + i;
-      const double xhat = (sum[at] - m) * rstd[row], u = grad[at] * weight[i];
+      const int64_t w = row % s.weight_rows * s.width + i;
+      const double xhat = (sum[at] - m) * rstd[row], u = grad[at] * factor(w);
       u_mean += u / static_cast<double>(s.width);
       ux_mean += u * xhat / static_cast<double>(s.width);
-      g.weight[static_cast<size_t>(i)] += grad[at] * xhat;
-      g.bias[static_cast<size_t>(i)] += grad[at];
+      g.weight[static_cast<size_t>(w)] += grad[at] * xhat;
+      g.bias[static_cast<size_t>(w)] += grad[at];
     }
     for (int64_t i = 0; i < s.width; ++i) {
       const int64_t at = row * s.width + i;
       const double xhat = (sum[at] - m) * rstd[row];
-      const double centred = grad[at] * weight[i] - (centered ? u_mean : 0.0) - xhat * ux_mean;
+      const double u = grad[at] * factor(row % s.weight_rows * s.width + i);
+      const double centred = u - (centered ? u_mean : 0.0) - xhat * ux_mean;
       g.x.push_back(rstd[row] * centred + (grad_sum ? (*grad_sum)[at] : 0.0));
     }
   }
@@ -124,13 +135,14 @@ void check_backward(const Shape& s, bool centered, bool with_grad_sum, bool froz
                                     << " dtype " << static_cast<int>(dtype));
   const int64_t size = s.rows * s.width;
   Array grad = random_array(dtype, size, 1), grad_sum = random_array(dtype, size, 2);
-  Array sum = random_array(dtype, size, 3), weight = random_array(dtype, s.width, 4);
+  const int64_t weights = s.weight_rows * s.width;
+  Array sum = random_array(dtype, size, 3), weight = random_array(dtype, weights, 4);
   Array mean = random_array(Dtype::kFloat32, s.rows, 5, 0.1), rstd(Dtype::kFloat32, s.rows);
   for (int64_t row = 0; row < s.rows; ++row)
     rstd.set(row, 0.8 + 0.01 * static_cast<double>(row % 7));
-  Array grad_x(dtype, size), grad_weight(Dtype::kFloat32, s.width),
-      grad_bias(Dtype::kFloat32, s.width);
-  for (int64_t i = 0; i < s.width; ++i) {
+  Array grad_x(dtype, size), grad_weight(Dtype::kFloat32, weights),
+      grad_bias(Dtype::kFloat32, weights);
+  for (int64_t i = 0; i < weights; ++i) {
     grad_weight.set(i, 0.5);
     grad_bias.set(i, 0.5);
   }
@@ -138,6 +150,8 @@ void check_backward(const Shape& s, bool centered, bool with_grad_sum, bool froz
       .dtype = dtype,
       .rows = s.rows,
       .width = s.width,
+      .weight_rows = s.weight_rows,
+      .zero_centered = s.zero_centered,
       .grad_y = grad.data(),
       .grad_sum = with_grad_sum ? grad_sum.data() : nullptr,
       .sum = sum.data(),

@@ -8,11 +8,20 @@ namespace {
 struct Case {
   int64_t tokens, heads, head_dim, rotary_dim, x_gap, y_gap;
   bool in_place, inverse;
+  int64_t offset = 0;
+  bool interleaved = false, by_heads = false;  // x is [heads, tokens, head_dim]
 };
 constexpr Case kCases[] = {
     {0, 2, 8, 8, 0, 0, false, false},    {3, 2, 64, 64, 0, 0, false, false},
     {3, 2, 64, 64, 5, 3, false, true},   {7, 3, 20, 10, 1, 0, false, false},
     {200, 4, 96, 24, 8, 8, true, false}, {9, 1, 2, 2, 0, 0, true, true},
+    {5, 3, 24, 8, 0, 0, false, false, 16},
+    {5, 3, 50, 34, 1, 2, false, true, 7},
+    {4, 2, 64, 64, 0, 0, false, false, 0, true},
+    {6, 2, 77, 50, 3, 0, false, true, 9, true},
+    {6, 2, 40, 12, 4, 4, true, false, 28, true},
+    {5, 3, 20, 10, 0, 0, false, false, 3, false, true},
+    {5, 3, 20, 10, 0, 0, false, false, 3, true, true},
 };
 
 void check(const Case& c, Dtype dtype) {
@@ -20,8 +29,10 @@ void check(const Case& c, Dtype dtype) {
                                     << c.rotary_dim << ", dtype " << static_cast<int>(dtype));
   constexpr int64_t kPositions = 11;
   const int64_t half = c.rotary_dim / 2, row = c.heads * c.head_dim;
-  const int64_t x_stride = row + c.x_gap, y_stride = c.in_place ? x_stride : row + c.y_gap;
-  Array x = random_array(dtype, c.tokens * x_stride, 1);
+  const int64_t x_stride = c.by_heads ? c.head_dim : row + c.x_gap;
+  const int64_t x_head_stride = c.by_heads ? c.tokens * c.head_dim : c.head_dim;
+  const int64_t y_stride = c.in_place ? x_stride : row + c.y_gap;
+  Array x = random_array(dtype, c.tokens * (row + c.x_gap), 1);
   Array y = c.in_place ? x : random_array(dtype, c.tokens * y_stride, 2);
   Array cos(Dtype::kFloat32, kPositions * half), sin(Dtype::kFloat32, kPositions * half);
   for (int64_t i = 0; i < kPositions * half; ++i) {
@@ -35,14 +46,16 @@ void check(const Case& c, Dtype dtype) {
   for (int64_t i = 0; i < y.size(); ++i) want.push_back(y[i]);
   for (int64_t t = 0; t < c.tokens; ++t) {
     for (int64_t h = 0; h < c.heads; ++h) {
-      const int64_t from = t * x_stride + h * c.head_dim, to = t * y_stride + h * c.head_dim;
+      const int64_t from = t * x_stride + h * x_head_stride, to = t * y_stride + h * c.head_dim;
       for (int64_t i = 0; i < c.head_dim; ++i) want[static_cast<size_t>(to + i)] = x[from + i];
       for (int64_t i = 0; i < half; ++i) {
         const int64_t angle = positions[static_cast<size_t>(t)] * half + i;
+        const int64_t first = c.offset + (c.interleaved ? 2 * i : i);
+        const int64_t second = c.offset + (c.interleaved ? 2 * i + 1 : half + i);
         const double s = c.inverse ? -sin[angle] : sin[angle];
-        const double a = x[from + i], b = x[from + half + i];
-        want[static_cast<size_t>(to + i)] = a * cos[angle] - b * s;
-        want[static_cast<size_t>(to + half + i)] = b * cos[angle] + a * s;
+        const double a = x[from + first], b = x[from + second];
+        want[static_cast<size_t>(to + first)] = a * cos[angle] - b * s;
+        want[static_cast<size_t>(to + second)] = b * cos[angle] + a * s;
       }
     }
   }
@@ -51,8 +64,11 @@ void check(const Case& c, Dtype dtype) {
                         .heads = c.heads,
                         .head_dim = c.head_dim,
                         .rotary_dim = c.rotary_dim,
+                        .offset = c.offset,
+                        .interleaved = c.interleaved,
                         .x = c.in_place ? y.data() : x.data(),
                         .x_stride = x_stride,
+                        .x_head_stride = x_head_stride,
                         .y = y.data(),
                         .y_stride = y_stride,
                         .cos = static_cast<const float*>(cos.data()),
