@@ -16,7 +16,7 @@ namespace {
 int64_t checked_capacity(const Model& model, int64_t capacity) {
   const model::ModelSpec& spec = model.spec();
   const auto bytes =
-      2.0 * static_cast<double>(spec.num_layers) * static_cast<double>(spec.key_value_size()) *
+      static_cast<double>(nn::KvCache::elements_per_token(spec)) *
       static_cast<double>(c10::elementSize(model.dtype())) * static_cast<double>(capacity);
   const uint64_t available = available_memory_bytes();
   if (model.device().is_cpu() && bytes > static_cast<double>(available)) {

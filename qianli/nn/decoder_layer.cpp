@@ -1,9 +1,7 @@
 #include "qianli/nn/decoder_layer.h"
 
-#include "qianli/nn/gated_delta_net.h"
+#include "qianli/base/error.h"
 #include "qianli/nn/latent_attention.h"
-#include "qianli/nn/mamba2_mixer.h"
-#include "qianli/nn/mixture_of_experts.h"
 #include "qianli/nn/mlp.h"
 #include "qianli/nn/self_attention.h"
 
@@ -18,13 +16,12 @@ std::unique_ptr<Block> make_mixer(const model::ModelSpec& spec, ParameterSet& pa
       if (spec.latent_attention) return std::make_unique<LatentAttention>(spec, parameters, name, index);
       return std::make_unique<SelfAttention>(spec, parameters, name, index);
     case model::MixerKind::kGatedDeltaNet:
-      return std::make_unique<GatedDeltaNet>(spec, parameters, name + ".self_attention", index);
     case model::MixerKind::kMamba2:
-      return std::make_unique<Mamba2Mixer>(spec, parameters, name + ".mixer", index);
+      break;
     case model::MixerKind::kNone:
       return nullptr;
   }
-  return nullptr;
+  throw ConfigError("model", "expected layers that can be computed, got a kind that cannot yet: " + spec.family);
 }
 
 std::unique_ptr<Block> make_feed_forward(const model::ModelSpec& spec, ParameterSet& parameters,
@@ -33,11 +30,11 @@ std::unique_ptr<Block> make_feed_forward(const model::ModelSpec& spec, Parameter
     case model::FeedForwardKind::kDense:
       return std::make_unique<Mlp>(spec, parameters, name + ".mlp");
     case model::FeedForwardKind::kMoe:
-      return std::make_unique<MixtureOfExperts>(spec, parameters, name + ".mlp");
+      break;
     case model::FeedForwardKind::kNone:
       return nullptr;
   }
-  return nullptr;
+  throw ConfigError("model", "expected layers that can be computed, got a kind that cannot yet: " + spec.family);
 }
 
 bool is_parallel(const model::ModelSpec& spec) {
@@ -69,7 +66,6 @@ DecoderLayer::DecoderLayer(const model::ModelSpec& spec, ParameterSet& parameter
       post_mlp_norm_(find_norm(parameters, name + ".post_mlp_layernorm", spec)),
       mixer_(make_mixer(spec, parameters, name, index)),
       feed_forward_(make_feed_forward(spec, parameters, name, index)) {
-  if (layer_.shortcut_moe) shortcut_ = std::make_unique<MixtureOfExperts>(spec, parameters, name + ".moe");
 }
 
 void DecoderLayer::forward(Stream& stream, ForwardPass& pass) {

@@ -1,4 +1,4 @@
-// Keys and values of the tokens already seen by one sequence, per layer.
+// What the tokens already seen by one sequence leave for those behind them, per layer.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,26 +11,40 @@ namespace qianli::nn {
 
 class KvCache {
  public:
+  // Layers get room for what their mixer keeps: keys and values, or latents.
   KvCache(const model::ModelSpec& spec, int64_t capacity, at::ScalarType dtype, at::Device device);
+
+  // Numbers that a token leaves in all layers together.
+  static int64_t elements_per_token(const model::ModelSpec& spec);
 
   int64_t length() const { return length_; }
   int64_t capacity() const { return capacity_; }
-  // Appends k, v: [new, key heads, D] of one layer behind the first length() rows and returns all rows so
-  // far: [length + new, key heads, D]. Throws MemoryError when the capacity is exceeded.
+  // The appends put rows of one layer behind its first length() rows and return all rows so far, [length
+  // + new, …]. They throw MemoryError when the capacity is exceeded.
+  //
+  // k: [new, key heads, D]; v: [new, key heads, D].
   struct KeysValues {
     at::Tensor k, v;
   };
   KeysValues append(int64_t layer, const at::Tensor& k, const at::Tensor& v);
+  // Of latent attention: [new, kv_lora_rank + qk_rope_head_dim].
+  at::Tensor append_latent(int64_t layer, const at::Tensor& latent);
+  // Of an indexer: [new, its head size].
+  at::Tensor append_index_keys(int64_t layer, const at::Tensor& keys);
   // After all layers took `count` new tokens.
   void advance(int64_t count) { length_ += count; }
   // Forgets everything behind the first `length` tokens.
   void truncate(int64_t length) { length_ = std::min(length_, length); }
 
  private:
+  struct Layer {
+    at::Tensor keys, values, latents, index_keys;  // [capacity, …], undefined where not kept
+  };
+  at::Tensor append_to(const at::Tensor& storage, const at::Tensor& rows) const;
+
   int64_t length_ = 0;
   int64_t capacity_;
-  std::vector<at::Tensor> keys_;
-  std::vector<at::Tensor> values_;
+  std::vector<Layer> layers_;
 };
 
 }  // namespace qianli::nn

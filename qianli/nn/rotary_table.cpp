@@ -25,12 +25,6 @@ void fill(const model::RotaryFrequencies& frequencies, int64_t positions, Real* 
 
 ops::RotaryTable make_table(const model::RotaryFrequencies& frequencies, int64_t positions, const at::Tensor& like) {
   const bool exact = like.scalar_type() == at::kDouble;
-<<<<<<< HEAD
-  const auto frequencies = model::rotary_frequencies(
-      spec.rope, spec.rotary_size(spec.rope), spec.max_position_embeddings, sequence_length,
-      exact ? model::RotaryPrecision::kDouble : model::RotaryPrecision::kSingle);
-=======
->>>>>>> ed6ac44 (Decoder: layers as blocks, every switch of the families)
   const auto options = at::TensorOptions().dtype(exact ? at::kDouble : at::kFloat);
   const auto half = static_cast<int64_t>(frequencies.inverse.size());
   at::Tensor cos = at::empty({positions, half}, options), sin = at::empty({positions, half}, options);
