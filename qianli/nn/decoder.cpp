@@ -14,7 +14,8 @@ Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters)
       position_embeddings_(parameters.find("embedding.position_embeddings.weight")),
       embedding_norm_(find_norm(parameters, "embedding.word_embeddings.norm", spec)),
       final_norm_(find_norm(parameters, "decoder.final_layernorm", spec)),
-      output_{.weight = spec.tie_word_embeddings ? *word_embeddings_ : parameters.at("output_layer.weight"),
+      output_{.weight = spec.tie_word_embeddings ? *word_embeddings_
+                                                 : parameters.at("output_layer.weight"),
               .bias = parameters.find("output_layer.bias"),
               .multiplier = spec.logits_multiplier,
               .softcap = spec.final_logit_softcap.value_or(0),
@@ -52,8 +53,8 @@ ops::CrossEntropyResult Decoder::cross_entropy(const at::Tensor& hidden, const a
   return ops::linear_cross_entropy(scaled(hidden), output_, labels, weights);
 }
 
-at::Tensor Decoder::loss(const DecoderInput& input, const at::Tensor& labels, const at::Tensor& weights,
-                         const std::vector<at::Tensor>& ahead_weights) {
+at::Tensor Decoder::loss(const DecoderInput& input, const at::Tensor& labels,
+                         const at::Tensor& weights, const std::vector<at::Tensor>& ahead_weights) {
   const Hidden hidden = run(input);
   at::Tensor total = cross_entropy(hidden.after_norm, labels, weights).loss;
   at::Tensor state = spec_->mtp.after_final_norm ? hidden.after_norm : hidden.before_norm;
@@ -71,7 +72,8 @@ at::Tensor Decoder::loss(const DecoderInput& input, const at::Tensor& labels, co
 
 at::Tensor Decoder::embed(const at::Tensor& tokens, const at::Tensor& positions) {
   at::Tensor x = ops::embedding(tokens, *word_embeddings_);
-  if (spec_->embedding_multiplier != 1.0) {  // in the activations' precision, as published models have it
+  if (spec_->embedding_multiplier !=
+      1.0) {  // in the activations' precision, as published models have it
     x = x * at::scalar_tensor(spec_->embedding_multiplier, x.options());
   }
   if (position_embeddings_) x = x + ops::embedding(positions, *position_embeddings_);

@@ -28,9 +28,10 @@ class Decoder {
   ops::CrossEntropyResult cross_entropy(const at::Tensor& hidden, const at::Tensor& labels,
                                         const at::Tensor& weights);
 
-  // Sum over tokens of weight * cross entropy, as a scalar that carries the gradient and is the end of
-  // its graph. labels: [T] int64 (read only where weights != 0); weights: [T]. `ahead_weights` are those
-  // of the predictions of more distant tokens: [depth] of [T], scaled already; empty: none is made.
+  // Sum over tokens of weight * cross entropy, as a scalar that carries the gradient and is the end
+  // of its graph. labels: [T] int64 (read only where weights != 0); weights: [T]. `ahead_weights`
+  // are those of the predictions of more distant tokens: [depth] of [T], scaled already; empty:
+  // none is made.
   at::Tensor loss(const DecoderInput& input, const at::Tensor& labels, const at::Tensor& weights,
                   const std::vector<at::Tensor>& ahead_weights = {});
 

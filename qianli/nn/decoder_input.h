@@ -12,11 +12,12 @@ class KvCache;
 
 // T tokens of one or more packed sequences.
 struct DecoderInput {
-  at::Tensor tokens;                    // [T] int64
-  at::Tensor positions;                 // [T] int64
-  int64_t max_position = 0;             // no position lies behind it
-  std::vector<int64_t> segment_starts;  // [segments + 1]: 0 … T; nothing crosses from one to another
-  KvCache* cache = nullptr;             // one segment only; what it holds precedes the tokens
+  at::Tensor tokens;         // [T] int64
+  at::Tensor positions;      // [T] int64
+  int64_t max_position = 0;  // no position lies behind it
+  std::vector<int64_t>
+      segment_starts;        // [segments + 1]: 0 … T; nothing crosses from one to another
+  KvCache* cache = nullptr;  // one segment only; what it holds precedes the tokens
   // Training: routers take jitter and samples, count their choices, and add their balancing losses.
   bool training = false;
   // Factor of the balancing losses in the gradient: the share of this microbatch in the step. Zero

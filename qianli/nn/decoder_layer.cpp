@@ -8,12 +8,13 @@
 namespace qianli::nn {
 namespace {
 
-std::unique_ptr<Block> make_mixer(const model::ModelSpec& spec, ParameterSet& parameters, const std::string& name,
-                                  int64_t index) {
+std::unique_ptr<Block> make_mixer(const model::ModelSpec& spec, ParameterSet& parameters,
+                                  const std::string& name, int64_t index) {
   switch (spec.layer(index).mixer) {
     case model::MixerKind::kAttention:
     case model::MixerKind::kSlidingAttention:
-      if (spec.latent_attention) return std::make_unique<LatentAttention>(spec, parameters, name, index);
+      if (spec.latent_attention)
+        return std::make_unique<LatentAttention>(spec, parameters, name, index);
       return std::make_unique<SelfAttention>(spec, parameters, name, index);
     case model::MixerKind::kGatedDeltaNet:
     case model::MixerKind::kMamba2:
@@ -21,7 +22,8 @@ std::unique_ptr<Block> make_mixer(const model::ModelSpec& spec, ParameterSet& pa
     case model::MixerKind::kNone:
       return nullptr;
   }
-  throw ConfigError("model", "expected layers that can be computed, got a kind that cannot yet: " + spec.family);
+  throw ConfigError(
+      "model", "expected layers that can be computed, got a kind that cannot yet: " + spec.family);
 }
 
 std::unique_ptr<Block> make_feed_forward(const model::ModelSpec& spec, ParameterSet& parameters,
@@ -34,7 +36,8 @@ std::unique_ptr<Block> make_feed_forward(const model::ModelSpec& spec, Parameter
     case model::FeedForwardKind::kNone:
       return nullptr;
   }
-  throw ConfigError("model", "expected layers that can be computed, got a kind that cannot yet: " + spec.family);
+  throw ConfigError(
+      "model", "expected layers that can be computed, got a kind that cannot yet: " + spec.family);
 }
 
 bool is_parallel(const model::ModelSpec& spec) {
@@ -54,8 +57,8 @@ at::Tensor Stream::add_and_norm(const Norm& norm) {
   return y;
 }
 
-DecoderLayer::DecoderLayer(const model::ModelSpec& spec, ParameterSet& parameters, const std::string& name,
-                           int64_t index)
+DecoderLayer::DecoderLayer(const model::ModelSpec& spec, ParameterSet& parameters,
+                           const std::string& name, int64_t index)
     : spec_(spec),
       layer_(spec.layer(index)),
       name_(name),
@@ -65,8 +68,7 @@ DecoderLayer::DecoderLayer(const model::ModelSpec& spec, ParameterSet& parameter
       mlp_norm_(find_norm(parameters, name + ".pre_mlp_layernorm", spec)),
       post_mlp_norm_(find_norm(parameters, name + ".post_mlp_layernorm", spec)),
       mixer_(make_mixer(spec, parameters, name, index)),
-      feed_forward_(make_feed_forward(spec, parameters, name, index)) {
-}
+      feed_forward_(make_feed_forward(spec, parameters, name, index)) {}
 
 void DecoderLayer::forward(Stream& stream, ForwardPass& pass) {
   if (is_parallel(spec_)) {

@@ -1,4 +1,5 @@
-// One layer of the decoder: a mixer of positions and a feed-forward block around the residual stream.
+// One layer of the decoder: a mixer of positions and a feed-forward block around the residual
+// stream.
 #pragma once
 
 #include <memory>
@@ -20,9 +21,10 @@ struct Stream {
 
 class DecoderLayer {
  public:
-  // `spec` must outlive the layer. `index` says which layer of the spec it is like; its parameters are
-  // called `name`.*.
-  DecoderLayer(const model::ModelSpec& spec, ParameterSet& parameters, const std::string& name, int64_t index);
+  // `spec` must outlive the layer. `index` says which layer of the spec it is like; its parameters
+  // are called `name`.*.
+  DecoderLayer(const model::ModelSpec& spec, ParameterSet& parameters, const std::string& name,
+               int64_t index);
 
   void forward(Stream& stream, ForwardPass& pass);
 

@@ -20,9 +20,10 @@ struct ForwardPass {
   const Observer& observer;
 
   // Left by one layer for those after it.
-  at::Tensor key, value;      // projections that other layers share, before positions and norms: [T, g, d]
-  at::Tensor chosen_keys;     // by the last indexer
-  at::Tensor shortcut;        // output of a mixture that joins the stream later: [T, h]
+  at::Tensor key,
+      value;  // projections that other layers share, before positions and norms: [T, g, d]
+  at::Tensor chosen_keys;  // by the last indexer
+  at::Tensor shortcut;     // output of a mixture that joins the stream later: [T, h]
 
   int64_t tokens() const { return input.tokens.size(0); }
   void report(const std::string& name, const at::Tensor& activation) const {

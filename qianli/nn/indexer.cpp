@@ -40,10 +40,13 @@ at::Tensor Indexer::choose(const at::Tensor& x, const at::Tensor& query_latent, 
   const int64_t tokens = pass.tokens(), heads = sizes_.num_heads, dim = sizes_.head_dim;
   const ops::RotaryTable& table = pass.rotary.at(spec_.rope, pass.input);
   const ops::RotaryPairs style{.interleaved = sizes_.interleaved};
-  at::Tensor q = ops::rotary(query_(query_latent).view({tokens, heads, dim}), table, pass.input.positions, style);
-  at::Tensor k = ops::rotary(key_norm_(key_(x)).view({tokens, 1, dim}), table, pass.input.positions, style)
-                     .squeeze(1);
-  const at::Tensor weights = weights_(x) * (1.0 / std::sqrt(static_cast<double>(heads * dim)));  // [T, n]
+  at::Tensor q = ops::rotary(query_(query_latent).view({tokens, heads, dim}), table,
+                             pass.input.positions, style);
+  at::Tensor k =
+      ops::rotary(key_norm_(key_(x)).view({tokens, 1, dim}), table, pass.input.positions, style)
+          .squeeze(1);
+  const at::Tensor weights =
+      weights_(x) * (1.0 / std::sqrt(static_cast<double>(heads * dim)));  // [T, n]
   int64_t before = 0;  // keys in front of the first query's own
   if (pass.input.cache) {
     before = pass.input.cache->length();
@@ -51,7 +54,8 @@ at::Tensor Indexer::choose(const at::Tensor& x, const at::Tensor& query_latent, 
   }
   const auto& starts = pass.input.segment_starts;
   int64_t longest = 0;
-  for (size_t s = 0; s + 1 < starts.size(); ++s) longest = std::max(longest, before + starts[s + 1] - starts[s]);
+  for (size_t s = 0; s + 1 < starts.size(); ++s)
+    longest = std::max(longest, before + starts[s + 1] - starts[s]);
   const int64_t width = std::min(sizes_.top_k, longest);
   at::Tensor chosen = at::full({tokens, width}, -1, x.options().dtype(at::kLong));
   for (size_t s = 0; s + 1 < starts.size(); ++s) {
@@ -60,10 +64,13 @@ at::Tensor Indexer::choose(const at::Tensor& x, const at::Tensor& query_latent, 
     const int64_t rows_at_once = std::max<int64_t>(1, kScoresAtOnce / (keys * heads));
     for (int64_t row = starts[s]; row < starts[s + 1]; row += rows_at_once) {
       const int64_t rows = std::min(rows_at_once, starts[s + 1] - row);
-      const at::Tensor each = at::relu(at::matmul(q.narrow(0, row, rows), segment_keys.t()));  // [R, n, K]
-      at::Tensor scores = at::bmm(weights.narrow(0, row, rows).unsqueeze(1), each).squeeze(1);  // [R, K]
+      const at::Tensor each =
+          at::relu(at::matmul(q.narrow(0, row, rows), segment_keys.t()));  // [R, n, K]
+      at::Tensor scores =
+          at::bmm(weights.narrow(0, row, rows).unsqueeze(1), each).squeeze(1);  // [R, K]
       const at::Tensor last =  // the last key that a row sees
-          at::arange(row - first_key + before, row - first_key + before + rows, chosen.options()).unsqueeze(1);
+          at::arange(row - first_key + before, row - first_key + before + rows, chosen.options())
+              .unsqueeze(1);
       const at::Tensor hidden = at::arange(keys, chosen.options()).unsqueeze(0) > last;
       scores.masked_fill_(hidden, -std::numeric_limits<double>::infinity());
       const int64_t count = std::min(width, keys);

@@ -16,7 +16,8 @@ class Indexer {
   // The best top_k keys that each query may see, counted from the first of its segment (or of the
   // cache): [T, min(top_k, keys)] int64, -1 where a
   // query sees fewer. x: [T, h]; query_latent: [T, q_lora_rank]. Records no gradient.
-  at::Tensor choose(const at::Tensor& x, const at::Tensor& query_latent, ForwardPass& pass, int64_t layer) const;
+  at::Tensor choose(const at::Tensor& x, const at::Tensor& query_latent, ForwardPass& pass,
+                    int64_t layer) const;
 
  private:
   const model::ModelSpec& spec_;

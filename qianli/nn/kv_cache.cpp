@@ -8,11 +8,14 @@
 namespace qianli::nn {
 namespace {
 
-int64_t latent_size(const model::LatentAttention& latent) { return latent.kv_lora_rank + latent.qk_rope_head_dim; }
+int64_t latent_size(const model::LatentAttention& latent) {
+  return latent.kv_lora_rank + latent.qk_rope_head_dim;
+}
 
 }  // namespace
 
-KvCache::KvCache(const model::ModelSpec& spec, int64_t capacity, at::ScalarType dtype, at::Device device)
+KvCache::KvCache(const model::ModelSpec& spec, int64_t capacity, at::ScalarType dtype,
+                 at::Device device)
     : capacity_(capacity), layers_(static_cast<size_t>(spec.num_layers)) {
   const auto options = at::TensorOptions().dtype(dtype).device(device);
   for (int64_t l = 0; l < spec.num_layers; ++l) {
@@ -21,7 +24,8 @@ KvCache::KvCache(const model::ModelSpec& spec, int64_t capacity, at::ScalarType 
     if (!kind.has_attention()) continue;
     if (spec.latent_attention) {
       layer.latents = at::empty({capacity, latent_size(*spec.latent_attention)}, options);
-      if (kind.owns_indexer) layer.index_keys = at::empty({capacity, spec.indexer->head_dim}, options);
+      if (kind.owns_indexer)
+        layer.index_keys = at::empty({capacity, spec.indexer->head_dim}, options);
       continue;
     }
     layer.keys = at::empty({capacity, spec.num_query_groups, spec.head_dim}, options);
@@ -34,7 +38,8 @@ int64_t KvCache::elements_per_token(const model::ModelSpec& spec) {
   for (int64_t l = 0; l < spec.num_layers; ++l) {
     const model::LayerSpec kind = spec.layer(l);
     if (!kind.has_attention()) continue;
-    elements += spec.latent_attention ? latent_size(*spec.latent_attention) : 2 * spec.key_value_size();
+    elements +=
+        spec.latent_attention ? latent_size(*spec.latent_attention) : 2 * spec.key_value_size();
     if (kind.owns_indexer) elements += spec.indexer->head_dim;
   }
   return elements;
@@ -43,7 +48,8 @@ int64_t KvCache::elements_per_token(const model::ModelSpec& spec) {
 at::Tensor KvCache::append_to(const at::Tensor& storage, const at::Tensor& rows) const {
   const int64_t added = rows.size(0);
   if (length_ + added > capacity_) {
-    throw MemoryError("kv_cache", fmt::format("expected at most {} tokens, got {}", capacity_, length_ + added),
+    throw MemoryError("kv_cache",
+                      fmt::format("expected at most {} tokens, got {}", capacity_, length_ + added),
                       "ask for fewer new tokens");
   }
   storage.narrow(0, length_, added).copy_(rows);

@@ -19,7 +19,8 @@ class KvCache {
 
   int64_t length() const { return length_; }
   int64_t capacity() const { return capacity_; }
-  // The appends put rows of one layer behind its first length() rows and return all rows so far, [length
+  // The appends put rows of one layer behind its first length() rows and return all rows so far,
+  // [length
   // + new, …]. They throw MemoryError when the capacity is exceeded.
   //
   // k: [new, key heads, D]; v: [new, key heads, D].

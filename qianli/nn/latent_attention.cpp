@@ -22,16 +22,19 @@ LatentAttention::LatentAttention(const model::ModelSpec& spec, ParameterSet& par
   proj_ = find_linear(parameters, prefix + "linear_proj");
   q_norm_ = parameters.find(prefix + "q_layernorm.weight");
   kv_norm_ = parameters.find(prefix + "kv_layernorm.weight");
-  if (layer_.owns_indexer) indexer_ = std::make_unique<Indexer>(spec, parameters, prefix + "indexer.");
+  if (layer_.owns_indexer)
+    indexer_ = std::make_unique<Indexer>(spec, parameters, prefix + "indexer.");
 }
 
 at::Tensor LatentAttention::rotate(const at::Tensor& x, ForwardPass& pass) const {
   if (!layer_.rope) return x;
-  return ops::rotary(x, pass.rotary.at(*layer_.rope, pass.input), pass.input.positions,
-                     {.interleaved = layer_.rope->interleaved, .offset = x.size(2) - sizes_.qk_rope_head_dim});
+  return ops::rotary(
+      x, pass.rotary.at(*layer_.rope, pass.input), pass.input.positions,
+      {.interleaved = layer_.rope->interleaved, .offset = x.size(2) - sizes_.qk_rope_head_dim});
 }
 
-at::Tensor LatentAttention::queries(const at::Tensor& x, ForwardPass& pass, at::Tensor& latent) const {
+at::Tensor LatentAttention::queries(const at::Tensor& x, ForwardPass& pass,
+                                    at::Tensor& latent) const {
   at::Tensor q;
   if (q_) {
     q = q_(x);
@@ -48,7 +51,8 @@ LatentAttention::Latent LatentAttention::latent(const at::Tensor& x, ForwardPass
   Latent latent;
   latent.kv = ops::rms_norm(down.narrow(1, 0, sizes_.kv_lora_rank), *kv_norm_, spec_.norm_eps);
   if (sizes_.kv_lora_scale != 1.0) latent.kv = latent.kv * sizes_.kv_lora_scale;
-  latent.key = rotate(down.narrow(1, sizes_.kv_lora_rank, sizes_.qk_rope_head_dim).unsqueeze(1), pass);
+  latent.key =
+      rotate(down.narrow(1, sizes_.kv_lora_rank, sizes_.qk_rope_head_dim).unsqueeze(1), pass);
   return latent;
 }
 
@@ -63,9 +67,11 @@ at::Tensor LatentAttention::forward(const at::Tensor& x, ForwardPass& pass) {
   return proj_(context.reshape({pass.tokens(), spec_.num_attention_heads * sizes_.v_head_dim}));
 }
 
-at::Tensor LatentAttention::explicit_form(const at::Tensor& q, const Latent& latent, ForwardPass& pass) const {
+at::Tensor LatentAttention::explicit_form(const at::Tensor& q, const Latent& latent,
+                                          ForwardPass& pass) const {
   const int64_t heads = spec_.num_attention_heads, plain = sizes_.qk_nope_head_dim;
-  if (pass.input.cache) pass.input.cache->append_latent(index_, at::cat({latent.kv, latent.key.squeeze(1)}, 1));
+  if (pass.input.cache)
+    pass.input.cache->append_latent(index_, at::cat({latent.kv, latent.key.squeeze(1)}, 1));
   const at::Tensor up = kv_up_(latent.kv).view({pass.tokens(), heads, plain + sizes_.v_head_dim});
   const at::Tensor k = at::cat({up.narrow(2, 0, plain), latent.key.expand({-1, heads, -1})}, 2);
   const at::Tensor v = up.narrow(2, plain, sizes_.v_head_dim);
@@ -74,20 +80,23 @@ at::Tensor LatentAttention::explicit_form(const at::Tensor& q, const Latent& lat
   return ops::attention(q, k, v, layout);
 }
 
-at::Tensor LatentAttention::absorbed_form(const at::Tensor& q, const Latent& latent, ForwardPass& pass) const {
-  const int64_t heads = spec_.num_attention_heads, plain = sizes_.qk_nope_head_dim, rank = sizes_.kv_lora_rank;
+at::Tensor LatentAttention::absorbed_form(const at::Tensor& q, const Latent& latent,
+                                          ForwardPass& pass) const {
+  const int64_t heads = spec_.num_attention_heads, plain = sizes_.qk_nope_head_dim,
+                rank = sizes_.kv_lora_rank;
   const at::Tensor cached =  // [S, c + r]
       pass.input.cache->append_latent(index_, at::cat({latent.kv, latent.key.squeeze(1)}, 1));
   const at::Tensor up = kv_up_.weight->value().view({heads, plain + sizes_.v_head_dim, rank});
-  const at::Tensor plain_queries = q.narrow(2, 0, plain).transpose(0, 1);                     // [a, T, n]
-  const at::Tensor absorbed = at::bmm(plain_queries, up.narrow(1, 0, plain)).transpose(0, 1);  // [T, a, c]
+  const at::Tensor plain_queries = q.narrow(2, 0, plain).transpose(0, 1);  // [a, T, n]
+  const at::Tensor absorbed =
+      at::bmm(plain_queries, up.narrow(1, 0, plain)).transpose(0, 1);  // [T, a, c]
   const at::Tensor query = at::cat({absorbed, q.narrow(2, plain, sizes_.qk_rope_head_dim)}, 2);
   const at::Tensor key = cached.unsqueeze(1);  // one head for all: [S, 1, c + r]
   ops::AttentionLayout layout = attention_layout(spec_, layer_, pass.input);
   layout.chosen = pass.chosen_keys;
   const at::Tensor mixed = ops::attention(query, key, key.narrow(2, 0, rank), layout);  // [T, a, c]
-  const at::Tensor value_up = up.narrow(1, plain, sizes_.v_head_dim).transpose(1, 2);    // [a, c, w]
-  return at::bmm(mixed.transpose(0, 1), value_up).transpose(0, 1);                       // [T, a, w]
+  const at::Tensor value_up = up.narrow(1, plain, sizes_.v_head_dim).transpose(1, 2);   // [a, c, w]
+  return at::bmm(mixed.transpose(0, 1), value_up).transpose(0, 1);                      // [T, a, w]
 }
 
 }  // namespace qianli::nn

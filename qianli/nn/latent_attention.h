@@ -1,5 +1,5 @@
-// Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434): keys and values come from one low-rank
-// latent per token, which is all that a cache has to hold.
+// Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434): keys and values come from one
+// low-rank latent per token, which is all that a cache has to hold.
 #pragma once
 
 #include <memory>
@@ -16,8 +16,8 @@ namespace qianli::nn {
 class LatentAttention : public Block {
  public:
   // `spec` must outlive the block.
-  LatentAttention(const model::ModelSpec& spec, ParameterSet& parameters, const std::string& layer_name,
-                  int64_t index);
+  LatentAttention(const model::ModelSpec& spec, ParameterSet& parameters,
+                  const std::string& layer_name, int64_t index);
   at::Tensor forward(const at::Tensor& x, ForwardPass& pass) override;
 
  private:
@@ -31,8 +31,8 @@ class LatentAttention : public Block {
   Latent latent(const at::Tensor& x, ForwardPass& pass) const;
   // Keys and values of every head are made from the latent: training, and prompts.
   at::Tensor explicit_form(const at::Tensor& q, const Latent& latent, ForwardPass& pass) const;
-  // The up-projections are applied to queries and outputs instead, so that the cached latents are the
-  // keys and values of one head: decoding. No gradients.
+  // The up-projections are applied to queries and outputs instead, so that the cached latents are
+  // the keys and values of one head: decoding. No gradients.
   at::Tensor absorbed_form(const at::Tensor& q, const Latent& latent, ForwardPass& pass) const;
 
   const model::ModelSpec& spec_;

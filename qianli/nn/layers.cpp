@@ -16,7 +16,8 @@ at::Tensor Norm::operator()(const at::Tensor& x) const {
 }
 
 ops::NormWithSum Norm::add(const at::Tensor& x, const at::Tensor& residual) const {
-  if (kind == model::NormKind::kLayerNorm) return ops::add_layer_norm(x, residual, *weight, bias, eps);
+  if (kind == model::NormKind::kLayerNorm)
+    return ops::add_layer_norm(x, residual, *weight, bias, eps);
   return ops::add_rms_norm(x, residual, *weight, eps, weight_kind);
 }
 

@@ -29,7 +29,8 @@ Mlp::Mlp(const model::ModelSpec& spec, ParameterSet& parameters, const std::stri
 
 at::Tensor Mlp::forward(const at::Tensor& x, ForwardPass&) {
   const at::Tensor wide = fc1_(x);  // [T, f] or [T, 2 f]
-  return fc2_(gated_ ? ops::gated_activation(wide, activation_, limit_) : ops::activation(wide, activation_));
+  return fc2_(gated_ ? ops::gated_activation(wide, activation_, limit_)
+                     : ops::activation(wide, activation_));
 }
 
 }  // namespace qianli::nn

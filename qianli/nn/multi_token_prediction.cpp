@@ -18,8 +18,10 @@ MultiTokenPrediction::MultiTokenPrediction(const model::ModelSpec& spec, Paramet
   }
 }
 
-MultiTokenPrediction::Predicted MultiTokenPrediction::forward(size_t depth, const at::Tensor& embedding,
-                                                              const at::Tensor& state, ForwardPass& pass) {
+MultiTokenPrediction::Predicted MultiTokenPrediction::forward(size_t depth,
+                                                              const at::Tensor& embedding,
+                                                              const at::Tensor& state,
+                                                              ForwardPass& pass) {
   Depth& head = depths_[depth];
   const at::Tensor joined = at::cat({head.embedding_norm(embedding), head.hidden_norm(state)}, 1);
   Stream stream{.residual = {}, .branch = head.project(joined)};
@@ -30,8 +32,8 @@ MultiTokenPrediction::Predicted MultiTokenPrediction::forward(size_t depth, cons
   return predicted;
 }
 
-at::Tensor shifted_within_segments(const at::Tensor& values, const std::vector<int64_t>& segment_starts,
-                                   int64_t shift) {
+at::Tensor shifted_within_segments(const at::Tensor& values,
+                                   const std::vector<int64_t>& segment_starts, int64_t shift) {
   at::Tensor shifted = at::zeros_like(values);
   for (size_t s = 0; s + 1 < segment_starts.size(); ++s) {
     const int64_t first = segment_starts[s], count = segment_starts[s + 1] - first - shift;

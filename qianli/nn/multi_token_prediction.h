@@ -17,9 +17,10 @@ class MultiTokenPrediction {
     at::Tensor state;   // [T, h], what the next depth goes on from
     at::Tensor normed;  // [T, h], for the output layer
   };
-  // embedding: [T, h] of the token depth + 1 steps ahead; state: [T, h] of the depth before, or of the
-  // decoder itself.
-  Predicted forward(size_t depth, const at::Tensor& embedding, const at::Tensor& state, ForwardPass& pass);
+  // embedding: [T, h] of the token depth + 1 steps ahead; state: [T, h] of the depth before, or of
+  // the decoder itself.
+  Predicted forward(size_t depth, const at::Tensor& embedding, const at::Tensor& state,
+                    ForwardPass& pass);
 
  private:
   struct Depth {
@@ -30,8 +31,9 @@ class MultiTokenPrediction {
   std::vector<Depth> depths_;
 };
 
-// values[i + shift] at i, within each segment; 0 where that lies behind the segment's end. values: [T].
-at::Tensor shifted_within_segments(const at::Tensor& values, const std::vector<int64_t>& segment_starts,
-                                   int64_t shift);
+// values[i + shift] at i, within each segment; 0 where that lies behind the segment's end. values:
+// [T].
+at::Tensor shifted_within_segments(const at::Tensor& values,
+                                   const std::vector<int64_t>& segment_starts, int64_t shift);
 
 }  // namespace qianli::nn

@@ -11,11 +11,14 @@ namespace {
 
 constexpr int64_t kInitialiserChunk = int64_t{1} << 18;
 
-int64_t aligned(int64_t count) { return (count + kFlatAlignment - 1) / kFlatAlignment * kFlatAlignment; }
+int64_t aligned(int64_t count) {
+  return (count + kFlatAlignment - 1) / kFlatAlignment * kFlatAlignment;
+}
 
 }  // namespace
 
-ParameterSet::ParameterSet(const model::ModelSpec& spec, at::ScalarType dtype, at::Device device, bool master)
+ParameterSet::ParameterSet(const model::ModelSpec& spec, at::ScalarType dtype, at::Device device,
+                           bool master)
     : entries_(model::parameter_table(spec)) {
   for (const auto& entry : entries_) {
     const int64_t count = entry.buffer ? 0 : entry.elements();

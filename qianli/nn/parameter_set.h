@@ -15,7 +15,8 @@
 
 namespace qianli::nn {
 
-// Where a parameter lies in the flat buffers (values, gradients, optimizer states share the places).
+// Where a parameter lies in the flat buffers (values, gradients, optimizer states share the
+// places).
 struct FlatPlace {
   int64_t offset = 0;  // in elements, a multiple of kFlatAlignment
   int64_t count = 0;
@@ -24,11 +25,12 @@ inline constexpr int64_t kFlatAlignment = 64;  // elements; the gaps stay zero
 
 class ParameterSet {
  public:
-  // Values are undefined until initialize() or write(). With `master`, and a compute dtype below float32,
-  // a float32 copy is kept beside: the one that the optimizer updates.
+  // Values are undefined until initialize() or write(). With `master`, and a compute dtype below
+  // float32, a float32 copy is kept beside: the one that the optimizer updates.
   ParameterSet(const model::ModelSpec& spec, at::ScalarType dtype, at::Device device, bool master);
 
-  // The start of training: pure functions of (seed, name, index), the same for every layout and dtype.
+  // The start of training: pure functions of (seed, name, index), the same for every layout and
+  // dtype.
   void initialize(uint64_t seed);
   void initialize(size_t index, uint64_t seed);
 
@@ -49,7 +51,8 @@ class ParameterSet {
   ops::Parameter* find(const std::string& name);
   size_t index_of(const std::string& name) const { return index_.at(name); }
 
-  // [flat_size()] in the compute dtype, and the master (the same tensor when compute is exact enough).
+  // [flat_size()] in the compute dtype, and the master (the same tensor when compute is exact
+  // enough).
   const at::Tensor& flat() const { return flat_; }
   const at::Tensor& master() const { return master_; }
   bool has_separate_master() const { return master_.defined() && !master_.is_same(flat_); }

@@ -23,11 +23,13 @@ void fill(const model::RotaryFrequencies& frequencies, int64_t positions, Real* 
   }
 }
 
-ops::RotaryTable make_table(const model::RotaryFrequencies& frequencies, int64_t positions, const at::Tensor& like) {
+ops::RotaryTable make_table(const model::RotaryFrequencies& frequencies, int64_t positions,
+                            const at::Tensor& like) {
   const bool exact = like.scalar_type() == at::kDouble;
   const auto options = at::TensorOptions().dtype(exact ? at::kDouble : at::kFloat);
   const auto half = static_cast<int64_t>(frequencies.inverse.size());
-  at::Tensor cos = at::empty({positions, half}, options), sin = at::empty({positions, half}, options);
+  at::Tensor cos = at::empty({positions, half}, options),
+             sin = at::empty({positions, half}, options);
   if (exact) {
     fill(frequencies, positions, cos.data_ptr<double>(), sin.data_ptr<double>());
   } else {
@@ -49,13 +51,15 @@ const ops::RotaryTable& RotaryTables::at(const model::Rope& rope, const DecoderI
   const int64_t needed = input.max_position + 1;
   const int64_t length = length_for(spec_, rope, needed);
   Entry& entry = entries_[&rope];
-  if (entry.table.cos.defined() && entry.table.cos.size(0) >= needed && entry.sequence_length == length) {
+  if (entry.table.cos.defined() && entry.table.cos.size(0) >= needed &&
+      entry.sequence_length == length) {
     return entry.table;
   }
-  const auto precision =
-      like_.scalar_type() == at::kDouble ? model::RotaryPrecision::kDouble : model::RotaryPrecision::kSingle;
-  const auto frequencies = model::rotary_frequencies(rope, spec_.rotary_size(rope), spec_.max_position_embeddings,
-                                                     std::max(needed, length), precision);
+  const auto precision = like_.scalar_type() == at::kDouble ? model::RotaryPrecision::kDouble
+                                                            : model::RotaryPrecision::kSingle;
+  const auto frequencies =
+      model::rotary_frequencies(rope, spec_.rotary_size(rope), spec_.max_position_embeddings,
+                                std::max(needed, length), precision);
   // Twice what is asked for, so that decoding token by token makes it rarely.
   entry.table = make_table(frequencies, std::max<int64_t>(64, 2 * needed), like_);
   entry.sequence_length = length;

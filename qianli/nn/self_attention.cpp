@@ -49,12 +49,14 @@ at::Tensor SelfAttention::forward(const at::Tensor& x, ForwardPass& pass) {
 }
 
 SelfAttention::Projections SelfAttention::project(const at::Tensor& x, ForwardPass& pass) const {
-  const int64_t tokens = pass.tokens(), heads = spec_.num_attention_heads, groups = spec_.num_query_groups;
+  const int64_t tokens = pass.tokens(), heads = spec_.num_attention_heads,
+                groups = spec_.num_query_groups;
   const int64_t dim = spec_.head_dim;
   const bool gated = spec_.attention_gate == model::AttentionGate::kElement;
   at::Tensor all = qkv_(x);
   if (spec_.qkv_clip) all = at::clamp(all, -*spec_.qkv_clip, *spec_.qkv_clip);
-  const int64_t query_columns = spec_.query_size() * (gated ? 2 : 1), key_columns = spec_.key_value_size();
+  const int64_t query_columns = spec_.query_size() * (gated ? 2 : 1),
+                key_columns = spec_.key_value_size();
   Projections p;
   p.q = all.narrow(1, 0, query_columns).view({tokens, heads, gated ? 2 * dim : dim});
   if (gated) {  // per head its queries, then its gates
@@ -76,7 +78,8 @@ SelfAttention::Projections SelfAttention::project(const at::Tensor& x, ForwardPa
 }
 
 at::Tensor SelfAttention::qk_norm(const at::Tensor& x, ops::Parameter& weight) const {
-  if (spec_.qk_norm == model::QkNorm::kLayerNormPerHead) return ops::layer_norm(x, weight, nullptr, spec_.norm_eps);
+  if (spec_.qk_norm == model::QkNorm::kLayerNormPerHead)
+    return ops::layer_norm(x, weight, nullptr, spec_.norm_eps);
   if (spec_.qk_norm == model::QkNorm::kProjection) {
     return ops::rms_norm(x.reshape({x.size(0), -1}), weight, spec_.norm_eps).view(x.sizes());
   }

@@ -13,14 +13,14 @@ namespace qianli::nn {
 class SelfAttention : public Block {
  public:
   // `spec` must outlive the block.
-  SelfAttention(const model::ModelSpec& spec, ParameterSet& parameters, const std::string& layer_name,
-                int64_t index);
+  SelfAttention(const model::ModelSpec& spec, ParameterSet& parameters,
+                const std::string& layer_name, int64_t index);
   at::Tensor forward(const at::Tensor& x, ForwardPass& pass) override;
 
  private:
   struct Projections {
-    at::Tensor q, k, v;   // [T, a, d], [T, g, d] twice
-    at::Tensor gate;      // [T, a d], or undefined
+    at::Tensor q, k, v;  // [T, a, d], [T, g, d] twice
+    at::Tensor gate;     // [T, a d], or undefined
   };
   Projections project(const at::Tensor& x, ForwardPass& pass) const;
   // A norm over heads or over the whole projection; x: [T, heads, d].

@@ -28,13 +28,17 @@ at::Tensor tensor_of(const std::vector<T>& values, at::ScalarType dtype, at::Dev
 bool all_finite(const at::Tensor& tensor) { return at::isfinite(tensor).all().item<bool>(); }
 
 // The sign of a NaN says nothing.
-std::string number_text(double value) { return std::isnan(value) ? "nan" : fmt::format("{}", value); }
+std::string number_text(double value) {
+  return std::isnan(value) ? "nan" : fmt::format("{}", value);
+}
 
 // "3, 17, 4", of a large batch the first ones.
 std::string samples_text(std::span<const int64_t> samples) {
   constexpr size_t kShown = 64;
-  const std::string list = fmt::format("{}", fmt::join(samples.first(std::min(samples.size(), kShown)), ", "));
-  return samples.size() <= kShown ? list : fmt::format("{} and {} more", list, samples.size() - kShown);
+  const std::string list =
+      fmt::format("{}", fmt::join(samples.first(std::min(samples.size(), kShown)), ", "));
+  return samples.size() <= kShown ? list
+                                  : fmt::format("{} and {} more", list, samples.size() - kShown);
 }
 
 }  // namespace
@@ -42,7 +46,8 @@ std::string samples_text(std::span<const int64_t> samples) {
 std::vector<int64_t> segment_starts(const data::Batch& batch) {
   std::vector<int64_t> starts = {0};
   if (batch.segment_ends.empty()) {
-    for (int64_t row = 1; row <= batch.sequences; ++row) starts.push_back(row * batch.sequence_length);
+    for (int64_t row = 1; row <= batch.sequences; ++row)
+      starts.push_back(row * batch.sequence_length);
   } else {
     starts.insert(starts.end(), batch.segment_ends.begin(), batch.segment_ends.end());
   }
@@ -65,7 +70,8 @@ CountedTokens count_tokens(std::span<const data::Batch> microbatches, int64_t de
       for (int64_t depth = 0; depth < depths; ++depth) {
         const int64_t first = std::min(starts[s] + depth + 1, starts[s + 1]);
         auto& ahead = counted.ahead[static_cast<size_t>(depth)];
-        ahead = std::accumulate(batch.loss_mask.begin() + first, batch.loss_mask.begin() + starts[s + 1], ahead);
+        ahead = std::accumulate(batch.loss_mask.begin() + first,
+                                batch.loss_mask.begin() + starts[s + 1], ahead);
       }
     }
   }
@@ -97,12 +103,14 @@ StepResult Step::run(std::span<const data::Batch> microbatches) {
   optimizer_.finish_gradients();
   result.loss = total.item<double>();
   result.gradient_norm = optimizer_.gradient_norm();
-  if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) fail_non_finite(microbatches, result);
+  if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm))
+    fail_non_finite(microbatches, result);
   optimizer_.step(result.lr, result.gradient_norm);
   return result;
 }
 
-at::Tensor Step::loss(const data::Batch& batch, const nn::DecoderInput& input, const CountedTokens& counted) {
+at::Tensor Step::loss(const data::Batch& batch, const nn::DecoderInput& input,
+                      const CountedTokens& counted) {
   const at::Tensor mask = tensor_of(batch.loss_mask, at::kFloat, device_);
   // A step without any counted token has loss 0, not 0/0.
   const auto weights = [&](const at::Tensor& counts, double tokens) {
@@ -117,15 +125,16 @@ at::Tensor Step::loss(const data::Batch& batch, const nn::DecoderInput& input, c
     ahead_weights.push_back(weights(shifted, counted.ahead[depth]) *
                             (ahead.loss_scaling_factor / static_cast<double>(ahead.num_layers)));
   }
-  return decoder_.loss(input, tensor_of(batch.labels, at::kLong, device_), weights(mask, counted.next),
-                       ahead_weights);
+  return decoder_.loss(input, tensor_of(batch.labels, at::kLong, device_),
+                       weights(mask, counted.next), ahead_weights);
 }
 
 Step::Evaluation Step::evaluate(const data::Batch& batch) {
   const at::NoGradGuard no_grad;
   const double tokens = count_tokens({&batch, 1}, 0).next;
   const nn::DecoderInput input = decoder_input(batch, device_);
-  return {.loss_sum = loss(batch, input, {.next = tokens}).item<double>() * tokens, .tokens = tokens};
+  return {.loss_sum = loss(batch, input, {.next = tokens}).item<double>() * tokens,
+          .tokens = tokens};
 }
 
 void Step::fail_non_finite(std::span<const data::Batch> microbatches, const StepResult& result) {
@@ -155,10 +164,12 @@ void Step::fail_non_finite(std::span<const data::Batch> microbatches, const Step
   }
   throw NonFiniteError(
       "train",
-      fmt::format("expected finite numbers at step {}, got loss {} and gradient norm {}; first non-finite tensor: "
+      fmt::format("expected finite numbers at step {}, got loss {} and gradient norm {}; first "
+                  "non-finite tensor: "
                   "{}; samples {}",
-                  optimizer_.updates_done() + 1, number_text(result.loss), number_text(result.gradient_norm),
-                  first.empty() ? "the loss itself" : first, samples_text(samples)),
+                  optimizer_.updates_done() + 1, number_text(result.loss),
+                  number_text(result.gradient_norm), first.empty() ? "the loss itself" : first,
+                  samples_text(samples)),
       "lower optim.lr, lengthen optim.warmup_steps, or use precision=fp32");
 }
 

@@ -20,8 +20,8 @@ struct StepResult {
   int64_t tokens = 0;  // positions computed, counted in the loss or not
 };
 
-// Tokens of a step whose loss mask is set: as the next token's label, and as labels depth + 2 tokens
-// ahead of a position in the same segment.
+// Tokens of a step whose loss mask is set: as the next token's label, and as labels depth + 2
+// tokens ahead of a position in the same segment.
 struct CountedTokens {
   double next = 0;
   std::vector<double> ahead;
@@ -35,8 +35,8 @@ class Step {
        const config::OptimConfig& config);
 
   // The loss is the mean over all tokens of the step whose mask is set, however they fall on
-  // microbatches. Throws NonFiniteError, naming the samples and the first bad tensor; the parameters are
-  // then as before the step.
+  // microbatches. Throws NonFiniteError, naming the samples and the first bad tensor; the
+  // parameters are then as before the step.
   StepResult run(std::span<const data::Batch> microbatches);
 
   // Mean loss and number of counted tokens, without gradients.
@@ -47,9 +47,12 @@ class Step {
   Evaluation evaluate(const data::Batch& batch);
 
  private:
-  // The batch's share of the step's loss, with the predictions of more distant tokens that are counted.
-  at::Tensor loss(const data::Batch& batch, const nn::DecoderInput& input, const CountedTokens& counted);
-  [[noreturn]] void fail_non_finite(std::span<const data::Batch> microbatches, const StepResult& result);
+  // The batch's share of the step's loss, with the predictions of more distant tokens that are
+  // counted.
+  at::Tensor loss(const data::Batch& batch, const nn::DecoderInput& input,
+                  const CountedTokens& counted);
+  [[noreturn]] void fail_non_finite(std::span<const data::Batch> microbatches,
+                                    const StepResult& result);
 
   nn::Decoder& decoder_;
   nn::ParameterSet& parameters_;

@@ -70,14 +70,17 @@ ops::OutputLayer layer_of(const OutputCase& c, const Parameters& p) {
           .normalized_rows = c.normalized};
 }
 
+Tensors parameters_of(const OutputCase& c) {
+  if (c.bias) return {normal({37, 6}, 2), normal({37}, 3)};
+  return {normal({37, 6}, 2)};
+}
+
 TEST(CrossEntropy, of_every_kind_of_output_layer) {
   for (const OutputCase& c : output_cases()) {
-    Tensors parameters{normal({37, 6}, 2)};
-    if (c.bias) parameters.push_back(normal({37}, 3));
     check_all({.name = c.name,
                .op = "cross_entropy",
                .inputs = {normal({9, 6}, 1)},
-               .parameters = parameters,
+               .parameters = parameters_of(c),
                .run = [c](const Tensors& x, const Parameters& p) { return loss_of(x[0], layer_of(c, p)); },
                .float_tolerance = 4e-6,
                .bfloat16_tolerance = 5e-2});
@@ -99,12 +102,10 @@ TEST(CrossEntropy, of_normalised_rows_adds_to_an_earlier_gradient) {
 
 TEST(OutputLogits, give_the_loss_that_the_fused_op_gives) {
   for (const OutputCase& c : output_cases()) {
-    Tensors parameters{normal({37, 6}, 2)};
-    if (c.bias) parameters.push_back(normal({37}, 3));
     const OpCase logits{.name = c.name,
                         .op = "linear",
                         .inputs = {normal({9, 6}, 1)},
-                        .parameters = parameters,
+                        .parameters = parameters_of(c),
                         .run = [c](const Tensors& x, const Parameters& p) { return ops::output_logits(x[0], layer_of(c, p)); }};
     check_all(logits);
     OpCase loss = logits;

@@ -2,10 +2,11 @@
 //
 //   model_check FOLDER...
 //
-// Each folder is a Hugging Face folder with golden.safetensors (tools/reference/family_goldens.py): tokens and
-// labels [B, S], logits [B, S, V], loss [1], and grad.NAME for tensors of the folder. One JSON object per folder
-// is printed: largest differences in float32 and float64, relative to the largest value of the tensor compared
-// (for gradients at least a thousandth of the largest gradient of all, below which rounding speaks).
+// Each folder is a Hugging Face folder with golden.safetensors (tools/reference/family_goldens.py):
+// tokens and labels [B, S], logits [B, S, V], loss [1], and grad.NAME for tensors of the folder.
+// One JSON object per folder is printed: largest differences in float32 and float64, relative to
+// the largest value of the tensor compared (for gradients at least a thousandth of the largest
+// gradient of all, below which rounding speaks).
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/arange.h>
 #include <fmt/core.h>
@@ -57,7 +58,8 @@ class Check {
     const at::Tensor expected = stored_tensor(golden_, "logits").to(at::kDouble);
     {
       const at::NoGradGuard no_grad;
-      const at::Tensor logits = decoder_.logits(decoder_.forward(input)).to(at::kDouble).view(expected.sizes());
+      const at::Tensor logits =
+          decoder_.logits(decoder_.forward(input)).to(at::kDouble).view(expected.sizes());
       differences_.logits = largest(logits - expected) / largest(expected);
     }
     const at::Tensor labels = stored_tensor(golden_, "labels").to(at::kLong).reshape({-1});
@@ -75,21 +77,28 @@ class Check {
 
  private:
   void compare_gradients() {
-    const auto has = [&](const std::string& name) { return golden_.find("grad." + name) != nullptr; };
+    const auto has = [&](const std::string& name) {
+      return golden_.find("grad." + name) != nullptr;
+    };
     double most = 0;
     for (const auto& entry : golden_.entries()) {
-      if (entry.name.starts_with("grad.")) most = std::max(most, largest(stored_tensor(golden_, entry.name)));
+      if (entry.name.starts_with("grad."))
+        most = std::max(most, largest(stored_tensor(golden_, entry.name)));
     }
     for (const checkpoint::ForeignTensor& tensor : checkpoint::foreign_tensors(parameters_, has)) {
       const std::string name = "grad." + tensor.name;
       const bool known = golden_.find(name) != nullptr;
-      const at::Tensor expected = known ? stored_tensor(golden_, name).to(at::kDouble) : at::Tensor();
+      const at::Tensor expected =
+          known ? stored_tensor(golden_, name).to(at::kDouble) : at::Tensor();
       for (const auto& [index, piece] : tensor.parts) {
         if (parameters_.entry(index).buffer) continue;
-        const at::Tensor ours = checkpoint::own_rows(piece, parameters_.at(index).grad()).to(at::kDouble);
+        const at::Tensor ours =
+            checkpoint::own_rows(piece, parameters_.at(index).grad()).to(at::kDouble);
         // A tensor that the reference has no gradient for has none here.
-        const at::Tensor theirs = known ? checkpoint::foreign_rows(piece, expected) : ours.new_zeros(ours.sizes());
-        const double difference = largest(ours - theirs) / std::max(known ? largest(expected) : 0.0, kSmallestShare * most);
+        const at::Tensor theirs =
+            known ? checkpoint::foreign_rows(piece, expected) : ours.new_zeros(ours.sizes());
+        const double difference = largest(ours - theirs) /
+                                  std::max(known ? largest(expected) : 0.0, kSmallestShare * most);
         if (difference <= differences_.gradients) continue;
         differences_.gradients = difference;
         differences_.worst_gradient = tensor.name;
@@ -106,7 +115,10 @@ class Check {
 };
 
 OrderedJson described(const Differences& d) {
-  return {{"logits", d.logits}, {"loss", d.loss}, {"gradients", d.gradients}, {"worst_gradient", d.worst_gradient}};
+  return {{"logits", d.logits},
+          {"loss", d.loss},
+          {"gradients", d.gradients},
+          {"worst_gradient", d.worst_gradient}};
 }
 
 OrderedJson check(const std::filesystem::path& folder) {

@@ -227,9 +227,10 @@ class BackwardTiles {
     for (int64_t j = begin / lanes() * lanes(); j < end; j += lanes()) {
       V score = hn::Mul(load(p_row + j), factor);
       if (capped) {
-        const V t = tanh_of(score);
+        V t, t_slope;
+        tanh_and_slope(score, t, t_slope);
         score = hn::Mul(t, cap);
-        store(hn::NegMulAdd(t, t, set(1.0f)), slope_row + j);
+        store(t_slope, slope_row + j);
       }
       const V key = hn::Iota(F(), static_cast<float>(key_ + j));
       score = hn::MulAdd(slope, hn::Sub(key, set(position)), score);

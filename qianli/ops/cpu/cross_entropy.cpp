@@ -39,13 +39,16 @@ HWY_INLINE float block_max(const T* x, int64_t count) {
   return result;
 }
 
-// From the stored x to the logit z that enters the softmax: z = multiplier x, or that through the softcap.
-// Both grow with x, so the largest x gives the largest z.
+// From the stored x to the logit z that enters the softmax: z = multiplier x, or that through the
+// softcap. Both grow with x, so the largest x gives the largest z.
 struct Scaled {
   V factor;
   explicit Scaled(const CrossEntropy& a) : factor(set(static_cast<float>(a.multiplier))) {}
   HWY_INLINE V logit(V x) const { return hn::Mul(x, factor); }
-  HWY_INLINE V slope(V) const { return factor; }
+  HWY_INLINE void both(V x, V& z, V& slope) const {
+    z = logit(x);
+    slope = factor;
+  }
 };
 struct Capped {
   V inner, cap, factor;
@@ -54,9 +57,10 @@ struct Capped {
         cap(set(static_cast<float>(a.softcap))),
         factor(set(static_cast<float>(a.multiplier))) {}
   HWY_INLINE V logit(V x) const { return hn::Mul(cap, tanh_of(hn::Mul(x, inner))); }
-  HWY_INLINE V slope(V x) const {  // of z at x
-    const V t = tanh_of(hn::Mul(x, inner));
-    return hn::Mul(hn::NegMulAdd(t, t, set(1.0f)), factor);
+  HWY_INLINE void both(V x, V& z, V& slope) const {
+    tanh_and_slope(hn::Mul(x, inner), z, slope);
+    z = hn::Mul(z, cap);
+    slope = hn::Mul(slope, factor);
   }
 };
 template <class Map>
@@ -111,16 +115,17 @@ HWY_INLINE void row_gradient(const Map& map, T* x, int64_t vocabulary, double ls
     const int64_t count = std::min(kLogitBlock, vocabulary - begin);
     T* block = x + begin;
     if constexpr (kKeepsExponentials<T, Map>) {
-      const auto factor = hn::Mul(
-          set(static_cast<float>(weight * std::exp(block_maxima[b] - lse))), map.slope(zero()));
+      const V factor =
+          hn::Mul(set(static_cast<float>(weight * std::exp(block_maxima[b] - lse))), map.factor);
       each_vector(count, [&](int64_t i, int64_t n) QIANLI_LAMBDA {
         store(hn::Mul(load(block + i, n), factor), block + i, n);
       });
     } else {
       each_vector(count, [&](int64_t i, int64_t n) QIANLI_LAMBDA {
-        const V logit = load(block + i, n);
-        const V p = exp_bounded(hn::Sub(map.logit(logit), set(static_cast<float>(lse))));
-        store(hn::Mul(hn::Mul(p, map.slope(logit)), set(weight)), block + i, n);
+        V z, slope;
+        map.both(load(block + i, n), z, slope);
+        const V p = exp_bounded(hn::Sub(z, set(static_cast<float>(lse))));
+        store(hn::Mul(hn::Mul(p, slope), set(weight)), block + i, n);
       });
     }
   }
@@ -143,15 +148,16 @@ void cross_entropy_rows(const CrossEntropy& a, int64_t begin, int64_t end, float
       continue;
     }
     const int64_t label = a.labels[row];
-    const float stored = element(x + label);
-    const double label_logit = logit_of(map, stored);
+    V label_z, label_slope;
+    map.both(set(element(x + label)), label_z, label_slope);
+    const double label_logit = hn::GetLane(label_z);
     const double lse = row_logsumexp(map, x, a.vocabulary, !a.keep_logits, block_maxima);
     a.losses[row] = static_cast<float>(lse - label_logit);
     if (a.keep_logits) continue;
     row_gradient(map, x, a.vocabulary, lse, weight, block_maxima);
     // expm1 keeps the digits of p - 1 when the label is almost certain.
-    const float slope = hn::GetLane(map.slope(set(stored)));
-    store_scalar(static_cast<float>(weight * slope * std::expm1(label_logit - lse)), x + label);
+    const double factor = weight * hn::GetLane(label_slope);
+    store_scalar(static_cast<float>(factor * std::expm1(label_logit - lse)), x + label);
   }
 }
 

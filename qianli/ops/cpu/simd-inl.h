@@ -126,15 +126,27 @@ HWY_INLINE V exp_bounded(V x) {
   return hn::IfThenZeroElse(hn::Lt(x, set(-87.3365402f)), hn::Mul(p, power_of_two(shifted)));
 }
 
-// tanh x = e / (e + 2) with e = e^(2 |x|) - 1, which keeps its relative accuracy near 0. NaN gives NaN.
-HWY_INLINE V tanh_of(V x) {
+// e^(2 |x|) - 1, relative to itself; |x| beyond 20, where tanh is 1 and flat, counts as 20.
+HWY_INLINE V expm1_of_twice(V x) {
   const V size = hn::Abs(x), twice = hn::Add(size, size);
-  V shifted;  // beyond 20 the result rounds to 1
+  V shifted;
   const V reduced =
-      reduced_expm1(hn::IfThenElse(hn::Gt(twice, set(20.0f)), set(20.0f), twice), shifted);
+      reduced_expm1(hn::IfThenElse(hn::Gt(twice, set(40.0f)), set(40.0f), twice), shifted);
   const V power = power_of_two(shifted);
-  const V e = hn::MulAdd(reduced, power, hn::Sub(power, set(1.0f)));
+  return hn::MulAdd(reduced, power, hn::Sub(power, set(1.0f)));
+}
+
+// tanh x = e / (e + 2) and its slope 1 - tanh^2 x = 4 (e + 1) / (e + 2)^2 with e = e^(2 |x|) - 1, both
+// accurate relative to themselves. NaN gives NaN.
+HWY_INLINE V tanh_of(V x) {
+  const V e = expm1_of_twice(x);
   return hn::CopySign(hn::Div(e, hn::Add(e, set(2.0f))), x);
+}
+HWY_INLINE void tanh_and_slope(V x, V& value, V& slope) {
+  const V e = expm1_of_twice(x), whole = hn::Add(e, set(2.0f));
+  const V share = hn::Div(set(2.0f), whole);
+  value = hn::CopySign(hn::Div(e, whole), x);
+  slope = hn::Mul(hn::Mul(share, share), hn::Add(e, set(1.0f)));
 }
 
 // 2^x for x < 128, to 1 ulp; results below the smallest normal number are 0. NaN gives NaN.

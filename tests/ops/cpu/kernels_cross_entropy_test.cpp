@@ -60,8 +60,9 @@ void check(const Case& c, Dtype dtype) {
       return c.softcap > 0.0 ? c.softcap * std::tanh(z / c.softcap) : z;
     };
     const auto slope = [&](int64_t i) {
-      const double t = c.softcap > 0.0 ? logit(i) / c.softcap : 0.0;
-      return c.multiplier * (1.0 - t * t);
+      if (c.softcap == 0.0) return c.multiplier;
+      const double h = std::cosh(c.multiplier * stored(i) / c.softcap);
+      return c.multiplier / (h * h);
     };
     double max = logit(0), sum = 0.0;
     for (int64_t i = 0; i < c.vocabulary; ++i) max = std::max(max, logit(i));
