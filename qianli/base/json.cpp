@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <set>
 #include <vector>
 
@@ -32,20 +33,24 @@ class UniqueKeys {
   std::vector<std::set<std::string>> keys_;
 };
 
-// nlohmann's parser is iterative, but destroying a deep tree is not: refuse depth before building it.
+// nlohmann's parser is iterative, but destroying a deep tree is not: refuse depth before building
+// it.
 void check_depth(std::string_view text, const std::string& source, FileRole role, int limit) {
   int depth = 0;
   bool quoted = false;
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
     if (quoted) {
-      if (c == '\\') ++i;
-      else if (c == '"') quoted = false;
+      if (c == '\\')
+        ++i;
+      else if (c == '"')
+        quoted = false;
     } else if (c == '"') {
       quoted = true;
     } else if (c == '{' || c == '[') {
       if (++depth > limit) {
-        throw_file_error(role, fmt::format("expected JSON at most {} levels deep in {}", limit, source));
+        throw_file_error(role,
+                         fmt::format("expected JSON at most {} levels deep in {}", limit, source));
       }
     } else if (c == '}' || c == ']') {
       --depth;
@@ -53,9 +58,28 @@ void check_depth(std::string_view text, const std::string& source, FileRole role
   }
 }
 
+// "unexpected end of input; expected '}'" out of "[json.exception…] parse error at line 1, column
+// 9: syntax error while parsing object - unexpected end of input; expected '}'". What was read last
+// is left out: it may be long.
+std::string_view reason_of(const Json::parse_error& error) {
+  std::string_view reason = error.what();
+  if (const size_t dash = reason.find(" - "); dash != reason.npos) reason.remove_prefix(dash + 3);
+  return reason.substr(0, reason.find("; last read"));
+}
+
+[[noreturn]] void refuse_syntax(std::string_view text, const std::string& source, FileRole role,
+                                const Json::parse_error& error) {
+  const std::string_view before = text.substr(0, error.byte > 0 ? error.byte - 1 : 0);
+  const auto line = 1 + std::count(before.begin(), before.end(), '\n');
+  const size_t line_begin = before.rfind('\n') + 1;  // npos + 1 is 0
+  throw_file_error(role, fmt::format("{} is not valid JSON: line {}, column {}: {}", source, line,
+                                     before.size() - line_begin + 1, reason_of(error)));
+}
+
 }  // namespace
 
-Json parse_json(std::string_view text, const std::string& source, FileRole role, JsonLimits limits) {
+Json parse_json(std::string_view text, const std::string& source, FileRole role,
+                JsonLimits limits) {
   // The parser would take a zero byte for the end of the text and not see what follows.
   if (text.find('\0') != text.npos) {
     throw_file_error(role, fmt::format("{} is not valid JSON: it contains a zero byte", source));
@@ -65,8 +89,11 @@ Json parse_json(std::string_view text, const std::string& source, FileRole role,
     if (!limits.refuse_duplicate_keys) return Json::parse(text);
     UniqueKeys unique(source, role);
     return Json::parse(text, std::ref(unique));
-  } catch (const Json::exception& error) {
-    throw_file_error(role, fmt::format("{} is not valid JSON: {}", source, error.what()));
+  } catch (const Json::parse_error& error) {
+    refuse_syntax(text, source, role, error);
+  } catch (const Json::out_of_range&) {
+    throw_file_error(
+        role, fmt::format("expected numbers of at most 1.8e308 in {}, got a larger one", source));
   }
 }
 

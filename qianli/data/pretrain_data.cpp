@@ -23,7 +23,7 @@ using formats::IndexedDataset;
   }
   const std::string usual = path.string() + "_text_document";
   if (IndexedDataset::exists(usual)) hint = fmt::format("perhaps {} is meant", usual);
-  throw ConfigError("data", fmt::format("expected data at {}, got nothing", path.string()), hint);
+  throw DataError("data", fmt::format("expected data at {}, got nothing", path.string()), hint);
 }
 
 void warn_of_newer_sources(const fs::path& prefix, const CorpusManifest& manifest) {

@@ -25,6 +25,21 @@ TEST(json, refuses_what_the_parser_alone_would_let_pass) {
   EXPECT_EQ(refusal(std::string(64, '[') + std::string(64, ']')), "accepted");
 }
 
+TEST(json, says_where_and_why_without_the_parsers_own_words) {
+  EXPECT_EQ(refusal("[[1, 2],\n [3, x]]"),
+            "[file] x.json is not valid JSON: line 2, column 6: invalid literal.");
+  EXPECT_EQ(
+      refusal("[[1, 2"),
+      "[file] x.json is not valid JSON: line 1, column 7: unexpected end of input; expected ']'.");
+  EXPECT_EQ(refusal(""),
+            "[file] x.json is not valid JSON: line 1, column 1: unexpected end of input; expected "
+            "'[', '{', or a literal.");
+  EXPECT_EQ(refusal("[1e999]"),
+            "[file] expected numbers of at most 1.8e308 in x.json, got a larger one.");
+  const std::string open_text = "[\"" + std::string(5000, 'a');
+  EXPECT_LT(refusal(open_text).size(), 150u);
+}
+
 TEST(json, brackets_in_texts_are_not_depth) {
   const std::string brackets(100, '[');
   EXPECT_EQ(parse_json("\"\\\"" + brackets + "\"", "x.json", FileRole::kConfig), "\"" + brackets);

@@ -198,12 +198,15 @@ TEST_F(ErrorsTest, MissingThingsAreNamed) {
   expect_failure(
       qianli({"data", "prepare", "absent.txt", "--tokenizer", "tokenizer", "--output", "c"}), 3,
       {"absent.txt"});
-  expect_failure(qianli({"data", "inspect", "absent"}), 2, {"absent"});
+  expect_failure(qianli({"data", "inspect", "absent"}), 3, {"absent"});
   if (!engine_present()) return;
-  expect_failure(pretrain({"data.path=absent"}), 2, {"absent", ".bin/.idx"});
+  expect_failure(pretrain({"data.path=absent"}), 3, {"absent", ".bin/.idx"});
   expect_failure(pretrain({"data.tokenizer=absent"}), 3, {"absent"});
   expect_failure(qianli({"generate", "absent", "--prompt", "a"}), 2, {"absent"});
   expect_failure(qianli({"score", "tokenizer", "--tokens", "absent.json"}), 3, {"absent.json"});
+  write_text(path("ids.json"), "[[1, 2],\n [3, x]]");
+  expect_failure(qianli({"score", "tokenizer", "--tokens", "ids.json"}), 3,
+                 {"ids.json is not valid JSON: line 2, column 6: invalid literal"});
   expect_failure(pretrain({"checkpoint.resume=absent"}), 6, {"absent"});
 }
 

@@ -152,13 +152,13 @@ TEST_F(PretrainFiles, a_prefix_needs_no_tokenizer_but_disagreeing_ones_are_notic
 
 TEST_F(PretrainFiles, wrong_paths_say_what_is_expected) {
   write("a.txt", "abcdefghijkl");
-  EXPECT_THROW(open(data({"absent"})), ConfigError);
+  EXPECT_THROW(open(data({"absent"})), DataError);
   EXPECT_THROW(open_pretrain_data(data({"a.txt"}), nullptr, folder_ / "cache", {.train = 3}),
                ConfigError);
   prepare_corpus(folder_ / "p", {.inputs = {folder_ / "a.txt"}}, document_encoder(tokenizer_));
   EXPECT_THROW(open(data({"p.bin"})), ConfigError);
   fs::remove(folder_ / "p.idx");
-  EXPECT_THROW(open(data({"p"})), ConfigError);
+  EXPECT_THROW(open(data({"p"})), DataError);
 }
 
 TEST_F(PretrainFiles, masks_without_an_end_of_document_are_refused) {
