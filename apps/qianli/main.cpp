@@ -1,7 +1,10 @@
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <exception>
+#include <iostream>
 #include <new>
 #include <system_error>
 
@@ -16,7 +19,8 @@ namespace {
 
 int run(int argc, char** argv) {
   using namespace qianli;
-  CLI::App app{"Qianli: a language model from raw text to a running model, in one program.", "qianli"};
+  CLI::App app{"Qianli: a language model from raw text to a running model, in one program.",
+               "qianli"};
   app.require_subcommand(1);
   app.set_version_flag("--version", "qianli " QIANLI_VERSION);
   app::add_commands(app);
@@ -32,25 +36,40 @@ int run(int argc, char** argv) {
   return code;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  qianli::app::open_standard_streams();
-  qianli::install_stop_handler();
+int run_and_report(int argc, char** argv) {
   try {
     return run(argc, argv);
   } catch (const qianli::Error& error) {
     qianli::log::say(error.what());
     return static_cast<int>(error.code());
   } catch (const std::bad_alloc&) {
-    qianli::log::say("[memory] expected enough memory, got none. Hint: lower train.micro_batch_size or the model's size.");
+    qianli::log::say(
+        "[memory] expected enough memory, got none. Hint: lower train.micro_batch_size or the "
+        "model's size.");
     return static_cast<int>(qianli::ExitCode::kMemory);
   } catch (const std::system_error& error) {
-    if (error.code() == std::errc::broken_pipe) return 0;  // the reader has all it wanted (`| head`)
+    if (error.code() == std::errc::broken_pipe)
+      return 0;  // the reader has all it wanted (`| head`)
     qianli::log::say(fmt::format("[system] {}", error.what()));
     return static_cast<int>(qianli::ExitCode::kData);
   } catch (const std::exception& error) {
     qianli::log::say(fmt::format("[internal] {}", error.what()));
     return 1;
   }
+}
+
+// Ends the process without destroying static objects, for reasons that docs/decisions.md tells. All
+// that is ours is closed by now: the commands own their files and threads.
+[[noreturn]] void leave(int code) {
+  std::cout.flush();
+  std::fflush(nullptr);
+  ::_exit(code);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  qianli::app::open_standard_streams();
+  qianli::install_stop_handler();
+  leave(run_and_report(argc, argv));
 }

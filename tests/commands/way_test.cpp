@@ -120,6 +120,27 @@ TEST_F(WayTest, ATrainedModelIsGeneratedFromAndScored) {
               1e-6 * scores.at("perplexity").get<double>());
 }
 
+TEST_F(WayTest, ClosedStreamsDoNotDisturb) {
+  QIANLI_REQUIRE_ENGINE();
+  const std::string model = trained("run").string();
+  write_text(path("ids.json"), "[[1, 2, 3]]");
+  const std::vector<std::string> commands[] = {
+      {"generate", model, "--prompt", "the", "-n", "3", "--ignore-eos"},
+      {"score", model, "--tokens", "ids.json"}};
+  for (const auto& command : commands) {
+    const Result usual = qianli(command);
+    expect_success(usual);
+    auto without_input = options();
+    without_input.closed_streams = {0};
+    const Result same = run(command, without_input);
+    expect_success(same);
+    EXPECT_EQ(same.out, usual.out);
+    auto without_any = options();
+    without_any.closed_streams = {0, 1, 2};
+    expect_success(run(command, without_any));
+  }
+}
+
 TEST_F(WayTest, PromptsAreAnyBytes) {
   QIANLI_REQUIRE_ENGINE();
   const std::string model = trained("run").string();
