@@ -16,6 +16,7 @@ void add_backends(CLI::App& app);
 void add_doctor(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_score(CLI::App& app);
+void add_convert(CLI::App& app);
 void add_config(CLI::App& app);
 void add_presets(CLI::App& app);
 void add_tokenizer(CLI::App& app);

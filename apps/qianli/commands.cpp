@@ -8,6 +8,7 @@ void add_commands(CLI::App& app) {
   add_pretrain(app);
   add_generate(app);
   add_score(app);
+  add_convert(app);
   add_config(app);
   add_presets(app);
   add_data(app);

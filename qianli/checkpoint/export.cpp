@@ -9,7 +9,7 @@
 #include "qianli/base/error.h"
 #include "qianli/base/file.h"
 #include "qianli/base/json.h"
-#include "qianli/checkpoint/companion_files.h"
+#include "qianli/model/companion_files.h"
 #include "qianli/checkpoint/foreign.h"
 #include "qianli/checkpoint/stored_tensor.h"
 #include "qianli/formats/safetensors_folder.h"
@@ -105,7 +105,7 @@ std::string generation_config(const model::ModelSpec& spec) {
 void write_companions(const fs::path& folder, const model::ModelSpec& spec,
                       const fs::path& tokenizer) {
   bool has_generation_config = false;
-  for (const CompanionFile& file : read_companion_files(tokenizer)) {
+  for (const model::CompanionFile& file : model::read_companion_files(tokenizer)) {
     write_file_atomically(folder / file.name, file.bytes, FileRole::kCheckpoint);
     has_generation_config |= file.name == "generation_config.json";
   }

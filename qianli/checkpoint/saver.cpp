@@ -69,7 +69,7 @@ bool same_place(const fs::path& a, const fs::path& b) {
 }  // namespace
 
 Saver::Saver(SaverOptions options)
-    : options_(std::move(options)), companions_(read_companion_files(options_.tokenizer)) {
+    : options_(std::move(options)), companions_(model::read_companion_files(options_.tokenizer)) {
   model::to_hugging_face(options_.spec);
   make_folder(options_.folder);
   lock_.emplace(options_.folder);

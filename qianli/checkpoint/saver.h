@@ -17,7 +17,7 @@
 #include <thread>
 #include <vector>
 
-#include "qianli/checkpoint/companion_files.h"
+#include "qianli/model/companion_files.h"
 #include "qianli/checkpoint/folder_lock.h"
 #include "qianli/checkpoint/training_state.h"
 #include "qianli/model/spec.h"
@@ -71,7 +71,7 @@ class Saver {
 
   SaverOptions options_;
   std::optional<FolderLock> lock_;
-  std::vector<CompanionFile> companions_;
+  std::vector<model::CompanionFile> companions_;
   std::optional<TrainingState> last_;  // on disk, or on its way
   std::thread thread_;
   std::exception_ptr error_;  // of the thread; read after joining it

@@ -118,7 +118,7 @@ void write_shards(const fs::path& folder, const char* stem, std::span<const Stor
 uint64_t StepContents::num_bytes() const {
   uint64_t bytes = weights.nbytes() + exp_avg.nbytes() + exp_avg_sq.nbytes();
   for (const Place& place : places) bytes += place.buffer.defined() ? place.buffer.nbytes() : 0;
-  for (const CompanionFile& file : companions) bytes += file.bytes.size();
+  for (const model::CompanionFile& file : companions) bytes += file.bytes.size();
   return bytes;
 }
 
@@ -128,7 +128,7 @@ void write_step(const fs::path& folder, const StepContents& contents) {
   const OrderedJson config = model::to_hugging_face(contents.spec, wide ? "float64" : "float32");
   manifest.model = config;
   manifest.files.push_back(write_hashed(folder, "config.json", config.dump(2) + "\n"));
-  for (const CompanionFile& file : contents.companions) {
+  for (const model::CompanionFile& file : contents.companions) {
     manifest.files.push_back(write_hashed(folder, file.name, file.bytes));
   }
   std::vector<Stored> weights, states;

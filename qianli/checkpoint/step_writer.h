@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "qianli/checkpoint/companion_files.h"
+#include "qianli/model/companion_files.h"
 #include "qianli/checkpoint/training_state.h"
 #include "qianli/model/spec.h"
 #include "qianli/nn/parameter_set.h"
@@ -26,7 +26,7 @@ struct StepContents {
 
   TrainingState state;
   model::ModelSpec spec;
-  std::vector<CompanionFile> companions;
+  std::vector<model::CompanionFile> companions;
   std::vector<Place> places;
   at::Tensor weights, exp_avg, exp_avg_sq;  // [flat size] each, float32 or float64, contiguous
   int64_t max_shard_bytes = 0;

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace qianli::checkpoint {
+namespace qianli::model {
 
 struct CompanionFile {
   std::string name;
@@ -17,4 +17,4 @@ struct CompanionFile {
 // path. Throws CheckpointError where the path does not exist or a file is above 256 MB.
 std::vector<CompanionFile> read_companion_files(const std::filesystem::path& source);
 
-}  // namespace qianli::checkpoint
+}  // namespace qianli::model

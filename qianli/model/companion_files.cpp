@@ -1,10 +1,10 @@
-#include "qianli/checkpoint/companion_files.h"
+#include "qianli/model/companion_files.h"
 
 #include <fmt/core.h>
 
 #include "qianli/base/file.h"
 
-namespace qianli::checkpoint {
+namespace qianli::model {
 namespace {
 
 constexpr const char* kNames[] = {
@@ -42,4 +42,4 @@ std::vector<CompanionFile> read_companion_files(const fs::path& source) {
   return files;
 }
 
-}  // namespace qianli::checkpoint
+}  // namespace qianli::model

@@ -1,0 +1,121 @@
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <map>
+#include <memory>
+
+#include <fmt/core.h>
+
+#include "apps/qianli/command.h"
+#include "qianli/base/error.h"
+#include "qianli/base/log.h"
+#include "qianli/base/progress.h"
+#include "qianli/convert/write_model.h"
+
+namespace qianli::app {
+namespace {
+
+using convert::MegatronLayout;
+using convert::MegatronNames;
+
+struct Arguments {
+  std::string source, target, to, dtype = "same";
+  convert::SourceOptions from;
+  MegatronLayout layout;
+};
+
+const std::map<std::string, formats::Dtype> kDtypes = {{"fp32", formats::Dtype::kF32},
+                                                       {"bf16", formats::Dtype::kBF16},
+                                                       {"fp16", formats::Dtype::kF16},
+                                                       {"fp64", formats::Dtype::kF64}};
+
+const std::map<std::string, convert::ExpertStorage> kExperts = {
+    {"local", convert::ExpertStorage::kLocalExperts},
+    {"grouped", convert::ExpertStorage::kGrouped},
+    {"per-weight", convert::ExpertStorage::kPerWeight}};
+
+void run(Arguments arguments) {
+  const auto model = convert::open_model(arguments.source, arguments.from);
+  for (const std::string& name : model->reader->unused())
+    log::warn("convert", "not part of the model: {}", name);
+  convert::TargetOptions options{.layout = arguments.layout};
+  if (arguments.dtype != "same") options.dtype = kDtypes.at(arguments.dtype);
+  std::unique_ptr<Progress> progress;
+  const convert::ProgressFunction shown = [&](uint64_t done, uint64_t total) {
+    if (!progress) progress = std::make_unique<Progress>("converting", total, "bytes");
+    progress->update(done);
+  };
+  if (arguments.to == "hf") {
+    convert::write_hugging_face(*model, arguments.target, options, shown);
+  } else {
+    if (arguments.to == "mindspeed") options.layout.names = MegatronNames::kMindSpeed;
+    if (arguments.to == "legacy") options.layout.names = MegatronNames::kLegacy;
+    convert::write_megatron(*model, arguments.target, options, shown);
+  }
+  if (progress) progress->finish();
+}
+
+void add_layout(CLI::App* command, MegatronLayout& layout) {
+  const std::string group = "Megatron targets";
+  command->add_option("--tensor", layout.tensor, "Tensor parallel size")->group(group);
+  command->add_option("--pipeline", layout.pipeline, "Pipeline stages")->group(group);
+  command->add_option("--expert", layout.expert, "Expert parallel size")->group(group);
+  command
+      ->add_option("--expert-tensor", layout.expert_tensor,
+                   "Tensor parallel size of experts: 1, or as --tensor")
+      ->group(group);
+  command
+      ->add_option("--virtual-layers", layout.layers_per_virtual_stage, "Layers per virtual stage")
+      ->group(group);
+  command->add_option("--layers-per-stage", layout.layers_per_stage, "Uneven stages: 17,20,22,21")
+      ->delimiter(',')
+      ->group(group);
+  command->add_option("--noop-layers", layout.noop_layers, "Positions that do nothing: 61,62,63")
+      ->delimiter(',')
+      ->group(group);
+  command->add_flag("--dualpipev", layout.dual_pipe_v, "Two chunks a stage, folded")->group(group);
+  command
+      ->add_flag("--extend-experts", layout.tensor_extends_expert,
+                 "Experts over expert * tensor ranks, none cut (moe-tp-extend-ep)")
+      ->group(group);
+  command
+      ->add_option("--experts", layout.experts,
+                   "How experts are stored: local, grouped, per-weight")
+      ->transform(CLI::CheckedTransformer(kExperts))
+      ->group(group);
+  command->add_flag("--fused-norms", layout.fused_norms, "Names of Transformer Engine's layers")
+      ->group(group);
+  command->add_flag("--split-latent", layout.split_latent_projections, "mla-mm-split (mindspeed)")
+      ->group(group);
+  command
+      ->add_option("--vocab-divisor", layout.vocab_divisor,
+                   "Pads the vocabulary to a multiple of this * tensor")
+      ->group(group);
+  command->add_option("--padded-vocab-size", layout.padded_vocab_size, "Pads it to this")
+      ->group(group);
+}
+
+}  // namespace
+
+void add_convert(CLI::App& app) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command =
+      app.add_subcommand("convert", "Models between Hugging Face, Megatron and MindSpeed.");
+  command->add_option("SRC", arguments->source, "Hugging Face folder or Megatron checkpoint")
+      ->required();
+  command->add_option("DST", arguments->target, "Folder to write; refused where it exists")
+      ->required();
+  command->add_option("--to", arguments->to, "Form to write")
+      ->required()
+      ->check(CLI::IsMember({"hf", "mcore", "mindspeed", "legacy"}));
+  command->add_option("--dtype", arguments->dtype, "Type of the weights; same: as they are")
+      ->check(CLI::IsMember({"same", "fp32", "bf16", "fp16", "fp64"}))
+      ->capture_default_str();
+  command->add_option(
+      "--config", arguments->from.config,
+      "Folder with the model's config.json, or a preset: for checkpoints that do not say what they "
+      "hold");
+  add_layout(command, arguments->layout);
+  command->callback([arguments] { run(*arguments); });
+}
+
+}  // namespace qianli::app

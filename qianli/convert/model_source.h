@@ -1,0 +1,35 @@
+// A model to convert: what it is, and where its parameters lie.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "qianli/convert/assemble.h"
+#include "qianli/convert/megatron_layout.h"
+#include "qianli/model/spec.h"
+
+namespace qianli::convert {
+
+struct SourceOptions {
+  // A folder with config.json, or a preset: what the weights are of, where they do not say it
+  // themselves.
+  std::string config;
+};
+
+struct ModelSource {
+  std::string kind;  // "Hugging Face folder", for people
+  model::ModelSpec spec;
+  Table table;
+  std::unique_ptr<ParameterReader> reader;  // refers to the table
+  std::filesystem::path companions;      // folder of tokenizer and generation settings; empty: none
+  std::optional<MegatronLayout> layout;  // of a Megatron checkpoint
+};
+
+// Opens whatever stands at `path`; nothing but headers is read. Throws CheckpointError or
+// ConfigError.
+std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path,
+                                        const SourceOptions& options = {});
+
+}  // namespace qianli::convert

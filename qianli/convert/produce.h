@@ -1,0 +1,43 @@
+// The tensors of a target and their bytes.
+#pragma once
+
+#include <optional>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "qianli/convert/write_model.h"
+
+namespace qianli::convert {
+
+class Targets {
+ public:
+  // Parameters that are no floating-point weights, and buffers, keep their type whatever `dtype`
+  // says.
+  Targets(const ModelSource& model, std::vector<ForeignTensor> tensors,
+          std::optional<formats::Dtype> dtype);
+
+  const std::vector<ForeignTensor>& tensors() const { return tensors_; }
+  // One for each tensor, in their order.
+  const std::vector<formats::TensorSpec>& specs() const { return specs_; }
+  uint64_t total_bytes() const { return total_bytes_; }
+  // That of most elements.
+  formats::Dtype prevailing_dtype() const;
+
+  // Hands all bytes of tensor `index` to the sink: one tensor at a time is in memory, or none where
+  // it lies in the source as it is wanted.
+  void produce(size_t index, const formats::ByteSink& sink) const;
+  // The same by name, for writers of one file, with progress.
+  formats::TensorProducer producer(const ProgressFunction& progress) const;
+
+ private:
+  const ModelSource& model_;
+  std::vector<ForeignTensor> tensors_;
+  std::vector<formats::TensorSpec> specs_;
+  std::unordered_map<std::string_view, size_t> places_;
+  uint64_t total_bytes_ = 0;
+};
+
+void refuse_existing(const std::filesystem::path& target);
+
+}  // namespace qianli::convert

@@ -1,0 +1,31 @@
+// Writing a model in the form of another ecosystem.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "qianli/convert/model_source.h"
+
+namespace qianli::convert {
+
+struct TargetOptions {
+  std::optional<formats::Dtype> dtype;  // of all floating-point tensors; absent: as they are stored
+  uint64_t max_shard_bytes = uint64_t{5'000'000'000};
+  MegatronLayout layout;  // of a Megatron checkpoint
+};
+
+// Called as bytes are written: done of total.
+using ProgressFunction = std::function<void(uint64_t done, uint64_t total)>;
+
+// All appear under `target` when they are whole; a target that exists is refused. Throws
+// ConfigError where the target has no place for the model, saying what is missing, and
+// CheckpointError where writing fails.
+void write_hugging_face(const ModelSource& model, const std::filesystem::path& target,
+                        const TargetOptions& options, const ProgressFunction& progress);
+void write_megatron(const ModelSource& model, const std::filesystem::path& target,
+                    const TargetOptions& options, const ProgressFunction& progress);
+
+}  // namespace qianli::convert

@@ -1,0 +1,138 @@
+// Where Megatron has which rows: the worked examples of its layouts, and what does not fit them.
+#include "qianli/convert/megatron.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "qianli/base/error.h"
+#include "qianli/model/presets.h"
+
+namespace qianli::convert {
+namespace {
+
+// 4 heads of size 2 in 2 groups, an MLP of width 4.
+model::ModelSpec tiny() {
+  model::ModelSpec spec = model::preset("llama-tiny");
+  spec.num_layers = 4;
+  spec.hidden_size = 8;
+  spec.ffn_hidden_size = 4;
+  spec.num_attention_heads = 4;
+  spec.num_query_groups = 2;
+  spec.head_dim = 2;
+  spec.vocab_size = 10;
+  spec.tie_word_embeddings = false;
+  return spec;
+}
+
+const ForeignTensor& find(const std::vector<ForeignTensor>& tensors, size_t file,
+                          const std::string& name) {
+  const auto found = std::ranges::find_if(tensors, [&](const ForeignTensor& tensor) {
+    return tensor.file == file && tensor.name == name;
+  });
+  if (found == tensors.end()) throw std::out_of_range(name);
+  return *found;
+}
+
+// The parameter's row in each row of the tensor, -1 for padding.
+std::vector<int64_t> rows_of(const ForeignTensor& tensor) {
+  std::vector<int64_t> rows(static_cast<size_t>(tensor.shape[0]), -1);
+  for (const Part& part : tensor.parts) {
+    for (int64_t r = 0; r < part.rows; ++r)
+      rows[static_cast<size_t>(part.foreign_row_of(r))] = part.first_row + r;
+  }
+  return rows;
+}
+
+std::vector<ForeignTensor> tensors_of(const model::ModelSpec& spec, const MegatronLayout& layout) {
+  const Table table = model::parameter_table(spec);
+  const auto tensors = megatron_tensors(spec, table, layout);
+  check_cover(table, tensors, "test");
+  return tensors;
+}
+
+TEST(Megatron, weaves_queries_keys_and_values_by_group) {
+  const auto tensors = tensors_of(tiny(), {.tensor = 2});
+  const std::string name = "model.decoder.layers.0.self_attention.linear_qkv.weight";
+  // Our rows: queries 0-7, keys 8-11, values 12-15; a group has two query heads, a key and a value
+  // of two rows.
+  EXPECT_EQ(rows_of(find(tensors, 0, name)), (std::vector<int64_t>{0, 1, 2, 3, 8, 9, 12, 13}));
+  EXPECT_EQ(rows_of(find(tensors, 1, name)), (std::vector<int64_t>{4, 5, 6, 7, 10, 11, 14, 15}));
+}
+
+TEST(Megatron, cuts_gate_and_up_apart) {
+  const auto tensors = tensors_of(tiny(), {.tensor = 2});
+  const std::string name = "model.decoder.layers.0.mlp.linear_fc1.weight";
+  EXPECT_EQ(rows_of(find(tensors, 0, name)), (std::vector<int64_t>{0, 1, 4, 5}));
+  EXPECT_EQ(rows_of(find(tensors, 1, name)), (std::vector<int64_t>{2, 3, 6, 7}));
+}
+
+TEST(Megatron, pads_the_vocabulary_of_the_last_rank) {
+  const auto tensors = tensors_of(tiny(), {.tensor = 2, .vocab_divisor = 4});
+  EXPECT_EQ(rows_of(find(tensors, 0, "model.output_layer.weight")),
+            (std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7}));
+  EXPECT_EQ(rows_of(find(tensors, 1, "model.output_layer.weight")),
+            (std::vector<int64_t>{8, 9, -1, -1, -1, -1, -1, -1}));
+}
+
+std::vector<std::vector<int64_t>> layers_of(const std::vector<Chunk>& chunks) {
+  std::vector<std::vector<int64_t>> layers;
+  for (const Chunk& chunk : chunks) {
+    layers.emplace_back();
+    for (const auto& place : chunk.layers) layers.back().push_back(place.global);
+  }
+  return layers;
+}
+
+TEST(Megatron, places_layers_on_stages) {
+  using Layers = std::vector<std::vector<int64_t>>;
+  model::ModelSpec spec = tiny();
+  spec.num_layers = 8;
+  const auto folded = place_layers(spec, {.pipeline = 2, .dual_pipe_v = true});
+  EXPECT_EQ(layers_of(folded[0]), (Layers{{0, 1}, {6, 7}}));
+  EXPECT_EQ(layers_of(folded[1]), (Layers{{2, 3}, {4, 5}}));
+  const auto interleaved = place_layers(spec, {.pipeline = 2, .layers_per_virtual_stage = 2});
+  EXPECT_EQ(layers_of(interleaved[0]), (Layers{{0, 1}, {4, 5}}));
+  EXPECT_EQ(layers_of(interleaved[1]), (Layers{{2, 3}, {6, 7}}));
+  const auto uneven = place_layers(spec, {.pipeline = 2, .layers_per_stage = {3, 5}});
+  EXPECT_EQ(layers_of(uneven[1]), (Layers{{3, 4, 5, 6, 7}}));
+  // A no-op layer keeps its number: the real ones around it do not move together.
+  spec.num_layers = 3;
+  const auto gaps = place_layers(spec, {.pipeline = 2, .noop_layers = {2}});
+  EXPECT_EQ(layers_of(gaps[1]), (Layers{{2}}));
+  EXPECT_EQ(gaps[1].front().layers.front().local, 1);
+}
+
+TEST(Megatron, names_folders_of_ranks) {
+  EXPECT_EQ(rank_folder({}, {}), "mp_rank_00");
+  EXPECT_EQ(rank_folder({.pipeline = 2}, {.tensor = 1, .pipeline = 1}), "mp_rank_01_001");
+  EXPECT_EQ(rank_folder({.expert = 2}, {.tensor = 1, .expert = 1}), "mp_rank_01_001");
+  EXPECT_EQ(rank_folder({.pipeline = 2, .expert = 2}, {.tensor = 1, .pipeline = 0, .expert = 1}),
+            "mp_rank_01_000_001");
+}
+
+TEST(Megatron, refuses_what_does_not_fit) {
+  EXPECT_THROW(tensors_of(tiny(), {.tensor = 3}), ConfigError);
+  EXPECT_THROW(tensors_of(tiny(), {.tensor = 4}), ConfigError);  // two groups
+  EXPECT_THROW(tensors_of(tiny(), {.pipeline = 3}), ConfigError);
+  EXPECT_THROW(tensors_of(tiny(), {.expert = 2}), ConfigError);
+  EXPECT_THROW(tensors_of(tiny(), {.pipeline = 2, .layers_per_stage = {1, 2}}), ConfigError);
+  EXPECT_THROW(tensors_of(tiny(), {.noop_layers = {0, 0}}), ConfigError);
+  EXPECT_THROW(tensors_of(tiny(), {.padded_vocab_size = 8}), ConfigError);
+}
+
+TEST(Cover, finds_rows_that_are_missing_or_there_twice) {
+  const Table table = model::parameter_table(tiny());
+  auto tensors = megatron_tensors(tiny(), table, {.tensor = 2});
+  auto& qkv = const_cast<ForeignTensor&>(
+      find(tensors, 1, "model.decoder.layers.0.self_attention.linear_qkv.weight"));
+  const auto parts = qkv.parts;
+  qkv.parts.pop_back();
+  EXPECT_THROW(check_cover(table, tensors, "test"), CheckpointError);
+  qkv.parts = parts;
+  qkv.parts.push_back(parts.back());
+  EXPECT_THROW(check_cover(table, tensors, "test"), CheckpointError);
+}
+
+}  // namespace
+}  // namespace qianli::convert
