@@ -44,8 +44,9 @@ class FolderReader {
   void read();
 
  private:
-  // The stored tensor of this name, or of the same with another prefix; null where there is none.
+  // The stored tensor of this name, or of the same in another spelling; null where there is none.
   const TensorEntry* find(const std::string& name) const;
+  const TensorEntry* find_prefixed(const std::string& name) const;
   const TensorEntry& expect(const std::string& name) const;
   at::Tensor values_of(const ForeignTensor& tensor, const TensorEntry& entry) const;
   // Fresh values for layers of multi-token prediction that the folder leaves out.
@@ -65,6 +66,17 @@ class FolderReader {
 };
 
 const TensorEntry* FolderReader::find(const std::string& name) const {
+  if (const TensorEntry* found = find_prefixed(name)) return found;
+  std::string other = name;
+  for (const auto& [part, spelling] : habits_.aliases) {
+    if (const size_t at = other.find(part); at != other.npos) {
+      other.replace(at, part.size(), spelling);
+    }
+  }
+  return other == name ? nullptr : find_prefixed(other);
+}
+
+const TensorEntry* FolderReader::find_prefixed(const std::string& name) const {
   const TensorEntry* found = files_.find(name);
   const std::string& prefix = habits_.prefixes[0];
   if (!prefix.empty() && !name.starts_with(prefix)) {

@@ -22,6 +22,13 @@ std::span<const Family* const> families() {
   return kFamilies;
 }
 
+ForeignNames names_of(const ModelSpec& spec) {
+  const Family& family = find_family(spec.family);
+  ForeignNames names = family.names;
+  if (family.adapt_names != nullptr) family.adapt_names(spec, names);
+  return names;
+}
+
 std::vector<std::string> family_names() {
   std::vector<std::string> names;
   for (const Family* family : families()) names.push_back(family->model_type);

@@ -38,6 +38,8 @@ struct ForeignNames {
   std::string optional_prefix;              // some folders leave it out (openai-community/gpt2)
   std::vector<std::string> other_prefixes;  // or have one of these instead (multimodal folders)
   std::vector<std::string> ignored_prefixes;  // tensors of other modalities
+  // Other spellings of a part of names, of which all are tried together.
+  std::vector<std::pair<std::string, std::string>> aliases;
 
   std::string embedding;
   std::string embedding_norm;
@@ -137,6 +139,7 @@ struct Key {
   std::string field;                     // a path of spec_fields.h
   Fallback absent = {};                  // that of the configuration class in transformers
   std::optional<Fallback> null = {};     // where it differs; null for optional fields means "none"
+  bool integral = false;                 // a number that transformers wants without a fraction
 };
 
 struct Family {
@@ -149,7 +152,12 @@ struct Family {
   std::vector<Guard> guards;
   void (*read)(const ConfigReader& config, ModelSpec& spec);  // `spec` starts as the traits
   void (*write)(const ModelSpec& spec, OrderedJson& config);
+  // Where names depend on the switches of a member of the family.
+  void (*adapt_names)(const ModelSpec& spec, ForeignNames& names) = nullptr;
+  std::vector<std::string> silent = {};  // keys without effect on the mathematics
 };
+
+ForeignNames names_of(const ModelSpec& spec);
 
 std::span<const Family* const> families();
 std::vector<std::string> family_names();

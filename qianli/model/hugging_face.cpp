@@ -11,6 +11,7 @@
 #include "qianli/base/strings.h"
 #include "qianli/model/config_reader.h"
 #include "qianli/model/family.h"
+#include "qianli/model/spec_fields.h"
 
 namespace qianli::model {
 namespace {
@@ -156,9 +157,10 @@ void report_dropout(const ConfigReader& config) {
   }
 }
 
-void report_unknown_keys(const ConfigReader& config) {
+void report_unknown_keys(const ConfigReader& config, const Family& family) {
   std::vector<std::string> unknown;
   for (const std::string& key : config.unread()) {
+    if (std::ranges::find(family.silent, key) != family.silent.end()) continue;
     if (!harmless_keys().contains(key)) unknown.push_back(key.substr(0, 60));
   }
   if (unknown.size() > 10) unknown.resize(10);
@@ -181,14 +183,66 @@ const Family& family_of(const ConfigReader& config) {
               "known families: " + join(family_names(), ", "));
 }
 
+// Switches that only training looks at. A config.json has words for few of them; the others stand
+// in an object of this name, which other programs pass over.
+constexpr const char* kTrainingKey = "qianli_training";
+constexpr std::array kTrainingFields{"init_std",
+                                     "mtp.loss_scaling_factor",
+                                     "moe.aux_loss_coeff",
+                                     "moe.sequence_aux_loss_coeff",
+                                     "moe.device_aux_loss_coeff",
+                                     "moe.communication_aux_loss_coeff",
+                                     "moe.z_loss_coeff",
+                                     "moe.bias_update_rate",
+                                     "moe.input_jitter",
+                                     "moe.capacity_factor",
+                                     "moe.pad_to_capacity"};
+
+std::vector<Key> training_keys() {
+  std::vector<Key> keys;
+  for (const char* field : kTrainingFields) keys.push_back({.key = field, .field = field});
+  return keys;
+}
+
+void read_training_keys(const ConfigReader& config, ModelSpec& spec) {
+  if (!config.has(kTrainingKey)) return;
+  const ConfigReader own = config.child(kTrainingKey);
+  for (const Key& key : training_keys()) {
+    if (own.contains(key.key) && has_field(spec, key.field)) read_keys(own, {&key, 1}, spec);
+  }
+}
+
+void write_training_keys(const ModelSpec& spec, const ModelSpec& read_back, OrderedJson& config) {
+  for (const Key& key : training_keys()) {
+    if (!has_field(spec, key.field) || !has_field(read_back, key.field)) continue;
+    ModelSpec a = spec, b = read_back;
+    if (field_text(*field_at(a, key.field)) == field_text(*field_at(b, key.field))) continue;
+    OrderedJson one;
+    write_keys(spec, {&key, 1}, one);
+    config[kTrainingKey][key.key] = one[key.key];
+  }
+}
+
+// The text part of a model that also sees: its config.json nests that of the decoder.
+std::optional<ModelSpec> read_text_part(const Json& config, const std::string& source) {
+  if (!config.is_object() || !config.contains("text_config")) return std::nullopt;
+  if (config.value("model_type", Json()) != "gemma3") return std::nullopt;
+  Json text = config.at("text_config");
+  if (text.is_object() && !text.contains("model_type")) text["model_type"] = "gemma3_text";
+  log::info("model", "{}: the text model alone is read", source);
+  return from_hugging_face(text, source + " text_config");
+}
+
 }  // namespace
 
 ModelSpec from_hugging_face(const Json& config, const std::string& source) {
+  if (const auto part = read_text_part(config, source)) return *part;
   const ConfigReader reader(config, source);
   const Family& family = family_of(reader);
   ModelSpec spec = family.traits;
   read_keys(reader, family.keys, spec);
   family.read(reader, spec);
+  read_training_keys(reader, spec);
   check_guards(reader, family);
   report_dropout(reader);
   try {
@@ -200,7 +254,7 @@ ModelSpec from_hugging_face(const Json& config, const std::string& source) {
     throw ConfigError("model", fmt::format("{} does not describe a model: {}", source,
                                            in_words_of(family, std::string(reason))));
   }
-  report_unknown_keys(reader);
+  report_unknown_keys(reader, family);
   return spec;
 }
 
@@ -214,6 +268,7 @@ OrderedJson to_hugging_face(const ModelSpec& spec, std::string_view dtype) {
   write_keys(spec, family.keys, config);
   family.write(spec, config);
   config["use_cache"] = true;
+  write_training_keys(spec, from_hugging_face(Json(config), "config.json to be written"), config);
   // What the family has no words for comes back as something else.
   const auto lost = differences(spec, from_hugging_face(Json(config), "config.json to be written"));
   if (!lost.empty()) {

@@ -1,6 +1,7 @@
 // Keys of config.json that hold fields of a spec.
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <map>
 
 #include "qianli/model/config_reader.h"
@@ -106,7 +107,12 @@ void write_keys(const ModelSpec& spec, std::span<const Key> keys, OrderedJson& c
   ModelSpec copy = spec;
   for (const Key& key : keys) {
     if (!has_field(spec, key.field)) continue;
-    config[key.key] = std::visit(KeyWriter{}, *field_at(copy, key.field));
+    OrderedJson& value = config[key.key] = std::visit(KeyWriter{}, *field_at(copy, key.field));
+    if (!key.integral || !value.is_number_float()) continue;
+    const double number = value.get<double>();
+    if (number == std::floor(number) && std::abs(number) < 0x1p53) {
+      value = static_cast<int64_t>(number);
+    }
   }
 }
 

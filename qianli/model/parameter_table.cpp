@@ -107,10 +107,11 @@ int64_t parameter_count(const ModelSpec& spec) {
 }
 
 ForeignHabits foreign_habits(const ModelSpec& spec) {
-  const ForeignNames& names = find_family(spec.family).names;
+  const ForeignNames names = names_of(spec);
   ForeignHabits habits{.prefixes = {names.optional_prefix},
                        .ignored_prefixes = names.ignored_prefixes,
                        .ignored_suffixes = kStoredBuffers,
+                       .aliases = names.aliases,
                        .tied_output = {}};
   if (!names.optional_prefix.empty()) habits.prefixes.emplace_back();
   for (const auto& prefix : names.other_prefixes) habits.prefixes.push_back(prefix);

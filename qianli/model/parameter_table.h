@@ -140,6 +140,8 @@ struct ForeignHabits {
   // Beginnings and ends of names that are no parameters: buffers, parts of other modalities.
   std::vector<std::string> ignored_prefixes;
   std::vector<std::string> ignored_suffixes;
+  // Parts of names that may be spelled otherwise, all together.
+  std::vector<std::pair<std::string, std::string>> aliases;
   std::string tied_output;  // may repeat the embedding where the output layer is tied to it
 };
 ForeignHabits foreign_habits(const ModelSpec& spec);

@@ -7,6 +7,7 @@
 #include "qianli/base/error.h"
 #include "qianli/base/strings.h"
 #include "qianli/model/family.h"
+#include "qianli/model/spec_fields.h"
 
 namespace qianli::model {
 namespace {
@@ -15,26 +16,19 @@ constexpr Preset kPresets[] = {
 #include "qianli/model/presets_data.inc"
 };
 
+constexpr UnsupportedPreset kUnsupported[] = {
+    {"deepseek-v4-flash-284b",
+     "its compressed attention, residual streams and routing by token are not built"},
+    {"step3.5-flash-196b",
+     "the per-layer lists and head counts of its config.json are not known here"},
+};
+
 ModelSpec spec_of(const Preset& preset) {
   ModelSpec spec = find_family(preset.family).traits;
-  spec.num_layers = preset.num_layers;
-  spec.hidden_size = preset.hidden_size;
-  spec.ffn_hidden_size = preset.ffn_hidden_size;
-  spec.num_attention_heads = preset.num_attention_heads;
-  spec.num_query_groups = preset.num_query_groups;
-  spec.head_dim = preset.head_dim;
-  spec.vocab_size = preset.vocab_size;
-  spec.max_position_embeddings = preset.max_position_embeddings;
-  spec.norm_eps = preset.norm_eps;
-  spec.rope.base = preset.rope_base;
-  spec.tie_word_embeddings = preset.tie_word_embeddings;
-  if (preset.activation) spec.activation = *preset.activation;
-  if (preset.llama3_factor > 0) {
-    spec.rope.scaling = {.kind = RopeScalingKind::kLlama3,
-                         .factor = preset.llama3_factor,
-                         .original_max_positions = 8192,
-                         .low_freq_factor = 1.0,
-                         .high_freq_factor = 4.0};
+  for (const std::string& field : split(preset.fields, ' ')) {
+    const size_t equals = field.find('=');
+    set_field(spec, std::string_view(field).substr(0, equals),
+              std::string_view(field).substr(equals + 1));
   }
   return spec;
 }
@@ -48,6 +42,8 @@ const Preset* find(std::string_view name) {
 
 std::span<const Preset> presets() { return kPresets; }
 
+std::span<const UnsupportedPreset> unsupported_presets() { return kUnsupported; }
+
 std::vector<std::string> preset_names() {
   std::vector<std::string> names;
   for (const Preset& preset : kPresets) names.emplace_back(preset.name);
@@ -58,6 +54,11 @@ bool is_preset(std::string_view name) { return find(name) != nullptr; }
 
 ModelSpec preset(std::string_view name) {
   if (const Preset* found = find(name)) return spec_of(*found);
+  const auto unsupported = std::ranges::find(kUnsupported, name, &UnsupportedPreset::name);
+  if (unsupported != std::end(kUnsupported)) {
+    throw ConfigError("model", fmt::format("expected a model that this program builds, got '{}': {}",
+                                           name, unsupported->reason));
+  }
   throw ConfigError("model",
                     fmt::format("expected the name of a preset, got '{}'{}", name.substr(0, 200),
                                 suggestion(name, preset_names())),

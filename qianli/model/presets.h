@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -13,31 +12,27 @@
 
 namespace qianli::model {
 
-// A line of presets_data.inc.
+// An entry of presets_data.inc: a family, and the fields in which its member differs from the
+// family's traits ("num_layers=32 rope.scaling.kind=llama3 …", read when the preset is asked for).
 struct Preset {
   std::string_view name;
   std::string_view family;
-  int64_t num_layers;
-  int64_t hidden_size;
-  int64_t ffn_hidden_size;
-  int64_t num_attention_heads;
-  int64_t num_query_groups;
-  int64_t head_dim;
-  int64_t vocab_size;
-  int64_t max_position_embeddings;
-  double norm_eps;
-  double rope_base;
-  double llama3_factor;  // of LLaMA 3.1's rope scaling from 8192 positions; 0: none
-  bool tie_word_embeddings;
-  int64_t parameters;                         // parameter_count of the spec
-  std::optional<Activation> activation = {};  // absent: the family's
+  int64_t parameters;  // parameter_count of the spec
+  std::string_view fields;
+};
+
+// A published model that cannot be built, and why.
+struct UnsupportedPreset {
+  std::string_view name;
+  std::string_view reason;
 };
 
 std::span<const Preset> presets();
+std::span<const UnsupportedPreset> unsupported_presets();
 std::vector<std::string> preset_names();
 bool is_preset(std::string_view name);
 
-// Throws ConfigError with the nearest name.
+// Throws ConfigError with the nearest name, or the reason why it is not supported.
 ModelSpec preset(std::string_view name);
 
 }  // namespace qianli::model

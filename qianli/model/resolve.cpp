@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <cmath>
+
 #include "qianli/base/error.h"
 #include "qianli/base/strings.h"
 #include "qianli/model/family.h"
@@ -58,6 +60,11 @@ void put(T& field, const std::optional<U>& value) {
 void derive_sizes(const config::ModelConfig& model, const ModelSpec& source, ModelSpec& spec) {
   if (!model.num_query_groups && source.num_query_groups == source.num_attention_heads) {
     spec.num_query_groups = spec.num_attention_heads;
+  }
+  // Gemma's embedding is multiplied by the root of its width.
+  const auto root = [](int64_t size) { return std::sqrt(static_cast<double>(size)); };
+  if (source.embedding_multiplier == root(source.hidden_size)) {
+    spec.embedding_multiplier = root(spec.hidden_size);
   }
   const bool changed = model.hidden_size || model.num_attention_heads;
   if (model.head_dim || !changed || source.query_size() != source.hidden_size) return;

@@ -57,7 +57,9 @@ void read_longrope(const ConfigReader& options, RopeScaling& scaling) {
 }
 
 // Original positions: the key of the object; a key beside it has the last word, as in transformers.
-int64_t read_original(const ConfigReader& config, const ConfigReader& options, int64_t maximum) {
+int64_t read_original(const ConfigReader& config, const ConfigReader& options,
+                      const RopeDefaults& defaults, int64_t max_positions) {
+  const int64_t maximum = defaults.original_max_positions.value_or(max_positions);
   const char* key = "original_max_position_embeddings";
   const int64_t inside = options.integer(key, maximum);
   const int64_t original = config.integer(key, inside);
@@ -101,17 +103,17 @@ void read_rope_object(const ConfigReader& config, const ConfigReader& options,
       scaling.factor = options.number("factor");
       break;
     case RopeScalingKind::kLlama3:
-      scaling.original_max_positions = read_original(config, options, max_positions);
+      scaling.original_max_positions = read_original(config, options, defaults, max_positions);
       scaling.factor = options.number("factor");
       scaling.low_freq_factor = options.number("low_freq_factor");
       scaling.high_freq_factor = options.number("high_freq_factor");
       break;
     case RopeScalingKind::kYarn:
-      scaling.original_max_positions = read_original(config, options, max_positions);
+      scaling.original_max_positions = read_original(config, options, defaults, max_positions);
       read_yarn(options, max_positions, scaling);
       break;
     case RopeScalingKind::kLongrope:
-      scaling.original_max_positions = read_original(config, options, max_positions);
+      scaling.original_max_positions = read_original(config, options, defaults, max_positions);
       read_longrope(options, scaling);
       break;
   }

@@ -11,6 +11,8 @@ namespace qianli::model {
 struct RopeDefaults {
   double base = 10000.0;
   std::optional<double> fraction;  // partial_rotary_factor; absent: the family knows no such key
+  // original_max_position_embeddings; absent: max_position_embeddings
+  std::optional<int64_t> original_max_positions;
 };
 
 // Sets spec.rope; max_position_embeddings is set already.

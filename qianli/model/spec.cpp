@@ -36,13 +36,14 @@ const Rope* rope_of(const ModelSpec& spec, MixerKind mixer) {
 }  // namespace
 
 LayerSpec ModelSpec::layer(int64_t l) const {
+  const bool behind = l >= num_layers;  // multi-token prediction
   l = std::min(l, num_layers - 1);
   LayerSpec layer{.mixer = mixer_of(*this, l), .feed_forward = feed_forward_of(*this, l)};
   if (layer.mixer == MixerKind::kSlidingAttention) layer.window = sliding_window.value_or(0);
   layer.rope = rope_of(*this, layer.mixer);
   layer.shares_key_value = key_value_share_factor > 1 && l % key_value_share_factor != 0;
   layer.owns_indexer =
-      indexer && std::max<int64_t>(l + 1 - indexer->skip, 0) % indexer->frequency == 0;
+      indexer && (behind || std::max<int64_t>(l + 1 - indexer->skip, 0) % indexer->frequency == 0);
   layer.shortcut_moe = moe && moe->shortcut && l % 2 == 0;
   return layer;
 }

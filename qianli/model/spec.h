@@ -106,6 +106,7 @@ struct LatentAttention {
   int64_t v_head_dim = 0;
   double q_lora_scale = 1.0;   // of the normed query latent (LongCat: sqrt(h / q_lora_rank))
   double kv_lora_scale = 1.0;  // of the normed key/value latent
+  double norm_eps = 1e-6;      // of the norms of the latents, whatever the others have
 
   bool operator==(const LatentAttention&) const = default;
 };
@@ -314,7 +315,8 @@ struct ModelSpec {
     return static_cast<int64_t>(static_cast<double>(head_dim) * rule.fraction);
   }
 
-  // Valid for 0 <= l < num_layers; layers behind the last one (multi-token prediction) are like it.
+  // Valid for 0 <= l < num_layers; layers behind the last one (multi-token prediction) are like it,
+  // with an indexer of their own where the model has indexers.
   LayerSpec layer(int64_t l) const;
   // Scale of the attention scores, before the softmax.
   double attention_scale() const;

@@ -50,6 +50,7 @@ void members(LatentAttention*, Visitor&& v) {
   v("v_head_dim", &LatentAttention::v_head_dim);
   v("q_lora_scale", &LatentAttention::q_lora_scale);
   v("kv_lora_scale", &LatentAttention::kv_lora_scale);
+  v("norm_eps", &LatentAttention::norm_eps);
 }
 
 template <class Visitor>

@@ -27,7 +27,7 @@ std::string with_suffix(const std::string& name, const std::string& suffix) {
 }
 
 TableWriter::TableWriter(const ModelSpec& spec, std::vector<ParameterEntry>& table, bool foreign)
-    : spec_(spec), names_(find_family(spec.family).names), table_(table), foreign_(foreign) {}
+    : spec_(spec), names_(names_of(spec)), table_(table), foreign_(foreign) {}
 
 std::string TableWriter::foreign(const std::string& name, int64_t expert) const {
   std::string full = filled(foreign_prefix_ + name, "{e}", expert);

@@ -79,7 +79,7 @@ class TableWriter {
   double std_of(Init init) const;
 
   const ModelSpec& spec_;
-  const ForeignNames& names_;
+  const ForeignNames names_;
   std::vector<ParameterEntry>& table_;
   bool foreign_;
   std::string own_prefix_, foreign_prefix_;  // of the layer at hand

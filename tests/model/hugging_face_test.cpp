@@ -157,7 +157,7 @@ TEST(FromHuggingFace, reads_yarn_with_all_its_options) {
 TEST(FromHuggingFace, names_the_known_families_for_an_unknown_one) {
   const std::string message = refusal(minimal("lama"));
   EXPECT_NE(message.find("did you mean 'llama'"), std::string::npos) << message;
-  EXPECT_NE(message.find("gpt2, llama, mistral, qwen2, qwen3"), std::string::npos) << message;
+  EXPECT_NE(message.find("known families: gpt2, "), std::string::npos) << message;
   EXPECT_NE(refusal(Json::object()).find("model_type"), std::string::npos);
 }
 

@@ -147,7 +147,7 @@ void write_tokens(const ModelSpec& spec, OrderedJson& config) {
 }
 
 void read_decoder(const ConfigReader& config, const DecoderExtras& extras, ModelSpec& spec) {
-  spec.activation = read_activation(config, "hidden_act", "silu");
+  spec.activation = read_activation(config, "hidden_act", extras.activation);
   read_rope(config, extras.rope, spec);
   read_tokens(config, extras.bos_token_id, extras.eos_token_id, spec);
 }

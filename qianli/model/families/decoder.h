@@ -45,6 +45,7 @@ struct DecoderExtras {
   std::optional<int64_t> bos_token_id;
   std::optional<int64_t> eos_token_id;
   RopeDefaults rope = {};
+  const char* activation = "silu";
 };
 void read_decoder(const ConfigReader& config, const DecoderExtras& extras, ModelSpec& spec);
 void write_decoder(const ModelSpec& spec, OrderedJson& config);
