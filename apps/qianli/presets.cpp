@@ -67,7 +67,8 @@ void add_presets(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command =
       app.add_subcommand("presets", "List the named models, or print one as config.json.");
-  command->add_option("NAME", options->name, "Print this model, or that of a folder, as a config.json");
+  command->add_option("NAME", options->name,
+                      "Print this model, or that of a folder, as a config.json");
   command->add_flag("--json", options->json, "Print the list as JSON");
   command->add_flag("--tensors", options->tensors,
                     "Print the tensors that its weight files hold, and their shapes, as JSON");

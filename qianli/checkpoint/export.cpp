@@ -42,7 +42,8 @@ void hand_over(const at::Tensor& values, at::ScalarType type, const formats::Byt
   sink({static_cast<const std::byte*>(piece.const_data_ptr()), piece.nbytes()});
 }
 
-// Whether the parts follow each other in the foreign tensor as they are: no weaving, no transposing.
+// Whether the parts follow each other in the foreign tensor as they are: no weaving, no
+// transposing.
 bool is_plain(const std::vector<ForeignPart>& parts) {
   int64_t next = 0;
   for (const ForeignPart& part : parts) {
@@ -84,8 +85,7 @@ void produce_slice(std::vector<ForeignPart> parts, const nn::ParameterSet& param
 // The bytes of one foreign tensor, slice by slice.
 void produce(const ForeignTensor& tensor, const nn::ParameterSet& parameters, at::ScalarType type,
              const formats::ByteSink& sink) {
-  std::vector<std::vector<ForeignPart>> slices(
-      static_cast<size_t>(tensor.parts[0].piece.slices));
+  std::vector<std::vector<ForeignPart>> slices(static_cast<size_t>(tensor.parts[0].piece.slices));
   for (const ForeignPart& part : tensor.parts) {
     slices.at(static_cast<size_t>(part.piece.index)).push_back(part);
   }

@@ -32,10 +32,8 @@ class Collector {
 
   void add_copy(size_t parameter, const ParameterEntry& entry, const std::string& name) {
     const int64_t columns = entry.shape.back();
-    ForeignPiece piece{.name = name,
-                       .shape = entry.shape,
-                       .columns = columns,
-                       .rows = entry.elements() / columns};
+    ForeignPiece piece{
+        .name = name, .shape = entry.shape, .columns = columns, .rows = entry.elements() / columns};
     tensor_of(name, entry.shape, entry.buffer).parts.push_back({parameter, std::move(piece)});
   }
 
@@ -96,16 +94,14 @@ std::vector<ForeignTensor> foreign_tensors(const nn::ParameterSet& parameters,
 
 at::Tensor foreign_rows(const ForeignPiece& piece, const at::Tensor& stored) {
   const int64_t rows = stored.numel() / piece.slices / piece.columns;
-  at::Tensor matrix =
-      stored.reshape({piece.slices, rows, piece.columns}).select(0, piece.index);
+  at::Tensor matrix = stored.reshape({piece.slices, rows, piece.columns}).select(0, piece.index);
   if (piece.transposed) matrix = matrix.t();
   return woven_rows(matrix, piece);
 }
 
 at::Tensor own_rows(const ForeignPiece& piece, const at::Tensor& parameter) {
   const int64_t columns = piece.own_columns();
-  const at::Tensor rows =
-      parameter.view({-1, columns}).narrow(0, piece.first_row, piece.rows);
+  const at::Tensor rows = parameter.view({-1, columns}).narrow(0, piece.first_row, piece.rows);
   return piece.block == 0 ? rows : rows.view({piece.rows / piece.block, piece.block, columns});
 }
 

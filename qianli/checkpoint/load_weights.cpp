@@ -142,9 +142,8 @@ bool FolderReader::starts_fresh(const ForeignTensor& tensor) {
 
 // A tied model has one matrix, which some folders store twice; only one of the two can be right.
 void FolderReader::check_copy(const TensorEntry& copy, const TensorEntry& original) const {
-  const bool same =
-      copy.dtype == original.dtype && copy.shape == original.shape &&
-      std::memcmp(copy.bytes.data(), original.bytes.data(), copy.bytes.size()) == 0;
+  const bool same = copy.dtype == original.dtype && copy.shape == original.shape &&
+                    std::memcmp(copy.bytes.data(), original.bytes.data(), copy.bytes.size()) == 0;
   if (same) return;
   log::warn("checkpoint",
             "{}: {} is not {}, although config.json says that they are one; it is left out",

@@ -35,8 +35,8 @@ enum class ExpertStack {
 // inside a layer follow `layer`. Empty: the family has no such tensor. "Whole" names have nothing
 // appended.
 struct ForeignNames {
-  std::string optional_prefix;              // some folders leave it out (openai-community/gpt2)
-  std::vector<std::string> other_prefixes;  // or have one of these instead (multimodal folders)
+  std::string optional_prefix;                // some folders leave it out (openai-community/gpt2)
+  std::vector<std::string> other_prefixes;    // or have one of these instead (multimodal folders)
   std::vector<std::string> ignored_prefixes;  // tensors of other modalities
   // Other spellings of a part of names, of which all are tried together.
   std::vector<std::pair<std::string, std::string>> aliases;
@@ -121,8 +121,8 @@ class Fallback {
  public:
   Fallback() = default;  // nothing: the value must be given
   template <class Value>
-    requires std::is_constructible_v<Json, Value>
-  Fallback(Value value) : value_(Json(value)) {}                  // NOLINT: meant to convert
+  requires std::is_constructible_v<Json, Value> Fallback(Value value)
+      : value_(Json(value)) {}                                        // NOLINT: meant to convert
   Fallback(int64_t (*follow)(const ModelSpec&)) : follow_(follow) {}  // NOLINT: of what is read
 
   bool given() const { return follow_ || !value_.is_discarded(); }
@@ -136,10 +136,11 @@ class Fallback {
 // A key of config.json that holds a field of the spec, read and written as it is.
 struct Key {
   std::string key;
-  std::string field;                     // a path of spec_fields.h
-  Fallback absent = {};                  // that of the configuration class in transformers
-  std::optional<Fallback> null = {};     // where it differs; null for optional fields means "none"
-  bool integral = false;                 // a number that transformers wants without a fraction
+  std::string field;                  // a path of spec_fields.h
+  Fallback absent = {};               // that of the configuration class in transformers
+  std::optional<Fallback> null = {};  // where it differs; null for optional fields means "none"
+  bool integral = false;              // a number that transformers wants without a fraction
+  std::string also = {};              // another word for the same, in older or newer files
 };
 
 struct Family {

@@ -83,8 +83,12 @@ void read_keys(const ConfigReader& config, std::span<const Key> keys, ModelSpec&
   for (const Key& key : keys) {
     auto field = field_at(spec, key.field);
     if (!field) throw std::logic_error("no field " + key.field);
-    if (config.has(key.key)) {
-      std::visit(KeyReader{config, key.key}, *field);
+    const bool other = !key.also.empty() && config.has(key.also);
+    if (other && config.has(key.key) && config.raw(key.also) != config.raw(key.key)) {
+      config.fail(key.also, "the same as for '" + key.key + "'");
+    }
+    if (other || config.has(key.key)) {
+      std::visit(KeyReader{config, other ? key.also : key.key}, *field);
       continue;
     }
     const bool null = config.contains(key.key);
@@ -128,9 +132,9 @@ std::string in_words_of(const Family& family, const std::string& message) {
   std::string text;
   for (size_t at = 0; at < message.size();) {
     size_t end = at;
-    while (end < message.size() && (of_a_name(message[end]) ||
-                                    (message[end] == '.' && end + 1 < message.size() &&
-                                     end > at && of_a_name(message[end + 1])))) {
+    while (end < message.size() &&
+           (of_a_name(message[end]) || (message[end] == '.' && end + 1 < message.size() &&
+                                        end > at && of_a_name(message[end + 1])))) {
       ++end;
     }
     if (end == at) {

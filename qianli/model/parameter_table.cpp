@@ -115,6 +115,14 @@ ForeignHabits foreign_habits(const ModelSpec& spec) {
                        .tied_output = {}};
   if (!names.optional_prefix.empty()) habits.prefixes.emplace_back();
   for (const auto& prefix : names.other_prefixes) habits.prefixes.push_back(prefix);
+  // transformers keeps room for projections of zero experts, which nothing reads.
+  const int64_t zeros = spec.moe ? spec.moe->num_zero_experts : 0;
+  for (int64_t l = 0; zeros > 0 && l < spec.num_layers / names.own_layers; ++l) {
+    for (int64_t e = 0; e < zeros; ++e) {
+      habits.ignored_prefixes.push_back(
+          fmt::format("model.layers.{}.mlp.experts.{}.", l, spec.moe->num_experts + e));
+    }
+  }
   if (!names.output.empty()) habits.tied_output = with_suffix(names.output, "weight");
   return habits;
 }

@@ -56,13 +56,14 @@ struct ParameterEntry {
   double init_std = 0.0;  // for the initialisers that have a width, already scaled
   Cut cut = Cut::kNone;
   int cut_axis = 0;
-  bool expert = false;        // axis 0 runs over the experts of a mixture
+  bool expert = false;  // axis 0 runs over the experts of a mixture
   // Decoder layer, -1 outside the layers; those of multi-token prediction come behind the last one.
   int64_t layer = -1;
   bool weight_decay = false;  // matrices yes, vectors no
   // Not trained by gradients and always float32: a router's selection bias.
   bool buffer = false;
-  // Where its values stand in a Hugging Face folder, as files are written: covers the parameter once.
+  // Where its values stand in a Hugging Face folder, as files are written: covers the parameter
+  // once.
   std::vector<ForeignPiece> hugging_face;
   // Another way in which files are read (experts stacked, where they are written one by one).
   std::vector<ForeignPiece> hugging_face_also;
@@ -79,9 +80,11 @@ struct ParameterEntry {
 //   embedding.word_embeddings.norm.{weight,bias}                      [h]      embedding_norm
 //   embedding.position_embeddings.weight                              [P, h]   learned positions
 //   decoder.layers.{l}.input_layernorm.{weight,bias}                  [h]
-//     self_attention.linear_qkv.{weight,bias}           [(a + 2 g) d, h]; [(2 a + 2 g) d, h] with an
-//                                                       element gate: per head its queries, then its
-//                                                       gates; [a d, h] where key and value are shared
+//     self_attention.linear_qkv.{weight,bias}           [(a + 2 g) d, h]; [(2 a + 2 g) d, h] with
+//     an
+//                                                       element gate: per head its queries, then
+//                                                       its gates; [a d, h] where key and value are
+//                                                       shared
 //     self_attention.linear_gate.weight                 [a, h]   head gate
 //     self_attention.{q,k}_layernorm.weight             [d], [a d] and [g d], or [a, d] and [g, d]
 //     self_attention.core_attention.softmax_offset      [a]      attention sinks
@@ -99,15 +102,17 @@ struct ParameterEntry {
 //     self_attention.indexer.k_norm.{weight,bias}       [d_i]
 //     self_attention.indexer.linear_weights_proj.weight [n_i, h]
 //   gated delta net (K = key_size, W = value_size, n_v value heads), in place of attention:
-//     self_attention.in_proj.weight    [2 K + 2 W + 2 n_v, h]  per key head: q, k, its v's, its z's;
+//     self_attention.in_proj.weight    [2 K + 2 W + 2 n_v, h]  per key head: q, k, its v's, its
+//     z's;
 //                                                              then per key head: its b's, its a's
 //     self_attention.conv1d.weight     [2 K + W, kernel]       channels q, k, v
 //     self_attention.{A_log,dt_bias}   [n_v]
 //     self_attention.out_norm.weight   [value_head_dim]
 //     self_attention.out_proj.weight   [h, W]
 //   Mamba-2 (I inner size, G groups, N state size, n heads), in place of attention:
-//     mixer.in_proj.weight [2 I + 2 G N + n, h]  z, x, B, C, dt    mixer.conv1d.weight [I + 2 G N, kernel]
-//     mixer.conv1d.bias    mixer.{A_log,D,dt_bias} [n]    mixer.norm.weight [I]    mixer.out_proj.weight [h, I]
+//     mixer.in_proj.weight [2 I + 2 G N + n, h]  z, x, B, C, dt    mixer.conv1d.weight [I + 2 G N,
+//     kernel] mixer.conv1d.bias    mixer.{A_log,D,dt_bias} [n]    mixer.norm.weight [I]
+//     mixer.out_proj.weight [h, I]
 //   decoder.layers.{l}.post_self_attn_layernorm.{weight,bias}         [h]      sandwich
 //   decoder.layers.{l}.pre_mlp_layernorm.{weight,bias}                [h]
 //     mlp.linear_fc1.{weight,bias}                      [2 f, h] gate, then up; or [f, h]
@@ -122,8 +127,8 @@ struct ParameterEntry {
 //   decoder.layers.{l}.post_mlp_layernorm.{weight,bias}               [h]      sandwich
 //   decoder.final_layernorm.{weight,bias}                             [h]
 //   output_layer.{weight,bias}                                        [V, h]
-//   mtp.layers.{j}.{enorm,hnorm,final_layernorm}.weight [h]   mtp.layers.{j}.eh_proj.weight [h, 2 h]
-//   mtp.layers.{j}.transformer_layer.<the names of a decoder layer>
+//   mtp.layers.{j}.{enorm,hnorm,final_layernorm}.weight [h]   mtp.layers.{j}.eh_proj.weight [h, 2
+//   h] mtp.layers.{j}.transformer_layer.<the names of a decoder layer>
 // E counts zero experts too in the router, not in the experts.
 //
 // linear_qkv rows are all query rows, then all key rows, then all value rows. (Megatron interleaves

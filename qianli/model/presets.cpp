@@ -56,8 +56,9 @@ ModelSpec preset(std::string_view name) {
   if (const Preset* found = find(name)) return spec_of(*found);
   const auto unsupported = std::ranges::find(kUnsupported, name, &UnsupportedPreset::name);
   if (unsupported != std::end(kUnsupported)) {
-    throw ConfigError("model", fmt::format("expected a model that this program builds, got '{}': {}",
-                                           name, unsupported->reason));
+    throw ConfigError("model",
+                      fmt::format("expected a model that this program builds, got '{}': {}", name,
+                                  unsupported->reason));
   }
   throw ConfigError("model",
                     fmt::format("expected the name of a preset, got '{}'{}", name.substr(0, 200),

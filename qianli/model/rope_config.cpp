@@ -36,8 +36,8 @@ std::optional<double> read_mscale(const ConfigReader& options, const char* key) 
 }
 
 void read_yarn(const ConfigReader& options, int64_t max_positions, RopeScaling& scaling) {
-  const double implied = static_cast<double>(max_positions) /
-                         static_cast<double>(scaling.original_max_positions);
+  const double implied =
+      static_cast<double>(max_positions) / static_cast<double>(scaling.original_max_positions);
   scaling.factor = options.number("factor", implied);
   scaling.beta_fast = number_or(options, "beta_fast", 32);
   scaling.beta_slow = number_or(options, "beta_slow", 1);

@@ -76,8 +76,8 @@ class Frequencies {
     const auto& factors = beyond ? scaling_.long_factor : scaling_.short_factor;
     std::vector<Real> inverse(static_cast<size_t>(dimensions_ / 2));
     for (size_t i = 0; i < inverse.size(); ++i) {
-      inverse[i] = Real{1} / (static_cast<Real>(factors[i]) *
-                              period(rope_.base, static_cast<int64_t>(i)));
+      inverse[i] =
+          Real{1} / (static_cast<Real>(factors[i]) * period(rope_.base, static_cast<int64_t>(i)));
     }
     return inverse;
   }
@@ -108,8 +108,7 @@ class Frequencies {
   double correction_dimension(double rotations) const {
     const auto d = static_cast<double>(dimensions_);
     const auto original = static_cast<double>(scaling_.original_max_positions);
-    return d * std::log(original / (rotations * 2 * std::numbers::pi)) /
-           (2 * std::log(rope_.base));
+    return d * std::log(original / (rotations * 2 * std::numbers::pi)) / (2 * std::log(rope_.base));
   }
 
   std::vector<Real> yarn() const {
@@ -190,8 +189,7 @@ RotaryFrequencies rotary_frequencies(const Rope& rope, int64_t dimensions, int64
   RotaryFrequencies frequencies{
       .inverse = {}, .amplitude = amplitude(rope.scaling, max_positions, sequence_length)};
   if (precision == RotaryPrecision::kDouble) {
-    frequencies.inverse =
-        Frequencies<double>(rope, dimensions, max_positions).of(sequence_length);
+    frequencies.inverse = Frequencies<double>(rope, dimensions, max_positions).of(sequence_length);
   } else {
     const auto single = Frequencies<float>(rope, dimensions, max_positions).of(sequence_length);
     frequencies.inverse.assign(single.begin(), single.end());

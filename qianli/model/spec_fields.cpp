@@ -192,7 +192,9 @@ struct NoVisitor {
   void operator()(const char*, Member) {}
 };
 template <class T>
-concept Part = requires(T* part, NoVisitor v) { members(part, v); };
+concept Part = requires(T* part, NoVisitor v) {
+  members(part, v);
+};
 
 template <class T>
 struct IsOptional : std::false_type {};
@@ -384,7 +386,8 @@ bool has_field(const ModelSpec& spec, std::string_view path) {
 
 void set_field(ModelSpec& spec, std::string_view path, std::string_view text) {
   const auto field = field_at(spec, path);
-  if (!field) throw ConfigError("model", fmt::format("expected a switch of a model, got '{}'", path));
+  if (!field)
+    throw ConfigError("model", fmt::format("expected a switch of a model, got '{}'", path));
   if (!std::visit(TextSetter{text}, *field)) {
     throw ConfigError("model", fmt::format("expected another value for {}, got '{}'", path, text));
   }

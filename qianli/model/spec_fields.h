@@ -29,8 +29,8 @@ struct WordListField {
 };
 
 using FieldValue = std::variant<std::string*, bool*, int64_t*, double*, std::optional<int64_t>*,
-                                std::optional<double>*, std::vector<int64_t>*,
-                                std::vector<double>*, WordField, WordListField>;
+                                std::optional<double>*, std::vector<int64_t>*, std::vector<double>*,
+                                WordField, WordListField>;
 
 struct SpecField {
   std::string path;

@@ -12,40 +12,37 @@ namespace {
 
 constexpr std::array kNormKinds{Word<NormKind>{NormKind::kRmsNorm, "RMSNorm"},
                                 Word<NormKind>{NormKind::kLayerNorm, "LayerNorm"}};
-constexpr std::array kPlacements{
-    Word<NormPlacement>{NormPlacement::kPre, "pre"},
-    Word<NormPlacement>{NormPlacement::kSandwich, "sandwich"},
-    Word<NormPlacement>{NormPlacement::kParallel, "parallel"},
-    Word<NormPlacement>{NormPlacement::kParallelTwo, "parallel_two"}};
-constexpr std::array kQkNorms{
-    Word<QkNorm>{QkNorm::kNone, "none"}, Word<QkNorm>{QkNorm::kHead, "head"},
-    Word<QkNorm>{QkNorm::kHeadAfterRotary, "head_after_rotary"},
-    Word<QkNorm>{QkNorm::kProjection, "projection"},
-    Word<QkNorm>{QkNorm::kLayerNormPerHead, "layer_norm_per_head"}};
+constexpr std::array kPlacements{Word<NormPlacement>{NormPlacement::kPre, "pre"},
+                                 Word<NormPlacement>{NormPlacement::kSandwich, "sandwich"},
+                                 Word<NormPlacement>{NormPlacement::kParallel, "parallel"},
+                                 Word<NormPlacement>{NormPlacement::kParallelTwo, "parallel_two"}};
+constexpr std::array kQkNorms{Word<QkNorm>{QkNorm::kNone, "none"},
+                              Word<QkNorm>{QkNorm::kHead, "head"},
+                              Word<QkNorm>{QkNorm::kHeadAfterRotary, "head_after_rotary"},
+                              Word<QkNorm>{QkNorm::kProjection, "projection"},
+                              Word<QkNorm>{QkNorm::kLayerNormPerHead, "layer_norm_per_head"}};
 constexpr std::array kPositions{Word<PositionKind>{PositionKind::kRotary, "rotary"},
                                 Word<PositionKind>{PositionKind::kLearned, "learned"},
                                 Word<PositionKind>{PositionKind::kAlibi, "alibi"},
                                 Word<PositionKind>{PositionKind::kNone, "none"}};
-constexpr std::array kActivations{
-    Word<Activation>{Activation::kSilu, "silu"},
-    Word<Activation>{Activation::kGelu, "gelu"},
-    Word<Activation>{Activation::kGeluTanh, "gelu_tanh"},
-    Word<Activation>{Activation::kRelu, "relu"},
-    Word<Activation>{Activation::kRelu2, "relu2"},
-    Word<Activation>{Activation::kClampedSwiglu, "clamped_swiglu"}};
-constexpr std::array kScalings{
-    Word<RopeScalingKind>{RopeScalingKind::kNone, "default"},
-    Word<RopeScalingKind>{RopeScalingKind::kLinear, "linear"},
-    Word<RopeScalingKind>{RopeScalingKind::kDynamic, "dynamic"},
-    Word<RopeScalingKind>{RopeScalingKind::kNtkAlpha, "ntk_alpha"},
-    Word<RopeScalingKind>{RopeScalingKind::kLlama3, "llama3"},
-    Word<RopeScalingKind>{RopeScalingKind::kYarn, "yarn"},
-    Word<RopeScalingKind>{RopeScalingKind::kLongrope, "longrope"}};
-constexpr std::array kMixers{
-    Word<MixerKind>{MixerKind::kAttention, "attention"},
-    Word<MixerKind>{MixerKind::kSlidingAttention, "sliding_attention"},
-    Word<MixerKind>{MixerKind::kGatedDeltaNet, "gated_delta_net"},
-    Word<MixerKind>{MixerKind::kMamba2, "mamba2"}, Word<MixerKind>{MixerKind::kNone, "none"}};
+constexpr std::array kActivations{Word<Activation>{Activation::kSilu, "silu"},
+                                  Word<Activation>{Activation::kGelu, "gelu"},
+                                  Word<Activation>{Activation::kGeluTanh, "gelu_tanh"},
+                                  Word<Activation>{Activation::kRelu, "relu"},
+                                  Word<Activation>{Activation::kRelu2, "relu2"},
+                                  Word<Activation>{Activation::kClampedSwiglu, "clamped_swiglu"}};
+constexpr std::array kScalings{Word<RopeScalingKind>{RopeScalingKind::kNone, "default"},
+                               Word<RopeScalingKind>{RopeScalingKind::kLinear, "linear"},
+                               Word<RopeScalingKind>{RopeScalingKind::kDynamic, "dynamic"},
+                               Word<RopeScalingKind>{RopeScalingKind::kNtkAlpha, "ntk_alpha"},
+                               Word<RopeScalingKind>{RopeScalingKind::kLlama3, "llama3"},
+                               Word<RopeScalingKind>{RopeScalingKind::kYarn, "yarn"},
+                               Word<RopeScalingKind>{RopeScalingKind::kLongrope, "longrope"}};
+constexpr std::array kMixers{Word<MixerKind>{MixerKind::kAttention, "attention"},
+                             Word<MixerKind>{MixerKind::kSlidingAttention, "sliding_attention"},
+                             Word<MixerKind>{MixerKind::kGatedDeltaNet, "gated_delta_net"},
+                             Word<MixerKind>{MixerKind::kMamba2, "mamba2"},
+                             Word<MixerKind>{MixerKind::kNone, "none"}};
 constexpr std::array kFeedForwards{Word<FeedForwardKind>{FeedForwardKind::kDense, "dense"},
                                    Word<FeedForwardKind>{FeedForwardKind::kMoe, "moe"},
                                    Word<FeedForwardKind>{FeedForwardKind::kNone, "none"}};

@@ -83,11 +83,10 @@ void TableWriter::experts_one_by_one(ParameterEntry& entry, const std::vector<st
   const bool matrix = entry.shape.size() == 3;
   for (int64_t e = 0; e < entry.shape[0]; ++e) {
     for (const std::string& name : names) {
-      append(entry.hugging_face,
-             {.name = with_suffix(foreign(name, e), suffix),
-              .shape = matrix ? std::vector{rows, columns} : std::vector{rows},
-              .columns = columns,
-              .rows = rows});
+      append(entry.hugging_face, {.name = with_suffix(foreign(name, e), suffix),
+                                  .shape = matrix ? std::vector{rows, columns} : std::vector{rows},
+                                  .columns = columns,
+                                  .rows = rows});
     }
   }
 }
@@ -112,16 +111,17 @@ void TableWriter::stacked_experts(ParameterEntry& entry, std::vector<ForeignPiec
   for (int64_t e = 0; e < count; ++e) {
     for (int64_t b = 0; b < branches; ++b) {
       if (woven) {
-        append(pieces, {.name = foreign(name),
-                        .shape = bias ? std::vector{count, rows} : std::vector{count, columns, rows},
-                        .slices = count,
-                        .index = e,
-                        .columns = bias ? 1 : rows,
-                        .transposed = !bias,
-                        .rows = width,
-                        .foreign_row = branches > 1 ? b : 0,
-                        .block = branches > 1 ? 1 : 0,
-                        .stride = branches > 1 ? branches : 0});
+        append(pieces,
+               {.name = foreign(name),
+                .shape = bias ? std::vector{count, rows} : std::vector{count, columns, rows},
+                .slices = count,
+                .index = e,
+                .columns = bias ? 1 : rows,
+                .transposed = !bias,
+                .rows = width,
+                .foreign_row = branches > 1 ? b : 0,
+                .block = branches > 1 ? 1 : 0,
+                .stride = branches > 1 ? branches : 0});
       } else if (in) {
         append(pieces, {.name = foreign(names.stacked_in[static_cast<size_t>(b)]),
                         .shape = {count * width, columns},

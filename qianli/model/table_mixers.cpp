@@ -95,8 +95,7 @@ void TableWriter::latent_attention(const LayerSpec& layer) {
            cut, 0);
   };
   if (mla.q_lora_rank) {
-    matrix("linear_q_down_proj", names.query_down, *mla.q_lora_rank, h, Cut::kNone,
-           spec_.qkv_bias);
+    matrix("linear_q_down_proj", names.query_down, *mla.q_lora_rank, h, Cut::kNone, spec_.qkv_bias);
     norm_of(prefix + "q_layernorm.weight", names.query_norm, {*mla.q_lora_rank}, Init::kOnes,
             Cut::kNone);
     matrix("linear_q_up_proj", names.query_up, spec_.query_size(), *mla.q_lora_rank, Cut::kTensor,
@@ -122,8 +121,8 @@ void TableWriter::latent_attention(const LayerSpec& layer) {
     matrix("indexer.linear_weights_proj", names_.indexer.weights, indexer.num_heads, h, Cut::kNone,
            false);
   }
-  linear(prefix + "linear_proj", {{.foreign = names_.attention_out, .rows = h}},
-         a * mla.v_head_dim, spec_.attention_out_bias, Init::kNormalScaledByDepth, Cut::kTensor, 1);
+  linear(prefix + "linear_proj", {{.foreign = names_.attention_out, .rows = h}}, a * mla.v_head_dim,
+         spec_.attention_out_bias, Init::kNormalScaledByDepth, Cut::kTensor, 1);
 }
 
 void TableWriter::convolution(const std::string& name, const std::string& foreign_name,

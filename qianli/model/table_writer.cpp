@@ -46,8 +46,7 @@ double TableWriter::std_of(Init init) const {
   return 0.0;
 }
 
-ParameterEntry& TableWriter::add(const std::string& name, std::vector<int64_t> shape,
-                                 Style style) {
+ParameterEntry& TableWriter::add(const std::string& name, std::vector<int64_t> shape, Style style) {
   ParameterEntry entry;
   entry.name = own(name);
   entry.shape = std::move(shape);
@@ -122,8 +121,8 @@ void TableWriter::linear(const std::string& name, const std::vector<Part>& parts
   fill(add(name + ".bias", {rows}, {.init = Init::kZeros, .cut = bias_cut}), "bias", false);
 }
 
-void TableWriter::vocabulary(const std::string& name, const std::string& foreign_name,
-                             int64_t rows, Cut cut) {
+void TableWriter::vocabulary(const std::string& name, const std::string& foreign_name, int64_t rows,
+                             Cut cut) {
   ParameterEntry& entry =
       add(name + ".weight", {rows, spec_.hidden_size}, {.cut = cut, .weight_decay = true});
   if (!foreign_name.empty()) whole(entry, with_suffix(foreign_name, "weight"));
@@ -169,8 +168,8 @@ void TableWriter::head() {
 
 void TableWriter::output_bias() {
   if (!spec_.output_bias) return;
-  ParameterEntry& entry = add("output_layer.bias", {spec_.vocab_size},
-                              {.init = Init::kZeros, .cut = Cut::kTensor});
+  ParameterEntry& entry =
+      add("output_layer.bias", {spec_.vocab_size}, {.init = Init::kZeros, .cut = Cut::kTensor});
   whole(entry, names_.output.empty() ? "" : with_suffix(names_.output, "bias"));
 }
 

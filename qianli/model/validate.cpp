@@ -65,9 +65,9 @@ void check_sizes(const ModelSpec& spec) {
   check_count("hidden_size", spec.hidden_size);
   check_count("vocab_size", spec.vocab_size);
   check_count("max_position_embeddings", spec.max_position_embeddings);
-  const bool mlp = spec.feed_forward_pattern.empty() ||
-                   std::ranges::find(spec.feed_forward_pattern, true) !=
-                       spec.feed_forward_pattern.end();
+  const bool mlp =
+      spec.feed_forward_pattern.empty() ||
+      std::ranges::find(spec.feed_forward_pattern, true) != spec.feed_forward_pattern.end();
   check_count("ffn_hidden_size", spec.ffn_hidden_size, kMaxCount, mlp ? 1 : 0);
   if (!uses_attention(spec)) {
     expect(spec.num_attention_heads == 0 && spec.num_query_groups == 0 && spec.head_dim == 0,
@@ -120,10 +120,11 @@ void check_rope_scaling(const RopeScaling& scaling, int64_t dimensions) {
       return;
     case RopeScalingKind::kLlama3:
       check_positive("rope.scaling.low_freq_factor", scaling.low_freq_factor);
-      expect(std::isfinite(scaling.high_freq_factor) &&
-                 scaling.high_freq_factor > scaling.low_freq_factor,
-             fmt::format("expected rope.scaling.high_freq_factor above low_freq_factor ({}), got {}",
-                         scaling.low_freq_factor, scaling.high_freq_factor));
+      expect(
+          std::isfinite(scaling.high_freq_factor) &&
+              scaling.high_freq_factor > scaling.low_freq_factor,
+          fmt::format("expected rope.scaling.high_freq_factor above low_freq_factor ({}), got {}",
+                      scaling.low_freq_factor, scaling.high_freq_factor));
       return;
     case RopeScalingKind::kYarn:
       return check_yarn(scaling);
@@ -132,7 +133,8 @@ void check_rope_scaling(const RopeScaling& scaling, int64_t dimensions) {
       check_factors("long_factor", scaling.long_factor, dimensions / 2);
       check_positive("rope.scaling.short_mscale", scaling.short_mscale);
       check_positive("rope.scaling.long_mscale", scaling.long_mscale);
-      expect(scaling.original_max_positions > 1, "expected original positions above 1 for longrope");
+      expect(scaling.original_max_positions > 1,
+             "expected original positions above 1 for longrope");
       return;
   }
 }
@@ -143,10 +145,10 @@ void check_rope(const ModelSpec& spec, const Rope& rope) {
   expect(std::isfinite(rope.fraction) && rope.fraction > 0 && rope.fraction <= 1,
          fmt::format("expected rope.fraction in (0, 1], got {}", rope.fraction));
   const int64_t dimensions = spec.rotary_size(rope);
-  expect(dimensions >= 2 && dimensions % 2 == 0,
-         fmt::format("expected an even number of rotated dimensions of head_dim, got {}",
-                     dimensions),
-         "rotary positions turn pairs of dimensions");
+  expect(
+      dimensions >= 2 && dimensions % 2 == 0,
+      fmt::format("expected an even number of rotated dimensions of head_dim, got {}", dimensions),
+      "rotary positions turn pairs of dimensions");
   check_rope_scaling(rope.scaling, dimensions);
 }
 
@@ -355,8 +357,9 @@ void check_total(const ModelSpec& spec) {
              h * real(spec.indexer->head_dim);
   }
   if (const auto& moe = spec.moe) {
-    layer += 3 * h * (real(moe->num_experts) * real(moe->ffn_hidden_size) +
-                      real(moe->shared_ffn_hidden_size)) +
+    layer += 3 * h *
+                 (real(moe->num_experts) * real(moe->ffn_hidden_size) +
+                  real(moe->shared_ffn_hidden_size)) +
              h * real(moe->num_experts + moe->num_zero_experts + 1);
   }
   if (const auto& net = spec.gated_delta_net) {
@@ -365,9 +368,8 @@ void check_total(const ModelSpec& spec) {
   if (const auto& mamba = spec.mamba2) {
     layer += h * (4 * real(mamba->inner_size) + 2 * real(mamba->num_groups * mamba->state_size));
   }
-  const double positions = spec.position == PositionKind::kLearned
-                               ? h * real(spec.max_position_embeddings)
-                               : 0;
+  const double positions =
+      spec.position == PositionKind::kLearned ? h * real(spec.max_position_embeddings) : 0;
   const double total = real(spec.num_layers + spec.mtp.num_layers) * layer +
                        2 * h * real(spec.vocab_size) + positions +
                        2 * h * h * real(spec.mtp.num_layers);

@@ -115,7 +115,8 @@ TEST(FromHuggingFace, ignores_qwens_window_unless_it_is_switched_on) {
   EXPECT_EQ(read(with(config, {{"use_sliding_window", true}})).sliding_window, 32);
   const Json late = with(config, {{"use_sliding_window", true}, {"max_window_layers", 2}});
   EXPECT_EQ(read(late).sliding_window, std::nullopt);
-  const ModelSpec mixed = read(with(config, {{"use_sliding_window", true}, {"max_window_layers", 1}}));
+  const ModelSpec mixed =
+      read(with(config, {{"use_sliding_window", true}, {"max_window_layers", 1}}));
   EXPECT_EQ(mixed.layer(0).window, 0);
   EXPECT_EQ(mixed.layer(1).window, 32);
 }

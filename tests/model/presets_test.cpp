@@ -38,7 +38,8 @@ TEST(Presets, hold_the_switches_of_their_family) {
   EXPECT_EQ(llama.rope.scaling.factor, 8.0);
   EXPECT_EQ(llama.max_position_embeddings, 131072);
   EXPECT_TRUE(preset("qwen25-7b").qkv_bias);
-  EXPECT_TRUE(preset("qwen3-0.6b").qk_norm == QkNorm::kHead && preset("qwen3-0.6b").tie_word_embeddings);
+  EXPECT_TRUE(preset("qwen3-0.6b").qk_norm == QkNorm::kHead &&
+              preset("qwen3-0.6b").tie_word_embeddings);
   EXPECT_EQ(preset("gpt2-124m").position, PositionKind::kLearned);
   EXPECT_EQ(preset("gpt3-175b").activation, Activation::kGelu);
   EXPECT_EQ(parameter_count(preset("qwen3-0.6b")), 596049920);

@@ -59,8 +59,7 @@ TEST(RotaryFrequencies, in_single_precision_are_those_of_transformers_to_the_las
 
 TEST(RotaryFrequencies, in_double_precision_follow_the_formulas_exactly) {
   for (const Json& item : golden().at("cases")) {
-    const auto actual =
-        frequencies_of(spec_of(item), item.at("length"), RotaryPrecision::kDouble);
+    const auto actual = frequencies_of(spec_of(item), item.at("length"), RotaryPrecision::kDouble);
     const auto expected = item.at("inverse_float64").get<std::vector<double>>();
     ASSERT_EQ(actual.inverse.size(), expected.size());
     for (size_t i = 0; i < expected.size(); ++i) {
@@ -105,8 +104,7 @@ TEST(RotaryFrequencies, of_longrope_change_behind_the_original_positions) {
 
 TEST(RotaryFrequencies, of_a_fixed_stretch_have_a_larger_base_at_every_length) {
   const Rope rope{.scaling = {.kind = RopeScalingKind::kNtkAlpha, .factor = 1000.0}};
-  const auto frequencies =
-      rotary_frequencies(rope, 128, 131072, 1, RotaryPrecision::kDouble);
+  const auto frequencies = rotary_frequencies(rope, 128, 131072, 1, RotaryPrecision::kDouble);
   const double base = 10000.0 * std::pow(1000.0, 128.0 / 126.0);
   EXPECT_NEAR(frequencies.inverse[63] / std::pow(base, -126.0 / 128.0), 1.0, 1e-12);
 }

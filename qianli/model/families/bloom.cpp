@@ -49,7 +49,8 @@ const Family& bloom_family() {
   static const Family family{
       .model_type = "bloom",
       .architecture = "BloomForCausalLM",
-      .traits = {.family = "bloom", .norm = NormKind::kLayerNorm,
+      .traits = {.family = "bloom",
+                 .norm = NormKind::kLayerNorm,
                  .norm_bias = true,
                  .embedding_norm = true,
                  .position = PositionKind::kAlibi,

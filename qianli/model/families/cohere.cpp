@@ -4,11 +4,10 @@ namespace qianli::model {
 namespace {
 
 void read(const ConfigReader& config, ModelSpec& spec) {
-  read_decoder(config,
-               {.bos_token_id = 5, .eos_token_id = 255001, .rope = {.base = 500000.0}}, spec);
+  read_decoder(config, {.bos_token_id = 5, .eos_token_id = 255001, .rope = {.base = 500000.0}},
+               spec);
   spec.attention_out_bias = spec.qkv_bias;
-  spec.qk_norm =
-      config.flag("use_qk_norm", false) ? QkNorm::kLayerNormPerHead : QkNorm::kNone;
+  spec.qk_norm = config.flag("use_qk_norm", false) ? QkNorm::kLayerNormPerHead : QkNorm::kNone;
 }
 
 void write(const ModelSpec& spec, OrderedJson& config) {
@@ -29,7 +28,8 @@ const Family& cohere_family() {
   static const Family family{
       .model_type = "cohere",
       .architecture = "CohereForCausalLM",
-      .traits = {.family = "cohere", .norm = NormKind::kLayerNorm,
+      .traits = {.family = "cohere",
+                 .norm = NormKind::kLayerNorm,
                  .norm_placement = NormPlacement::kParallel,
                  .rope = {.interleaved = true},
                  .tie_word_embeddings = true,

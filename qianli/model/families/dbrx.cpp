@@ -8,8 +8,8 @@ void read_attention(const ConfigReader& config, ModelSpec& spec) {
   if (!config.has("attn_config")) return read_rope(config, {}, spec);
   const ConfigReader attention = config.child("attn_config");
   spec.num_query_groups = attention.integer("kv_n_heads", 1);
-  spec.qkv_clip = attention.has("clip_qkv") ? std::optional(attention.number("clip_qkv"))
-                                            : std::nullopt;
+  spec.qkv_clip =
+      attention.has("clip_qkv") ? std::optional(attention.number("clip_qkv")) : std::nullopt;
   read_rope(config, {.base = attention.number("rope_theta", 10000.0)}, spec);
 }
 
@@ -80,7 +80,8 @@ const Family& dbrx_family() {
   static const Family family{
       .model_type = "dbrx",
       .architecture = "DbrxForCausalLM",
-      .traits = {.family = "dbrx", .norm = NormKind::kLayerNorm,
+      .traits = {.family = "dbrx",
+                 .norm = NormKind::kLayerNorm,
                  .norm_eps = 1e-5,
                  .moe = MixtureOfExperts{}},
       .names = names(),

@@ -19,7 +19,8 @@ constexpr TypeWord kTypes[] = {{MixerKind::kAttention, "full_attention"},
 std::vector<MixerKind> pattern_of(const ConfigReader& config, const ModelSpec& spec) {
   std::vector<MixerKind> pattern;
   for (const std::string& type : config.texts("layer_types")) {
-    const auto found = std::ranges::find_if(kTypes, [&](const TypeWord& t) { return t.word == type; });
+    const auto found =
+        std::ranges::find_if(kTypes, [&](const TypeWord& t) { return t.word == type; });
     if (found == std::end(kTypes)) {
       config.fail("layer_types", "full_attention, sliding_attention or linear_attention");
     }
@@ -165,16 +166,15 @@ void read_layer_types(const ConfigReader& config, std::vector<MixerKind> pattern
   if (!said && static_cast<int64_t>(pattern.size()) > spec.num_layers) {
     pattern.resize(static_cast<size_t>(std::max<int64_t>(spec.num_layers, 0)));
   }
-  const bool sliding =
-      std::ranges::find(pattern, MixerKind::kSlidingAttention) != pattern.end();
+  const bool sliding = std::ranges::find(pattern, MixerKind::kSlidingAttention) != pattern.end();
   if (said && sliding && !window) {
     config.fail("layer_types", "no sliding_attention, as no window is set");
   }
   if (!window) std::ranges::replace(pattern, MixerKind::kSlidingAttention, MixerKind::kAttention);
   spec.sliding_window = sliding ? window : std::nullopt;
   spec.layer_pattern = shortest(std::move(pattern));
-  const bool alike = spec.layer_pattern.size() == 1 &&
-                     spec.layer_pattern[0] != MixerKind::kGatedDeltaNet;
+  const bool alike =
+      spec.layer_pattern.size() == 1 && spec.layer_pattern[0] != MixerKind::kGatedDeltaNet;
   if (alike) spec.layer_pattern.clear();  // follows from the window
 }
 

@@ -58,7 +58,7 @@ const Family& deepseek_v2_family() {
   static const Family family{
       .model_type = "deepseek_v2",
       .architecture = "DeepseekV2ForCausalLM",
-      .traits = {.family = "deepseek_v2", 
+      .traits = {.family = "deepseek_v2",
                  .rope = {.interleaved = true},
                  .latent_attention = LatentAttention{},
                  .moe = MixtureOfExperts{.group_score = GroupScore::kMax}},

@@ -81,7 +81,7 @@ const Family& deepseek_v32_family() {
   static const Family family{
       .model_type = "deepseek_v32",
       .architecture = "DeepseekV32ForCausalLM",
-      .traits = {.family = "deepseek_v32", 
+      .traits = {.family = "deepseek_v32",
                  .rope = {.interleaved = true},
                  .latent_attention = LatentAttention{},
                  .indexer = Indexer{},
@@ -103,7 +103,7 @@ const Family& glm_moe_dsa_family() {
   static const Family family{
       .model_type = "glm_moe_dsa",
       .architecture = "GlmMoeDsaForCausalLM",
-      .traits = {.family = "glm_moe_dsa", 
+      .traits = {.family = "glm_moe_dsa",
                  .rope = {.interleaved = true},
                  .latent_attention = LatentAttention{},
                  .indexer = Indexer{.interleaved = true},

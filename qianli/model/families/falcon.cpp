@@ -17,7 +17,8 @@ void read(const ConfigReader& config, ModelSpec& spec) {
   spec.norm_placement =
       grouped && norms == 2 ? NormPlacement::kParallelTwo : NormPlacement::kParallel;
   if (!config.flag("parallel_attn", true) && !grouped) {
-    config.fail("parallel_attn", "true", "Falcons with one branch after the other are not followed");
+    config.fail("parallel_attn", "true",
+                "Falcons with one branch after the other are not followed");
   }
   spec.head_dim = hidden_by_heads(spec);
   spec.attention_out_bias = spec.mlp_bias = spec.qkv_bias;
@@ -28,8 +29,8 @@ void read(const ConfigReader& config, ModelSpec& spec) {
 
 void write(const ModelSpec& spec, OrderedJson& config) {
   const bool two = spec.norm_placement == NormPlacement::kParallelTwo;
-  const bool grouped = two || (spec.num_query_groups > 1 &&
-                               spec.num_query_groups < spec.num_attention_heads);
+  const bool grouped =
+      two || (spec.num_query_groups > 1 && spec.num_query_groups < spec.num_attention_heads);
   config["new_decoder_architecture"] = grouped;
   if (grouped) config["num_ln_in_parallel_attn"] = two ? 2 : 1;
   config["num_kv_heads"] = spec.num_query_groups;
@@ -68,7 +69,8 @@ const Family& falcon_family() {
   static const Family family{
       .model_type = "falcon",
       .architecture = "FalconForCausalLM",
-      .traits = {.family = "falcon", .norm = NormKind::kLayerNorm,
+      .traits = {.family = "falcon",
+                 .norm = NormKind::kLayerNorm,
                  .norm_placement = NormPlacement::kParallel,
                  .norm_bias = true,
                  .gated_mlp = false,

@@ -12,7 +12,8 @@ void read(const ConfigReader& config, ModelSpec& spec) {
   read_rope(config, {}, spec);
   read_tokens(config, 2, 1, spec);
   spec.attention_out_bias = spec.qkv_bias;
-  spec.embedding_multiplier = std::sqrt(static_cast<double>(std::max<int64_t>(spec.hidden_size, 0)));
+  spec.embedding_multiplier =
+      std::sqrt(static_cast<double>(std::max<int64_t>(spec.hidden_size, 0)));
   read_layer_types(config, {MixerKind::kSlidingAttention, MixerKind::kAttention},
                    spec.sliding_window, spec);
 }
@@ -38,14 +39,14 @@ const Family& gemma2_family() {
   static const Family family{
       .model_type = "gemma2",
       .architecture = "Gemma2ForCausalLM",
-      .traits = {.family = "gemma2", .norm_placement = NormPlacement::kSandwich,
+      .traits = {.family = "gemma2",
+                 .norm_placement = NormPlacement::kSandwich,
                  .norm_zero_centered = true,
                  .activation = Activation::kGeluTanh,
                  .tie_word_embeddings = true},
       .names = names(),
       .keys = with_keys(
-          decoder_keys(
-              {.key_value_heads = 4, .head_dim = 256, .max_positions = 8192, .tie = true}),
+          decoder_keys({.key_value_heads = 4, .head_dim = 256, .max_positions = 8192, .tie = true}),
           {{"attention_bias", "qkv_bias", false},
            {"query_pre_attn_scalar", "query_pre_attn_scalar", 256, {}, true},
            {"sliding_window", "sliding_window", 4096},

@@ -47,7 +47,8 @@ void read(const ConfigReader& config, ModelSpec& spec) {
   config.raw("hidden_act");  // an older word, without effect
   read_tokens(config, 2, 1, spec);
   spec.attention_out_bias = spec.qkv_bias;
-  spec.embedding_multiplier = std::sqrt(static_cast<double>(std::max<int64_t>(spec.hidden_size, 0)));
+  spec.embedding_multiplier =
+      std::sqrt(static_cast<double>(std::max<int64_t>(spec.hidden_size, 0)));
   read_layer_types(config, layer_pattern(config), spec.sliding_window, spec);
   read_ropes(config, spec);
 }
@@ -81,7 +82,8 @@ const Family& gemma3_text_family() {
   static const Family family{
       .model_type = "gemma3_text",
       .architecture = "Gemma3ForCausalLM",
-      .traits = {.family = "gemma3_text", .norm_placement = NormPlacement::kSandwich,
+      .traits = {.family = "gemma3_text",
+                 .norm_placement = NormPlacement::kSandwich,
                  .norm_zero_centered = true,
                  .qk_norm = QkNorm::kHead,
                  .rope = {.base = kGlobalBase},

@@ -27,7 +27,8 @@ const Family& glm4_family() {
   static const Family family{
       .model_type = "glm4",
       .architecture = "Glm4ForCausalLM",
-      .traits = {.family = "glm4", .norm_placement = NormPlacement::kSandwich,
+      .traits = {.family = "glm4",
+                 .norm_placement = NormPlacement::kSandwich,
                  .rope = {.fraction = 0.5, .interleaved = true},
                  .qkv_bias = true},
       .names = names(),

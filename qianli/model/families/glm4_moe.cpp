@@ -28,10 +28,10 @@ ForeignNames names() {
 }
 
 std::vector<Key> keys() {
-  auto keys = with_keys(
-      decoder_keys({.key_value_heads = 8, .max_positions = 131072, .norm_eps = 1e-5}),
-      deepseek_moe_keys(
-          {.experts = 128, .width = 1408, .first_k_dense = 1, .scaling_factor = 1.0}));
+  auto keys =
+      with_keys(decoder_keys({.key_value_heads = 8, .max_positions = 131072, .norm_eps = 1e-5}),
+                deepseek_moe_keys(
+                    {.experts = 128, .width = 1408, .first_k_dense = 1, .scaling_factor = 1.0}));
   return with_keys(std::move(keys), {{"attention_bias", "qkv_bias", false}, mtp_key()});
 }
 
@@ -41,7 +41,7 @@ const Family& glm4_moe_family() {
   static const Family family{
       .model_type = "glm4_moe",
       .architecture = "Glm4MoeForCausalLM",
-      .traits = {.family = "glm4_moe", 
+      .traits = {.family = "glm4_moe",
                  .rope = {.fraction = 0.5},
                  .moe = MixtureOfExperts{.score = RouterScore::kSigmoid, .selection_bias = true}},
       .names = names(),

@@ -14,9 +14,8 @@ void read(const ConfigReader& config, ModelSpec& spec) {
 
 ForeignNames names() {
   ForeignNames names = decoder_names();
-  names.experts = {.router = "mlp.gate",
-                   .in = {"mlp.experts.{e}.up_proj"},
-                   .out = "mlp.experts.{e}.down_proj"};
+  names.experts = {
+      .router = "mlp.gate", .in = {"mlp.experts.{e}.up_proj"}, .out = "mlp.experts.{e}.down_proj"};
   return names;
 }
 
@@ -26,7 +25,8 @@ const Family& gpt4_moe_family() {
   static const Family family{
       .model_type = "gpt4_moe",
       .architecture = "Gpt4MoeForCausalLM",
-      .traits = {.family = "gpt4_moe", .norm = NormKind::kLayerNorm,
+      .traits = {.family = "gpt4_moe",
+                 .norm = NormKind::kLayerNorm,
                  .norm_bias = true,
                  .gated_mlp = false,
                  .activation = Activation::kGelu,

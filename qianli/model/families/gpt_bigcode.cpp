@@ -50,7 +50,7 @@ const Family& gpt_bigcode_family() {
   static const Family family{
       .model_type = "gpt_bigcode",
       .architecture = "GPTBigCodeForCausalLM",
-      .traits = {.family = "gpt_bigcode", 
+      .traits = {.family = "gpt_bigcode",
                  .norm = NormKind::kLayerNorm,
                  .norm_bias = true,
                  .position = PositionKind::kLearned,
@@ -73,9 +73,9 @@ const Family& gpt_bigcode_family() {
       .guards = {{"scale_attn_weights", {true}}},
       .read = read,
       .write = write,
-      .silent = {"attention_softmax_in_fp32", "scale_attention_softmax_in_fp32",
-                 "inference_runner", "validate_runner_input", "pad_key_length", "n_head_groups",
-                 "max_batch_size", "max_sequence_length", "pre_allocate_kv_cache"},
+      .silent = {"attention_softmax_in_fp32", "scale_attention_softmax_in_fp32", "inference_runner",
+                 "validate_runner_input", "pad_key_length", "n_head_groups", "max_batch_size",
+                 "max_sequence_length", "pre_allocate_kv_cache"},
   };
   return family;
 }

@@ -34,8 +34,7 @@ void read(const ConfigReader& config, ModelSpec& spec) {
   spec.qk_norm = config.flag("use_qk_norm", false) ? QkNorm::kHeadAfterRotary : QkNorm::kNone;
   const int64_t share = config.integer("cla_share_factor", 1);
   spec.key_value_share_factor = config.flag("use_cla", false) ? share : 1;
-  spec.moe->ffn_hidden_size =
-      one_of_layers(config, "moe_intermediate_size", spec.ffn_hidden_size);
+  spec.moe->ffn_hidden_size = one_of_layers(config, "moe_intermediate_size", spec.ffn_hidden_size);
   spec.moe->top_k = one_of_layers(config, "moe_topk", 1);
   const int64_t shared = one_of_layers(config, "num_shared_expert", 1);
   if (shared < 0 || shared > 4096) config.fail("num_shared_expert", "0 to 4096");
@@ -76,20 +75,23 @@ const Family& hunyuan_family() {
   static const Family family{
       .model_type = "hunyuan",
       .architecture = "HunYuanForCausalLM",
-      .traits = {.family = "hunyuan", .tie_word_embeddings = true,
-                 .moe = MixtureOfExperts{}},
+      .traits = {.family = "hunyuan", .tie_word_embeddings = true, .moe = MixtureOfExperts{}},
       .names = names(),
       .keys = with_keys(decoder_keys({.max_positions = 2048, .norm_eps = 1e-5, .tie = true}),
                         {{"attention_bias", "qkv_bias", false},
                          {"mlp_bias", "mlp_bias", false},
                          {"attention_head_dim", "head_dim", hidden_by_heads},
-                         {"num_experts", "moe.num_experts", 16}}),
+                         {.key = "num_experts",
+                          .field = "moe.num_experts",
+                          .absent = 16,
+                          .also = "num_local_experts"}}),
       .guards = {{"moe_drop_tokens", {false}}},
       .read = read,
       .write = write,
       .silent = {"capacity_factor", "moe_random_routing_dropped_token", "sep_token_id",
-                 "eod_token_id", "pretraining_tp", "use_mixed_mlp_moe", "use_cla", "group_limited_greedy",
-                 "moe_layer_num_skipped", "norm_topk_prob", "routed_scaling_factor"},
+                 "eod_token_id", "pretraining_tp", "use_mixed_mlp_moe", "use_cla",
+                 "group_limited_greedy", "moe_layer_num_skipped", "norm_topk_prob",
+                 "routed_scaling_factor"},
   };
   return family;
 }

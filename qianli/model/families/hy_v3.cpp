@@ -4,11 +4,10 @@ namespace qianli::model {
 namespace {
 
 void read(const ConfigReader& config, ModelSpec& spec) {
-  read_decoder(config,
-               {.bos_token_id = std::nullopt,
-                .eos_token_id = std::nullopt,
-                .rope = {.base = 11158840.0}},
-               spec);
+  read_decoder(
+      config,
+      {.bos_token_id = std::nullopt, .eos_token_id = std::nullopt, .rope = {.base = 11158840.0}},
+      spec);
   spec.attention_out_bias = spec.qkv_bias;
   read_shared_experts(config, "num_shared_experts", 1, spec);
   read_mlp_layer_types(config, spec);
@@ -41,7 +40,8 @@ const Family& hy_v3_family() {
   static const Family family{
       .model_type = "hy_v3",
       .architecture = "HYV3ForCausalLM",
-      .traits = {.family = "hy_v3", .qk_norm = QkNorm::kHead,
+      .traits = {.family = "hy_v3",
+                 .qk_norm = QkNorm::kHead,
                  .rope = {.base = 11158840.0},
                  .moe = MixtureOfExperts{.score = RouterScore::kSigmoid,
                                          .normalize_top_k = true,
@@ -49,14 +49,15 @@ const Family& hy_v3_family() {
                                          .first_k_dense = 1}},
       .names = names(),
       .keys = with_keys(
-          decoder_keys({.key_value_heads = 8,
-                        .head_dim = 128,
-                        .max_positions = 131072,
-                        .norm_eps = 1e-5}),
+          decoder_keys(
+              {.key_value_heads = 8, .head_dim = 128, .max_positions = 131072, .norm_eps = 1e-5}),
           {{"attention_bias", "qkv_bias", false},
            {"mlp_bias", "mlp_bias", false},
            {"initializer_range", "init_std", 0.006},
-           {"num_experts", "moe.num_experts", 192},
+           {.key = "num_experts",
+            .field = "moe.num_experts",
+            .absent = 192,
+            .also = "num_local_experts"},
            {"num_experts_per_tok", "moe.top_k", 8},
            {"moe_intermediate_size", "moe.ffn_hidden_size", 1536},
            {"router_scaling_factor", "moe.scaling_factor", 2.826},

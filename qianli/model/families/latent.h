@@ -16,7 +16,8 @@ struct LatentDefaults {
 };
 // Replaces head_dim, which follows from the parts.
 std::vector<Key> latent_keys(std::vector<Key> keys, const LatentDefaults& defaults);
-// Behind latent_keys: the head size; a head_dim in the file, that of the rotary part, has no effect.
+// Behind latent_keys: the head size; a head_dim in the file, that of the rotary part, has no
+// effect.
 void read_latent_heads(const ConfigReader& config, ModelSpec& spec);
 // Into the names of a decoder.
 void name_latent(ForeignNames& names);

@@ -21,7 +21,8 @@ void read(const ConfigReader& config, ModelSpec& spec) {
   const auto scale = [&](int64_t rank) {
     return std::sqrt(static_cast<double>(spec.hidden_size) / static_cast<double>(rank));
   };
-  const bool sized = spec.hidden_size > 0 && mla.q_lora_rank.value_or(1) > 0 && mla.kv_lora_rank > 0;
+  const bool sized =
+      spec.hidden_size > 0 && mla.q_lora_rank.value_or(1) > 0 && mla.kv_lora_rank > 0;
   if (!sized) return;  // refused by validate()
   if (mla.q_lora_rank) mla.q_lora_scale = scale(*mla.q_lora_rank);
   mla.kv_lora_scale = scale(mla.kv_lora_rank);
@@ -31,6 +32,7 @@ void write(const ModelSpec& spec, OrderedJson& config) {
   config["num_layers"] = spec.num_layers / 2;
   config["num_hidden_layers"] = spec.num_layers;
   write_decoder(spec, config);
+  config["head_dim"] = spec.latent_attention->qk_rope_head_dim;  // transformers' rotary size
   config["mla_scale_q_lora"] = true;
   config["mla_scale_kv_lora"] = true;
 }
@@ -40,10 +42,10 @@ ForeignNames names() {
   name_latent(names);
   names.own_layers = 2;
   names.ignored_prefixes = {"model.mtp."};
-  for (std::string* name : {&names.latent.query, &names.latent.query_down,
-                            &names.latent.query_norm, &names.latent.query_up,
-                            &names.latent.key_value_down, &names.latent.key_value_norm,
-                            &names.latent.key_value_up, &names.attention_out}) {
+  for (std::string* name :
+       {&names.latent.query, &names.latent.query_down, &names.latent.query_norm,
+        &names.latent.query_up, &names.latent.key_value_down, &names.latent.key_value_norm,
+        &names.latent.key_value_up, &names.attention_out}) {
     name->replace(0, 9, "self_attn.{half}");
   }
   names.input_norm = "input_layernorm.{half}";
@@ -74,7 +76,7 @@ const Family& longcat_flash_family() {
   static const Family family{
       .model_type = "longcat_flash",
       .architecture = "LongcatFlashForCausalLM",
-      .traits = {.family = "longcat_flash", 
+      .traits = {.family = "longcat_flash",
                  .rope = {.base = 1e7, .interleaved = true},
                  .latent_attention = LatentAttention{},
                  .moe = MixtureOfExperts{.selection_bias = true, .shortcut = true}},

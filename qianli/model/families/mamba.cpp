@@ -37,10 +37,10 @@ void read_mamba(const ConfigReader& config, ModelSpec& spec) {
 void write_mamba(const ModelSpec& spec, OrderedJson& config) {
   const int64_t inner = spec.mamba2->inner_size;
   config["num_heads"] = spec.mamba2->num_heads();
-  config["expand"] = inner % spec.hidden_size == 0
-                         ? OrderedJson(inner / spec.hidden_size)
-                         : OrderedJson(static_cast<double>(inner) /
-                                       static_cast<double>(spec.hidden_size));
+  config["expand"] =
+      inner % spec.hidden_size == 0
+          ? OrderedJson(inner / spec.hidden_size)
+          : OrderedJson(static_cast<double>(inner) / static_cast<double>(spec.hidden_size));
   config["hidden_act"] = "silu";
   config["use_bias"] = false;
   write_tokens(spec, config);

@@ -28,7 +28,8 @@ const Family& mamba2_family() {
   static const Family family{
       .model_type = "mamba2",
       .architecture = "Mamba2ForCausalLM",
-      .traits = {.family = "mamba2", .position = PositionKind::kNone,
+      .traits = {.family = "mamba2",
+                 .position = PositionKind::kNone,
                  .layer_pattern = {MixerKind::kMamba2},
                  .feed_forward_pattern = {false},
                  .mamba2 = Mamba2{}},

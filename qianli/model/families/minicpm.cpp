@@ -5,9 +5,10 @@ namespace qianli::model {
 namespace {
 
 const std::vector<Key>& moe_keys() {
-  static const std::vector<Key> keys{{"num_experts", "moe.num_experts", 0},
-                                     {"num_experts_per_tok", "moe.top_k", 2},
-                                     {"router_aux_loss_coef", "moe.aux_loss_coeff", 0.0}};
+  static const std::vector<Key> keys{
+      {.key = "num_experts", .field = "moe.num_experts", .absent = 0, .also = "num_local_experts"},
+      {"num_experts_per_tok", "moe.top_k", 2},
+      {"router_aux_loss_coef", "moe.aux_loss_coeff", 0.0}};
   return keys;
 }
 

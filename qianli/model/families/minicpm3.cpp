@@ -37,7 +37,8 @@ const Family& minicpm3_family() {
   static const Family family{
       .model_type = "minicpm3",
       .architecture = "MiniCPM3ForCausalLM",
-      .traits = {.family = "minicpm3", .tie_word_embeddings = true,
+      .traits = {.family = "minicpm3",
+                 .tie_word_embeddings = true,
                  .latent_attention = LatentAttention{}},
       .names = names(),
       .keys = keys(),

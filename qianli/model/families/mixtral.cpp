@@ -4,8 +4,7 @@ namespace qianli::model {
 namespace {
 
 void read(const ConfigReader& config, ModelSpec& spec) {
-  read_decoder(config,
-               {.bos_token_id = 1, .eos_token_id = 2, .rope = {.base = 1e6}}, spec);
+  read_decoder(config, {.bos_token_id = 1, .eos_token_id = 2, .rope = {.base = 1e6}}, spec);
   spec.moe->ffn_hidden_size = spec.ffn_hidden_size;
   read_layer_types(config, {MixerKind::kSlidingAttention}, spec.sliding_window, spec);
 }
@@ -23,15 +22,18 @@ const Family& mixtral_family() {
   static const Family family{
       .model_type = "mixtral",
       .architecture = "MixtralForCausalLM",
-      .traits = {.family = "mixtral", 
-                 .moe = MixtureOfExperts{.score = RouterScore::kTopKSoftmax}},
+      .traits = {.family = "mixtral", .moe = MixtureOfExperts{.score = RouterScore::kTopKSoftmax}},
       .names = names(),
-      .keys = with_keys(decoder_keys({.key_value_heads = 8, .max_positions = 131072, .norm_eps = 1e-5}),
-                        {{"sliding_window", "sliding_window", nullptr},
-                         {"num_local_experts", "moe.num_experts", 8},
-                         {"num_experts_per_tok", "moe.top_k", 2},
-                         {"router_aux_loss_coef", "moe.aux_loss_coeff", 0.001},
-                         {"router_jitter_noise", "moe.input_jitter", 0.0}}),
+      .keys =
+          with_keys(decoder_keys({.key_value_heads = 8, .max_positions = 131072, .norm_eps = 1e-5}),
+                    {{"sliding_window", "sliding_window", nullptr},
+                     {.key = "num_local_experts",
+                      .field = "moe.num_experts",
+                      .absent = 8,
+                      .also = "num_experts"},
+                     {"num_experts_per_tok", "moe.top_k", 2},
+                     {"router_aux_loss_coef", "moe.aux_loss_coeff", 0.001},
+                     {"router_jitter_noise", "moe.input_jitter", 0.0}}),
       .guards = {{"attention_bias", {false}}},
       .read = read,
       .write = write_decoder,

@@ -26,7 +26,8 @@ const Family& plm_family() {
   static const Family family{
       .model_type = "plm",
       .architecture = "PLMForCausalLM",
-      .traits = {.family = "plm", .rope = {.base = 100000.0, .interleaved = true},
+      .traits = {.family = "plm",
+                 .rope = {.base = 100000.0, .interleaved = true},
                  .gated_mlp = false,
                  .activation = Activation::kRelu2,
                  .tie_word_embeddings = true,

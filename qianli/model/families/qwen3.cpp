@@ -29,9 +29,9 @@ const Family& qwen3_family() {
       .architecture = "Qwen3ForCausalLM",
       .traits = {.family = "qwen3", .qk_norm = QkNorm::kHead},
       .names = names(),
-      .keys = with_keys(
-          decoder_keys({.key_value_heads = 32, .head_dim = 128, .max_positions = 32768}),
-          {{"attention_bias", "qkv_bias", false}}),
+      .keys =
+          with_keys(decoder_keys({.key_value_heads = 32, .head_dim = 128, .max_positions = 32768}),
+                    {{"attention_bias", "qkv_bias", false}}),
       .guards = {{"mlp_bias", {false}}},
       .read = read,
       .write = write,

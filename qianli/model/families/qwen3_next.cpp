@@ -7,7 +7,10 @@ namespace {
 
 const std::vector<Key>& moe_keys() {
   static const std::vector<Key> keys{
-      {"num_experts", "moe.num_experts", 512},
+      {.key = "num_experts",
+       .field = "moe.num_experts",
+       .absent = 512,
+       .also = "num_local_experts"},
       {"num_experts_per_tok", "moe.top_k", 10},
       {"moe_intermediate_size", "moe.ffn_hidden_size", 512},
       {"shared_expert_intermediate_size", "moe.shared_ffn_hidden_size", 512},
@@ -34,7 +37,8 @@ void read(const ConfigReader& config, ModelSpec& spec) {
       spec.layer_pattern.end()) {
     spec.gated_delta_net.reset();
   }
-  if (config.integer("num_experts", 512) == 0) return;
+  const int64_t experts = config.integer("num_local_experts", 512);
+  if (config.integer("num_experts", experts) == 0) return;
   read_keys(config, moe_keys(), spec);
   spec.moe->shared_gate = spec.moe->shared_ffn_hidden_size > 0;
   read_sparse_step(config, spec);
@@ -79,21 +83,21 @@ const Family& qwen3_next_family() {
   static const Family family{
       .model_type = "qwen3_next",
       .architecture = "Qwen3NextForCausalLM",
-      .traits = {.family = "qwen3_next", 
+      .traits = {.family = "qwen3_next",
                  .norm_zero_centered = true,
                  .qk_norm = QkNorm::kHead,
                  .rope = {.fraction = 0.25},
                  .attention_gate = AttentionGate::kElement},
       .names = names(),
-      .keys = with_keys(
-          decoder_keys({.key_value_heads = 2, .head_dim = 256, .max_positions = 32768}),
-          {{"attention_bias", "qkv_bias", false},
-           {"linear_num_key_heads", "gated_delta_net.num_key_heads", 16},
-           {"linear_num_value_heads", "gated_delta_net.num_value_heads", 32},
-           {"linear_key_head_dim", "gated_delta_net.key_head_dim", 128},
-           {"linear_value_head_dim", "gated_delta_net.value_head_dim", 128},
-           {"linear_conv_kernel_dim", "gated_delta_net.conv_kernel", 4},
-           {"num_nextn_predict_layers", "mtp.num_layers", 0}}),
+      .keys =
+          with_keys(decoder_keys({.key_value_heads = 2, .head_dim = 256, .max_positions = 32768}),
+                    {{"attention_bias", "qkv_bias", false},
+                     {"linear_num_key_heads", "gated_delta_net.num_key_heads", 16},
+                     {"linear_num_value_heads", "gated_delta_net.num_value_heads", 32},
+                     {"linear_key_head_dim", "gated_delta_net.key_head_dim", 128},
+                     {"linear_value_head_dim", "gated_delta_net.value_head_dim", 128},
+                     {"linear_conv_kernel_dim", "gated_delta_net.conv_kernel", 4},
+                     {"num_nextn_predict_layers", "mtp.num_layers", 0}}),
       .others = moe_keys(),
       .read = read,
       .write = write,

@@ -15,11 +15,11 @@ const Family& seed_oss_family() {
       .architecture = "SeedOssForCausalLM",
       .traits = {.family = "seed_oss", .qkv_bias = true},
       .names = decoder_names(),
-      .keys = with_keys(
-          decoder_keys({.key_value_heads = 8, .head_dim = 128, .max_positions = 524288}),
-          {{"attention_bias", "qkv_bias", true},
-           {"attention_out_bias", "attention_out_bias", false},
-           {"mlp_bias", "mlp_bias", false}}),
+      .keys =
+          with_keys(decoder_keys({.key_value_heads = 8, .head_dim = 128, .max_positions = 524288}),
+                    {{"attention_bias", "qkv_bias", true},
+                     {"attention_out_bias", "attention_out_bias", false},
+                     {"mlp_bias", "mlp_bias", false}}),
       .read = read,
       .write = write_decoder,
       .silent = {"residual_dropout"},

@@ -24,7 +24,7 @@ const Family& starcoder2_family() {
   static const Family family{
       .model_type = "starcoder2",
       .architecture = "Starcoder2ForCausalLM",
-      .traits = {.family = "starcoder2", 
+      .traits = {.family = "starcoder2",
                  .norm = NormKind::kLayerNorm,
                  .norm_bias = true,
                  .gated_mlp = false,
