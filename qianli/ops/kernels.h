@@ -218,6 +218,63 @@ struct LinearFewRows {
   void* y;             // [rows, out]
 };
 
+// Products of rows with the matrix of their group (the expert they are sent to). Rows are sorted by
+// group: group g owns counts[g] of them. Groups without rows cost nothing. Sums in float32.
+struct Groups {
+  Dtype dtype;
+  int64_t groups;
+  const int64_t* counts;  // [groups]; host memory
+  int64_t in, out;
+};
+struct GroupedLinearForward {
+  Groups shape;
+  const void* x;       // [rows, in]
+  const void* weight;  // [groups, out, in]
+  const void* bias;    // [groups, out] or null
+  void* y;             // [rows, out] = x W_g^T + b_g
+};
+struct GroupedLinearBackwardInput {
+  Groups shape;
+  const void* grad_y;  // [rows, out]
+  const void* weight;  // [groups, out, in]
+  void* grad_x;        // [rows, in] = grad_y W_g
+};
+struct GroupedLinearBackwardWeight {
+  Groups shape;
+  const void* grad_y;  // [rows, out]
+  const void* x;       // [rows, in]
+  float* grad_weight;  // [groups, out, in] (+)= grad_y^T x of the group's rows, or null when frozen
+  bool accumulate;     // grad_weight: add, else overwrite (with zeros where a group has no rows)
+  float* grad_bias;    // [groups, out] += sums of the group's rows, or null
+};
+
+// Rows of tokens on their way to experts and back. A token has `slots` choices; rows[t, s] is the row
+// of choice s, -1 where it was dropped.
+struct GatherRows {
+  Dtype dtype;
+  int64_t rows, width;
+  const int64_t* tokens;  // [rows]: the token of each row
+  const void* x;          // [tokens, width]
+  void* y;                // [rows, width]
+};
+// y[t] = sum over s of weights[t, s] x[rows[t, s]], in float32.
+struct CombineRows {
+  Dtype dtype;
+  int64_t tokens, slots, width;
+  const int64_t* rows;   // [tokens, slots]
+  const float* weights;  // [tokens, slots], or null: all 1
+  const void* x;         // [rows, width]
+  void* y;               // [tokens, width]
+};
+// grad_x[rows[t, s]] = weights[t, s] grad_y[t];  grad_weights[t, s] = <grad_y[t], x[rows[t, s]]>, 0
+// where the choice was dropped. Rows of no choice are left alone.
+struct CombineRowsBackward {
+  CombineRows forward;  // the same call; weights are given, y is not used
+  const void* grad_y;   // [tokens, width]
+  void* grad_x;         // [rows, width]
+  float* grad_weights;  // [tokens, slots]
+};
+
 // What a back end offers; a null entry means the op falls to the next back end.
 struct KernelTable {
   const char* name;
@@ -238,6 +295,12 @@ struct KernelTable {
   void (*attention_forward)(const AttentionForward&, Stream);
   void (*attention_backward)(const AttentionBackward&, Stream);
   void (*linear_few_rows)(const LinearFewRows&, Stream);
+  void (*grouped_linear_forward)(const GroupedLinearForward&, Stream);
+  void (*grouped_linear_backward_input)(const GroupedLinearBackwardInput&, Stream);
+  void (*grouped_linear_backward_weight)(const GroupedLinearBackwardWeight&, Stream);
+  void (*gather_rows)(const GatherRows&, Stream);
+  void (*combine_rows)(const CombineRows&, Stream);
+  void (*combine_rows_backward)(const CombineRowsBackward&, Stream);
 };
 
 // The Highway kernels, compiled for several instruction sets and chosen at run time.

@@ -24,6 +24,12 @@ void cross_entropy(const CrossEntropy& args, Stream);
 void adamw(const AdamW& args, Stream);
 void squared_norm(const SquaredNorm& args, Stream);
 void linear_few_rows(const LinearFewRows& args, Stream);
+void grouped_linear_forward(const GroupedLinearForward& args, Stream);
+void grouped_linear_backward_input(const GroupedLinearBackwardInput& args, Stream);
+void grouped_linear_backward_weight(const GroupedLinearBackwardWeight& args, Stream);
+void gather_rows(const GatherRows& args, Stream);
+void combine_rows(const CombineRows& args, Stream);
+void combine_rows_backward(const CombineRowsBackward& args, Stream);
 void attention_forward(const AttentionForward& args, Stream);
 void attention_backward(const AttentionBackward& args, Stream);
 

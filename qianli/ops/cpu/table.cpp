@@ -22,6 +22,12 @@ const KernelTable& cpu_kernels() {
       .attention_forward = cpu::attention_forward,
       .attention_backward = cpu::attention_backward,
       .linear_few_rows = cpu::linear_few_rows,
+      .grouped_linear_forward = cpu::grouped_linear_forward,
+      .grouped_linear_backward_input = cpu::grouped_linear_backward_input,
+      .grouped_linear_backward_weight = cpu::grouped_linear_backward_weight,
+      .gather_rows = cpu::gather_rows,
+      .combine_rows = cpu::combine_rows,
+      .combine_rows_backward = cpu::combine_rows_backward,
   };
   return kTable;
 }
