@@ -54,6 +54,10 @@ struct AttentionShape {
   int64_t sequences, q_len, k_len, query_heads, key_heads, head_dim;
 };
 
+struct ExpertShape {
+  int64_t experts, rows_per_expert, in, out;
+};
+
 class Bench {
  public:
   explicit Bench(std::string filter) : filter_(std::move(filter)) {
@@ -220,6 +224,57 @@ class Bench {
     bytes("squared_norm", "16 Mi elements", 4 * count, [&] { table_.squared_norm(norm, nullptr); });
   }
 
+  void grouped_linear(const ExpertShape& s) const {
+    const int64_t rows = s.experts * s.rows_per_expert;
+    const std::vector<int64_t> counts(static_cast<size_t>(s.experts), s.rows_per_expert);
+    const Groups groups{Dtype::kFloat32, s.experts, counts.data(), s.in, s.out};
+    const auto x = random_floats(rows * s.in, 1), grad_y = random_floats(rows * s.out, 2);
+    const auto weight = random_floats(s.experts * s.in * s.out, 3);
+    std::vector<float> y(grad_y.size()), grad_x(x.size()), grad_weight(weight.size());
+    const GroupedLinearForward forward{groups, x.data(), weight.data(), nullptr, y.data()};
+    const GroupedLinearBackwardInput input{groups, grad_y.data(), weight.data(), grad_x.data()};
+    const GroupedLinearBackwardWeight parameter{
+        groups, grad_y.data(), x.data(), grad_weight.data(), /*accumulate=*/false, nullptr};
+    const std::string shape = std::to_string(s.experts) + " x " +
+                              std::to_string(s.rows_per_expert) + ", " + std::to_string(s.in) +
+                              " to " + std::to_string(s.out);
+    const double flops = 2.0 * static_cast<double>(rows * s.in * s.out);
+    line("grouped_linear forward", shape, flops, "GF/s",
+         [&] { table_.grouped_linear_forward(forward, nullptr); });
+    line("grouped_linear input", shape, flops, "GF/s",
+         [&] { table_.grouped_linear_backward_input(input, nullptr); });
+    line("grouped_linear weight", shape, flops, "GF/s",
+         [&] { table_.grouped_linear_backward_weight(parameter, nullptr); });
+  }
+
+  void permute() const {
+    const int64_t tokens = 2048, slots = 8, width = 1024, rows = tokens * slots;
+    auto x = random_floats(tokens * width, 1), wide = random_floats(rows * width, 2);
+    const auto weights = random_floats(rows, 3);
+    std::vector<float> grad_x(wide.size()), grad_weights(weights.size());
+    std::vector<int64_t> place, token(static_cast<size_t>(rows));
+    for (int64_t choice = 0; choice < rows; ++choice) {
+      place.push_back(choice * 7919 % rows);
+      token[static_cast<size_t>(place.back())] = choice / slots;
+    }
+    const GatherRows gather{Dtype::kFloat32, rows, width, token.data(), x.data(), wide.data()};
+    const CombineRows combine{.dtype = Dtype::kFloat32,
+                              .tokens = tokens,
+                              .slots = slots,
+                              .width = width,
+                              .rows = place.data(),
+                              .weights = weights.data(),
+                              .x = wide.data(),
+                              .y = x.data()};
+    const CombineRowsBackward backward{combine, x.data(), grad_x.data(), grad_weights.data()};
+    const std::string shape = "2048 x 8 x 1024";
+    bytes("gather_rows", shape, 8 * rows * width, [&] { table_.gather_rows(gather, nullptr); });
+    bytes("combine_rows", shape, 4 * (rows + tokens) * width,
+          [&] { table_.combine_rows(combine, nullptr); });
+    bytes("combine_rows_backward", shape, 8 * rows * width,
+          [&] { table_.combine_rows_backward(backward, nullptr); });
+  }
+
   void attention(const AttentionShape& s) const {
     const int64_t q_rows = s.sequences * s.q_len, k_rows = s.sequences * s.k_len;
     const int64_t q_width = s.query_heads * s.head_dim, k_width = s.key_heads * s.head_dim;
@@ -314,6 +369,11 @@ int main(int argc, char** argv) {
     bench.cross_entropy(128, 150000, keep);
   }
   bench.optimizer();
+  bench.grouped_linear({128, 16, 1024, 768});
+  bench.grouped_linear({64, 64, 1024, 1024});
+  bench.grouped_linear({8, 512, 512, 2752});
+  bench.grouped_linear({16, 128, 2048, 1536});
+  bench.permute();
   bench.attention({8, 256, 256, 8, 8, 64});
   bench.attention({8, 1024, 1024, 8, 8, 64});
   bench.attention({2, 512, 512, 16, 4, 128});

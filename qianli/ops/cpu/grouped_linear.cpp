@@ -1,6 +1,6 @@
-// The products of a mixture's experts: each group of rows with its own matrix. Threads take tasks of
-// (group, part of the matrix), so that many small products do not wait for one another. The packed
-// operand goes to cache as panels of kPanel columns; the other one is read where it lies.
+// The products of a mixture's experts: each group of rows with its own matrix. Threads take tasks
+// of (group, part of the matrix), so that many small products do not wait for one another. The
+// packed operand goes to cache as panels of kPanel columns; the other one is read where it lies.
 #include "qianli/ops/cpu/grouped_tasks.h"
 #include "qianli/ops/cpu/internal.h"
 #include "qianli/ops/cpu/parallel.h"
@@ -39,8 +39,9 @@ HWY_INLINE Rows widened(const uint16_t* from, int64_t stride, int64_t rows, int6
 }
 
 HWY_INLINE void multiply(const Product& p, int64_t rows, int64_t depth, int64_t columns) {
-  product(p, rows,
-          [&](int64_t, int64_t) QIANLI_LAMBDA { return Span{0, depth, 0, vectors_of(columns)}; });
+  product(p, rows, [&](int64_t, int64_t) QIANLI_LAMBDA {
+    return Span{0, depth, 0, vectors_of(columns)};
+  });
 }
 
 template <class T>
@@ -50,6 +51,20 @@ HWY_INLINE void store_rows(const float* from, int64_t from_row, int64_t rows, in
     each_vector(columns, [&](int64_t i, int64_t n) QIANLI_LAMBDA {
       store(load(from + r * from_row + i, n), to + r * to_row + i, n);
     });
+  }
+}
+
+// Packs `columns` columns of `depth` rows into panels of kPanel columns, kDepth rows apart.
+template <class T>
+HWY_INLINE void pack_panels(const T* from, int64_t from_row, int64_t depth, int64_t columns,
+                            float* panels) {
+  constexpr int64_t kAhead = 8;  // rows; the hardware does not foresee the jump to the next one
+  for (int64_t k = 0; k < depth; ++k) {
+    prefetch_rows(from + (k + kAhead) * from_row, from_row, 1, columns);
+    for (int64_t c = 0; c < columns; c += kPanel) {
+      copy_rows(from + k * from_row + c, from_row, 1, std::min(kPanel, columns - c), kPanel,
+                panels + c * kDepth + k * kPanel);
+    }
   }
 }
 
@@ -78,10 +93,12 @@ void forward_task(const GroupedLinearForward& a, const GroupTask& task) {
   for (int64_t row = 0; row < task.rows; row += kPanelRows) {
     const int64_t tokens = std::min(kPanelRows, task.rows - row);
     const int64_t first = task.first_row + row;
+    // A single panel is as narrow as its rows allow.
+    const int64_t panel = std::min(kPanel, vectors_of(tokens) * lanes());
     for (int64_t t = 0; t < tokens; t += kPanel) {
       const int64_t n = std::min(kPanel, tokens - t);
       transpose(static_cast<const T*>(a.x) + (first + t) * in, in, n, vectors_of(n) * lanes(), in,
-                1.0f, panels + t / kPanel * panel_size, kPanel);
+                1.0f, panels + t / kPanel * panel_size, panel);
     }
     for (int64_t o = task.begin; o < task.end; o += kOutBlock) {
       const int64_t outs = std::min(kOutBlock, task.end - o);
@@ -95,8 +112,8 @@ void forward_task(const GroupedLinearForward& a, const GroupTask& task) {
           const Product p{.a = w.data,
                           .a_row = w.stride,
                           .a_column = 1,
-                          .b = panels + t / kPanel * panel_size + k * kPanel,
-                          .b_row = kPanel,
+                          .b = panels + t / kPanel * panel_size + k * panel,
+                          .b_row = panel,
                           .c = tile + t,
                           .c_row = kPanelRows,
                           .accumulate = bias || k > 0,
@@ -109,37 +126,40 @@ void forward_task(const GroupedLinearForward& a, const GroupTask& task) {
   }
 }
 
-// grad_x = grad_y W: columns of W are packed, so that the rows of grad_y walk through them in cache.
+// grad_x = grad_y W: columns of W are packed, so that the rows of grad_y walk through them in
+// cache. Several panels at a time, because short pieces of memory are slow to read.
 template <class T>
 void input_task(const GroupedLinearBackwardInput& a, const GroupTask& task) {
-  constexpr int64_t kRows = 192;
+  constexpr int64_t kRows = 96, kWide = 4 * kPanel;
   const int64_t in = a.shape.in, out = a.shape.out;
   const T* weight = static_cast<const T*>(a.weight) + task.group * out * in;
-  float* panel = scratch(Slot::kTask, kDepth * kPanel + kRows * (kPanel + kDepth));
-  float* tile = panel + kDepth * kPanel;
-  float* wide = tile + kRows * kPanel;
+  float* panels = scratch(Slot::kTask, kDepth * kWide + kRows * (kWide + kDepth));
+  float* tile = panels + kDepth * kWide;
+  float* wide = tile + kRows * kWide;
   for (int64_t row = 0; row < task.rows; row += kRows) {
     const int64_t rows = std::min(kRows, task.rows - row);
     const T* grad_y = static_cast<const T*>(a.grad_y) + (task.first_row + row) * out;
     T* grad_x = static_cast<T*>(a.grad_x) + (task.first_row + row) * in;
-    for (int64_t c = task.begin; c < task.end; c += kPanel) {
-      const int64_t columns = std::min(kPanel, task.end - c);
+    for (int64_t c = task.begin; c < task.end; c += kWide) {
+      const int64_t columns = std::min(kWide, task.end - c);
       for (int64_t k = 0; k < out; k += kDepth) {
         const int64_t depth = std::min(kDepth, out - k);
-        copy_rows(weight + k * in + c, in, depth, columns, kPanel, panel);
+        pack_panels(weight + k * in + c, in, depth, columns, panels);
         const Rows g = widened(grad_y + k, out, rows, depth, wide);
-        const Product p{.a = g.data,
-                        .a_row = g.stride,
-                        .a_column = 1,
-                        .b = panel,
-                        .b_row = kPanel,
-                        .c = tile,
-                        .c_row = kPanel,
-                        .accumulate = k > 0,
-                        .scale = nullptr};
-        multiply(p, rows, depth, columns);
+        for (int64_t i = 0; i < columns; i += kPanel) {
+          const Product p{.a = g.data,
+                          .a_row = g.stride,
+                          .a_column = 1,
+                          .b = panels + i * kDepth,
+                          .b_row = kPanel,
+                          .c = tile + i,
+                          .c_row = kWide,
+                          .accumulate = k > 0,
+                          .scale = nullptr};
+          multiply(p, rows, depth, std::min(kPanel, columns - i));
+        }
       }
-      store_rows(tile, kPanel, rows, columns, grad_x + c, in);
+      store_rows(tile, kWide, rows, columns, grad_x + c, in);
     }
   }
 }

@@ -18,9 +18,14 @@ struct Case {
 // Empty groups at both ends and inside, widths that are no whole vectors, sums that are cut, rows
 // and outputs beyond one block.
 const std::vector<Case> kCases = {
-    {{3}, 5, 7},           {{0, 1, 0, 4, 2, 0}, 33, 70}, {{0, 0}, 9, 4},
-    {{70, 5}, 64, 200},    {{131, 0, 17}, 20, 48},       {{1, 1, 1}, 300, 1},
-    {{6, 260}, 48, 33},    {{2}, 520, 16},
+    {{3}, 5, 7},
+    {{0, 1, 0, 4, 2, 0}, 33, 70},
+    {{0, 0}, 9, 4},
+    {{70, 5}, 64, 200},
+    {{131, 0, 17}, 20, 48},
+    {{1, 1, 1}, 300, 1},
+    {{6, 260}, 48, 33},
+    {{2}, 520, 16},
 };
 
 struct Operands {
@@ -150,7 +155,8 @@ TEST(GroupedLinearKernels, a_frozen_weight_or_bias_is_left_alone) {
   cpu_kernels().grouped_linear_backward_weight(call, nullptr);
   EXPECT_NEAR(grad_bias[0], o.grad_y[0] + o.grad_y[5], 1e-6);
   call.grad_bias = nullptr;
-  cpu_kernels().grouped_linear_backward_weight(call, nullptr);  // nothing to do, nothing to crash on
+  cpu_kernels().grouped_linear_backward_weight(call,
+                                               nullptr);  // nothing to do, nothing to crash on
 }
 
 }  // namespace

@@ -5,7 +5,8 @@
 namespace qianli::ops::testing {
 namespace {
 
-// Five tokens with three choices each; token 2 lost one, token 4 all of them; row 3 belongs to none.
+// Five tokens with three choices each; token 2 lost one, token 4 all of them; row 3 belongs to
+// none.
 constexpr int64_t kTokens = 5, kSlots = 3, kRowCount = 12;
 const std::vector<int64_t> kRows = {4, 0, 9, 1, 5, 10, -1, 2, 6, 7, 11, 8, -1, -1, -1};
 
