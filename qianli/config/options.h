@@ -371,6 +371,8 @@ void OpsConfig::fields(Visitor& v) {
   };
   op(embedding, "embedding");
   op(linear, "linear", {"reference", "torch"});
+  op(grouped_linear, "grouped_linear", {"reference", "native", "torch"});
+  op(permute, "permute", {"reference", "native"});
   op(rms_norm, "rms_norm");
   op(layer_norm, "layer_norm");
   op(rotary, "rotary");

@@ -160,6 +160,8 @@ struct RunConfig {
 struct OpsConfig {
   std::optional<std::string> embedding;
   std::optional<std::string> linear;
+  std::optional<std::string> grouped_linear;
+  std::optional<std::string> permute;
   std::optional<std::string> rms_norm;
   std::optional<std::string> layer_norm;
   std::optional<std::string> rotary;

@@ -23,6 +23,8 @@ struct DecoderInput {
   // Factor of the balancing losses in the gradient: the share of this microbatch in the step. Zero
   // in evaluation.
   double auxiliary_loss_scale = 0.0;
+  // Training: of this microbatch; what routers draw is a function of it.
+  uint64_t random_key = 0;
 };
 
 }  // namespace qianli::nn

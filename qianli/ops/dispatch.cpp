@@ -46,6 +46,11 @@ bool has_kernel(const KernelTable& table, Op op) {
       return table.squared_norm;
     case Op::kLinearFewRows:
       return table.linear_few_rows;
+    case Op::kGroupedLinear:
+      return table.grouped_linear_forward && table.grouped_linear_backward_input &&
+             table.grouped_linear_backward_weight;
+    case Op::kPermute:
+      return table.gather_rows && table.combine_rows && table.combine_rows_backward;
     case Op::kLinear:
       return false;
   }
@@ -61,8 +66,11 @@ Implementation implementation_of(Op op, bool cuda, at::ScalarType dtype) {
   const KernelTable* table = cuda ? state().cuda : &cpu_kernels();
   const bool kernel_wanted =
       choice == Choice::kAutomatic || (cuda ? choice == Choice::kCuda : choice == Choice::kNative);
-  if (kernel_wanted && kernel_dtype && table && has_kernel(*table, op)) return Implementation::kKernel;
-  const bool torch_serves = op == Op::kLinear || op == Op::kLinearFewRows || (op == Op::kAttention && dtype != at::kDouble);
+  if (kernel_wanted && kernel_dtype && table && has_kernel(*table, op))
+    return Implementation::kKernel;
+  const bool torch_serves = op == Op::kLinear || op == Op::kLinearFewRows ||
+                            op == Op::kGroupedLinear ||
+                            (op == Op::kAttention && dtype != at::kDouble);
   if (torch_serves && choice != Choice::kReference) return Implementation::kTorch;
   return Implementation::kReference;
 }
@@ -76,13 +84,15 @@ void choose_backends(const std::map<std::string, std::string>& choices) {
   for (const auto& [op, backend] : choices) {
     const auto op_place = std::find(ops.begin(), ops.end(), op);
     if (op_place == ops.end()) {
-      throw ConfigError("ops", fmt::format("expected an op name, got '{}'{}", op, suggestion(op, ops)),
+      throw ConfigError("ops",
+                        fmt::format("expected an op name, got '{}'{}", op, suggestion(op, ops)),
                         "`qianli backends` lists them");
     }
     const auto backend_place = std::find(backends.begin(), backends.end(), backend);
     if (backend_place == backends.end()) {
-      throw ConfigError("ops", fmt::format("expected a back end for {}, got '{}'{}", op, backend,
-                                           suggestion(backend, backends)),
+      throw ConfigError("ops",
+                        fmt::format("expected a back end for {}, got '{}'{}", op, backend,
+                                    suggestion(backend, backends)),
                         "`qianli backends` lists them");
     }
     state().choices[op_place - ops.begin()] = static_cast<Choice>(backend_place - backends.begin());
@@ -93,12 +103,15 @@ void load_cuda_kernels() {
   const device::CudaLibrary& library = device::CudaLibrary::get();
   if (!library.available()) return;
   using Table = const KernelTable* (*)();
-  if (const auto table = reinterpret_cast<Table>(library.symbol("qianli_cuda_kernels"))) state().cuda = table();
-  state().current_stream = reinterpret_cast<Stream (*)(int)>(library.symbol("qianli_cuda_current_stream"));
+  if (const auto table = reinterpret_cast<Table>(library.symbol("qianli_cuda_kernels")))
+    state().cuda = table();
+  state().current_stream =
+      reinterpret_cast<Stream (*)(int)>(library.symbol("qianli_cuda_current_stream"));
 }
 
 const KernelTable* kernels_for(Op op, const at::Tensor& x) {
-  if (implementation_of(op, x.is_cuda(), x.scalar_type()) != Implementation::kKernel) return nullptr;
+  if (implementation_of(op, x.is_cuda(), x.scalar_type()) != Implementation::kKernel)
+    return nullptr;
   return x.is_cuda() ? state().cuda : &cpu_kernels();
 }
 
@@ -111,7 +124,8 @@ Dtype kernel_dtype(const at::Tensor& x) {
 }
 
 Stream stream_of(const at::Tensor& x) {
-  return x.is_cuda() && state().current_stream ? state().current_stream(x.device().index()) : nullptr;
+  return x.is_cuda() && state().current_stream ? state().current_stream(x.device().index())
+                                               : nullptr;
 }
 
 std::vector<BackendRow> backend_rows() {
@@ -119,7 +133,8 @@ std::vector<BackendRow> backend_rows() {
   for (const bool cuda : {false, true}) {
     if (cuda && !state().cuda) continue;
     for (size_t op = 0; op < kOpNames.size(); ++op) {
-      for (const auto& [dtype, name] : {std::pair{at::kFloat, "fp32"}, {at::kBFloat16, "bf16"}, {at::kDouble, "fp64"}}) {
+      for (const auto& [dtype, name] :
+           {std::pair{at::kFloat, "fp32"}, {at::kBFloat16, "bf16"}, {at::kDouble, "fp64"}}) {
         const auto found = implementation_of(static_cast<Op>(op), cuda, dtype);
         const char* kernel = cuda ? "cuda" : "native";
         rows.push_back({kOpNames[op], cuda ? "cuda" : "cpu", name,

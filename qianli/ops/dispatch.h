@@ -21,6 +21,8 @@ enum class Op {
   kEmbedding,
   kLinear,
   kLinearFewRows,  // linear without gradient on at most kFewRows rows: decoding
+  kGroupedLinear,  // each group of rows with its own matrix: experts
+  kPermute,        // rows of tokens to experts and back
   kRmsNorm,
   kLayerNorm,
   kGatedRmsNorm,
@@ -31,9 +33,10 @@ enum class Op {
   kAdamW,
   kSquaredNorm
 };
-inline constexpr std::array<const char*, 12> kOpNames = {
-    "embedding", "linear",     "linear_few_rows", "rms_norm",      "layer_norm", "gated_rms_norm",
-    "rotary",    "activation", "attention",       "cross_entropy", "adamw",      "squared_norm"};
+inline constexpr std::array<const char*, 14> kOpNames = {
+    "embedding", "linear",        "linear_few_rows", "grouped_linear", "permute",
+    "rms_norm",  "layer_norm",    "gated_rms_norm",  "rotary",         "activation",
+    "attention", "cross_entropy", "adamw",           "squared_norm"};
 
 // Applies the configuration's `ops` section; throws ConfigError for an unknown op or back end.
 void choose_backends(const std::map<std::string, std::string>& choices);

@@ -1,0 +1,168 @@
+#include "qianli/nn/mixture_of_experts.h"
+
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "qianli/base/random.h"
+#include "qianli/nn/mlp.h"
+#include "qianli/ops/grouped_linear.h"
+#include "qianli/ops/linear.h"
+
+namespace qianli::nn {
+namespace {
+
+void add_to(at::Tensor& sum, const at::Tensor& value) {
+  if (!value.defined()) return;
+  const at::Tensor exact = value.detach().to(at::kDouble);
+  sum = sum.defined() ? sum + exact : exact;
+}
+
+void add_to(ops::BalancingLosses& sums, const ops::BalancingLosses& losses) {
+  add_to(sums.tokens, losses.tokens);
+  add_to(sums.sequence, losses.sequence);
+  add_to(sums.device, losses.device);
+  add_to(sums.communication, losses.communication);
+  add_to(sums.z, losses.z);
+}
+
+}  // namespace
+
+MixtureOfExperts::MixtureOfExperts(const model::ModelSpec& spec, ParameterSet& parameters,
+                                   const std::string& prefix)
+    : moe_(*spec.moe),
+      name_(prefix),
+      gated_(spec.gated_mlp),
+      activation_(activation_kind(spec.activation)),
+      limit_(spec.activation_limit.value_or(0)),
+      router_{&parameters.at(prefix + ".router.weight"), parameters.find(prefix + ".router.bias")},
+      fc1_(find_linear(parameters, prefix + ".experts.linear_fc1")),
+      fc2_(find_linear(parameters, prefix + ".experts.linear_fc2")),
+      shared_fc1_(find_linear(parameters, prefix + ".shared_experts.linear_fc1")),
+      shared_fc2_(find_linear(parameters, prefix + ".shared_experts.linear_fc2")),
+      shared_gate_(parameters.find(prefix + ".shared_experts.gate_weight")),
+      selection_bias_(parameters.find(prefix + ".router.expert_bias")) {
+  reset_statistics();
+}
+
+at::Tensor MixtureOfExperts::forward(const at::Tensor& x, ForwardPass& pass) {
+  return forward(x, pass.input);
+}
+
+at::Tensor MixtureOfExperts::forward(const at::Tensor& x, const DecoderInput& input) {
+  ops::Routing routing = route(x, input);
+  int64_t rows_per_expert = 0;
+  if (input.training && moe_.capacity_factor) {
+    const int64_t limit = capacity(x.size(0));
+    routing = ops::within_capacity(routing, moe_.num_experts, limit);
+    if (moe_.pad_to_capacity) rows_per_expert = limit;
+  }
+  const ops::RowPlan plan = ops::plan_rows(routing.experts, moe_.num_experts, rows_per_expert);
+  const at::Tensor rows = experts(dispatch(x, plan), plan.counts);
+  at::Tensor y = combine(rows, routing, plan);
+  if (moe_.num_zero_experts > 0) {
+    const at::Tensor kept = routing.experts.ge(moe_.num_experts).to(routing.weights.scalar_type());
+    y = y + x * (routing.weights * kept).sum(1, /*keepdim=*/true).to(x.scalar_type());
+  }
+  return shared_fc1_ ? y + shared_experts(x) : y;
+}
+
+ops::Routing MixtureOfExperts::route(const at::Tensor& x, const DecoderInput& input) {
+  std::optional<uint64_t> key;
+  if (input.training) key = random_key(input.random_key, name_);
+  const bool jittered = key && moe_.input_jitter > 0;
+  const at::Tensor seen = jittered ? ops::jitter(x, moe_.input_jitter, *key) : x;
+  const at::Tensor logits = ops::router_logits(seen, *router_.weight, router_.bias);
+  const at::Tensor bias = selection_bias_ ? selection_bias_->value() : at::Tensor();
+  ops::Routing routing = ops::route(logits, bias, moe_, key);
+  // Without gradients it is an evaluation, or a forward pass that will be made again.
+  if (input.training && at::GradMode::is_enabled()) add_balancing_losses(logits, routing, input);
+  return routing;
+}
+
+void MixtureOfExperts::add_balancing_losses(const at::Tensor& logits, ops::Routing& routing,
+                                            const DecoderInput& input) {
+  const at::Tensor counts =
+      ops::count_choices(routing.experts, input.segment_starts, logits.size(1));
+  statistics_.choices += counts.sum(0).cpu();
+  ++statistics_.microbatches;
+  const ops::BalancingLosses losses =
+      ops::balancing_losses(logits, routing, counts, input.segment_starts, moe_);
+  const at::Tensor sum = losses.weighted_sum(moe_);
+  if (!sum.defined()) return;
+  add_to(statistics_.losses, losses);
+  routing.weights = ops::inject_loss(routing.weights, sum, input.auxiliary_loss_scale);
+}
+
+int64_t MixtureOfExperts::capacity(int64_t tokens) const {
+  const double even =
+      static_cast<double>(moe_.top_k * tokens) / static_cast<double>(moe_.num_experts);
+  return static_cast<int64_t>(std::ceil(even * *moe_.capacity_factor));
+}
+
+at::Tensor MixtureOfExperts::dispatch(const at::Tensor& x, const ops::RowPlan& plan) const {
+  return ops::gather_rows(x, plan);
+}
+
+at::Tensor MixtureOfExperts::combine(const at::Tensor& rows, const ops::Routing& routing,
+                                     const ops::RowPlan& plan) const {
+  return ops::combine_rows(rows, routing.weights, plan);
+}
+
+at::Tensor MixtureOfExperts::experts(const at::Tensor& rows,
+                                     const std::vector<int64_t>& counts) const {
+  const at::Tensor wide = ops::grouped_linear(rows, counts, *fc1_.weight, fc1_.bias);
+  return ops::grouped_linear(activate(wide), counts, *fc2_.weight, fc2_.bias);
+}
+
+at::Tensor MixtureOfExperts::activate(const at::Tensor& wide) const {
+  return gated_ ? ops::gated_activation(wide, activation_, limit_)
+                : ops::activation(wide, activation_);
+}
+
+at::Tensor MixtureOfExperts::shared_experts(const at::Tensor& x) const {
+  const at::Tensor y = shared_fc2_(activate(shared_fc1_(x)));
+  return shared_gate_ ? y * ops::linear(x, *shared_gate_).sigmoid() : y;
+}
+
+void MixtureOfExperts::update_selection_bias(const at::Tensor& choices) {
+  if (!selection_bias_) return;
+  const at::NoGradGuard no_grad;
+  at::Tensor bias = selection_bias_->value();
+  bias.add_((choices.mean() - choices).sign().to(bias.options()), moe_.bias_update_rate);
+}
+
+void MixtureOfExperts::reset_statistics() {
+  statistics_ = {.choices = at::zeros({moe_.num_experts + moe_.num_zero_experts}, at::kDouble)};
+}
+
+RoutingSummary finish_routing_step(const std::vector<MixtureOfExperts*>& mixtures) {
+  RoutingSummary summary;
+  double microbatches = 0;
+  ops::BalancingLosses sums;
+  for (MixtureOfExperts* mixture : mixtures) {
+    const RoutingStatistics& statistics = mixture->statistics();
+    const double mean = statistics.choices.mean().item<double>();
+    if (mean > 0) {
+      summary.max_load = std::max(summary.max_load, statistics.choices.max().item<double>() / mean);
+    }
+    microbatches += static_cast<double>(statistics.microbatches);
+    add_to(sums, statistics.losses);
+    mixture->update_selection_bias(statistics.choices);
+    mixture->reset_statistics();
+  }
+  const auto average = [&](const at::Tensor& sum) -> std::optional<double> {
+    if (!sum.defined()) return {};
+    return sum.item<double>() / microbatches;
+  };
+  summary.aux_loss = average(sums.tokens);
+  summary.sequence_aux_loss = average(sums.sequence);
+  summary.device_aux_loss = average(sums.device);
+  summary.communication_aux_loss = average(sums.communication);
+  summary.z_loss = average(sums.z);
+  return summary;
+}
+
+}  // namespace qianli::nn

@@ -1,0 +1,84 @@
+// A feed-forward block of many experts, of which each token uses a few: router, dispatch of rows to
+// experts, experts, combination.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "qianli/nn/forward_pass.h"
+#include "qianli/nn/layers.h"
+#include "qianli/ops/activation.h"
+#include "qianli/ops/balancing_loss.h"
+#include "qianli/ops/permute.h"
+#include "qianli/ops/router.h"
+
+namespace qianli::nn {
+
+// What the routers of a mixture did in the microbatches since the last reset.
+struct RoutingStatistics {
+  at::Tensor choices;  // [E] float64: how often each expert was chosen, before any was dropped
+  // Sums over the microbatches, without their coefficients; undefined where a loss is off.
+  ops::BalancingLosses losses;
+  int64_t microbatches = 0;
+};
+
+class MixtureOfExperts : public Block {
+ public:
+  // Its parameters are called `prefix`.router.weight and so on (model/parameter_table.h).
+  MixtureOfExperts(const model::ModelSpec& spec, ParameterSet& parameters,
+                   const std::string& prefix);
+
+  // [T, h] -> [T, h]. In training with gradients it counts choices and injects the balancing
+  // losses.
+  at::Tensor forward(const at::Tensor& x, const DecoderInput& input);
+  at::Tensor forward(const at::Tensor& x, ForwardPass& pass) override;
+
+  const RoutingStatistics& statistics() const { return statistics_; }
+  // Moves the selection bias, where the model has one, by `bias_update_rate` towards the experts
+  // that `choices` [E] (the sum over a step and over all ranks) shows below the mean.
+  void update_selection_bias(const at::Tensor& choices);
+  void reset_statistics();
+
+ private:
+  ops::Routing route(const at::Tensor& x, const DecoderInput& input);
+  void add_balancing_losses(const at::Tensor& logits, ops::Routing& routing,
+                            const DecoderInput& input);
+  int64_t capacity(int64_t tokens) const;
+  // The way of the rows: here the experts are all at hand; with experts on many ranks these two
+  // exchange rows.
+  at::Tensor dispatch(const at::Tensor& x, const ops::RowPlan& plan) const;
+  at::Tensor combine(const at::Tensor& rows, const ops::Routing& routing,
+                     const ops::RowPlan& plan) const;
+  // rows: [R, h], sorted by expert.
+  at::Tensor experts(const at::Tensor& rows, const std::vector<int64_t>& counts) const;
+  at::Tensor activate(const at::Tensor& wide) const;
+  at::Tensor shared_experts(const at::Tensor& x) const;
+
+  model::MixtureOfExperts moe_;
+  std::string name_;
+  bool gated_;
+  ops::ActivationKind activation_;
+  double limit_;
+  Linear router_, fc1_, fc2_;  // of all experts: weights [E, out, in]
+  Linear shared_fc1_, shared_fc2_;
+  ops::Parameter* shared_gate_;
+  ops::Parameter* selection_bias_;
+  RoutingStatistics statistics_;
+};
+
+// The step's routing in a few numbers, means over layers and microbatches; absent where a loss is
+// off.
+struct RoutingSummary {
+  std::optional<double> aux_loss, sequence_aux_loss, device_aux_loss, communication_aux_loss,
+      z_loss;
+  double max_load = 0;  // of the most used expert of any layer, relative to the mean: 1 is even
+};
+
+// Ends an optimizer step: moves the selection biases, sums up, and forgets.
+RoutingSummary finish_routing_step(const std::vector<MixtureOfExperts*>& mixtures);
+
+}  // namespace qianli::nn
