@@ -27,6 +27,16 @@ Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters)
   if (spec.mtp.num_layers > 0) ahead_ = std::make_unique<MultiTokenPrediction>(*spec_, parameters);
 }
 
+std::vector<MixtureOfExperts*> Decoder::mixtures() const {
+  std::vector<MixtureOfExperts*> found =
+      ahead_ ? ahead_->mixtures() : std::vector<MixtureOfExperts*>();
+  for (const DecoderLayer& layer : layers_) {
+    const auto own = layer.mixtures();
+    found.insert(found.end(), own.begin(), own.end());
+  }
+  return found;
+}
+
 at::Tensor Decoder::forward(const DecoderInput& input) { return run(input).after_norm; }
 
 Decoder::Hidden Decoder::run(const DecoderInput& input) {

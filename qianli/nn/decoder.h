@@ -35,6 +35,9 @@ class Decoder {
   at::Tensor loss(const DecoderInput& input, const at::Tensor& labels, const at::Tensor& weights,
                   const std::vector<at::Tensor>& ahead_weights = {});
 
+  // Every mixture of experts of the model, for the end of an optimizer step.
+  std::vector<MixtureOfExperts*> mixtures() const;
+
   const model::ModelSpec& spec() const { return *spec_; }
   void observe(Observer observer) { observer_ = std::move(observer); }
 

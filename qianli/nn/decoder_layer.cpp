@@ -2,6 +2,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/nn/latent_attention.h"
+#include "qianli/nn/mixture_of_experts.h"
 #include "qianli/nn/mlp.h"
 #include "qianli/nn/self_attention.h"
 
@@ -32,12 +33,11 @@ std::unique_ptr<Block> make_feed_forward(const model::ModelSpec& spec, Parameter
     case model::FeedForwardKind::kDense:
       return std::make_unique<Mlp>(spec, parameters, name + ".mlp");
     case model::FeedForwardKind::kMoe:
-      break;
+      return std::make_unique<MixtureOfExperts>(spec, parameters, name + ".mlp");
     case model::FeedForwardKind::kNone:
       return nullptr;
   }
-  throw ConfigError(
-      "model", "expected layers that can be computed, got a kind that cannot yet: " + spec.family);
+  return nullptr;
 }
 
 bool is_parallel(const model::ModelSpec& spec) {
@@ -68,7 +68,19 @@ DecoderLayer::DecoderLayer(const model::ModelSpec& spec, ParameterSet& parameter
       mlp_norm_(find_norm(parameters, name + ".pre_mlp_layernorm", spec)),
       post_mlp_norm_(find_norm(parameters, name + ".post_mlp_layernorm", spec)),
       mixer_(make_mixer(spec, parameters, name, index)),
-      feed_forward_(make_feed_forward(spec, parameters, name, index)) {}
+      feed_forward_(make_feed_forward(spec, parameters, name, index)) {
+  if (layer_.shortcut_moe) {
+    shortcut_ = std::make_unique<MixtureOfExperts>(spec, parameters, name + ".moe");
+  }
+}
+
+std::vector<MixtureOfExperts*> DecoderLayer::mixtures() const {
+  std::vector<MixtureOfExperts*> found;
+  for (Block* block : {feed_forward_.get(), shortcut_.get()}) {
+    if (auto* mixture = dynamic_cast<MixtureOfExperts*>(block)) found.push_back(mixture);
+  }
+  return found;
+}
 
 void DecoderLayer::forward(Stream& stream, ForwardPass& pass) {
   if (is_parallel(spec_)) {

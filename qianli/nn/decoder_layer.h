@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "qianli/nn/forward_pass.h"
 #include "qianli/nn/layers.h"
@@ -19,6 +20,8 @@ struct Stream {
   at::Tensor add_and_norm(const Norm& norm);
 };
 
+class MixtureOfExperts;
+
 class DecoderLayer {
  public:
   // `spec` must outlive the layer. `index` says which layer of the spec it is like; its parameters
@@ -27,6 +30,9 @@ class DecoderLayer {
                int64_t index);
 
   void forward(Stream& stream, ForwardPass& pass);
+
+  // None, one, or with a shortcut one beside the dense block.
+  std::vector<MixtureOfExperts*> mixtures() const;
 
  private:
   void mix(Stream& stream, ForwardPass& pass);

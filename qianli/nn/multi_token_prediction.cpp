@@ -32,6 +32,15 @@ MultiTokenPrediction::Predicted MultiTokenPrediction::forward(size_t depth,
   return predicted;
 }
 
+std::vector<MixtureOfExperts*> MultiTokenPrediction::mixtures() const {
+  std::vector<MixtureOfExperts*> found;
+  for (const Depth& depth : depths_) {
+    const auto own = depth.layer.mixtures();
+    found.insert(found.end(), own.begin(), own.end());
+  }
+  return found;
+}
+
 at::Tensor shifted_within_segments(const at::Tensor& values,
                                    const std::vector<int64_t>& segment_starts, int64_t shift) {
   at::Tensor shifted = at::zeros_like(values);

@@ -22,6 +22,8 @@ class MultiTokenPrediction {
   Predicted forward(size_t depth, const at::Tensor& embedding, const at::Tensor& state,
                     ForwardPass& pass);
 
+  std::vector<MixtureOfExperts*> mixtures() const;
+
  private:
   struct Depth {
     Norm embedding_norm, hidden_norm, final_norm;

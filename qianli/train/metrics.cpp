@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <vector>
 
 #include "qianli/base/error.h"
 #include "qianli/base/file.h"
@@ -27,6 +28,26 @@ void drop_steps_after(const std::filesystem::path& path, int64_t last_step) {
     if (record.is_object() && record.value("step", int64_t{0}) <= last_step) kept += line + "\n";
   }
   write_file_atomically(path, kept, FileRole::kData);
+}
+
+struct NamedValue {
+  const char* key;  // in metrics.jsonl
+  const char* tag;  // of TensorBoard, as Megatron's where it has one
+  double value;
+};
+
+std::vector<NamedValue> routing_values(const std::optional<nn::RoutingSummary>& routing) {
+  if (!routing) return {};
+  std::vector<NamedValue> values{{"moe_max_load", "moe max load", routing->max_load}};
+  const auto add = [&](const char* key, const char* tag, const std::optional<double>& value) {
+    if (value) values.push_back({key, tag, *value});
+  };
+  add("moe_aux_loss", "load_balancing_loss", routing->aux_loss);
+  add("moe_sequence_aux_loss", "seq_load_balancing_loss", routing->sequence_aux_loss);
+  add("moe_device_aux_loss", "device_load_balancing_loss", routing->device_aux_loss);
+  add("moe_communication_aux_loss", "comm_load_balancing_loss", routing->communication_aux_loss);
+  add("moe_z_loss", "z_loss", routing->z_loss);
+  return values;
 }
 
 double perplexity(double loss) { return std::exp(std::min(20.0, loss)); }
@@ -79,6 +100,7 @@ void Metrics::record(const StepMetrics& m) {
     line["validation_loss"] = *m.validation_loss;
     line["validation_perplexity"] = perplexity(*m.validation_loss);
   }
+  for (const NamedValue& v : routing_values(m.routing)) line[v.key] = v.value;
   append(line.dump());
   if (events_) add_events(m, rate);
   show(m, rate);
@@ -95,6 +117,7 @@ void Metrics::add_events(const StepMetrics& m, double tokens_per_second) {
     add("lm loss validation", *m.validation_loss);
     add("lm loss validation ppl", perplexity(*m.validation_loss));
   }
+  for (const NamedValue& v : routing_values(m.routing)) add(v.tag, v.value);
   events_->flush();
 }
 

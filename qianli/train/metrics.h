@@ -9,6 +9,7 @@
 
 #include "qianli/base/progress.h"
 #include "qianli/config/sections.h"
+#include "qianli/nn/mixture_of_experts.h"
 
 namespace qianli::formats {
 class EventWriter;
@@ -26,6 +27,7 @@ struct StepMetrics {
   double mfu = 0;  // model FLOPs per second over the measured GEMM peak
   uint64_t memory_bytes = 0;  // peak of tensor memory so far
   std::optional<double> validation_loss;  // where this step was followed by an evaluation
+  std::optional<nn::RoutingSummary> routing;  // of a model with mixtures of experts
 };
 
 class Metrics {

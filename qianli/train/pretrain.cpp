@@ -48,7 +48,8 @@ void record(Run& run, int64_t step, const StepResult& result, double seconds, st
                        .step_seconds = seconds,
                        .mfu = run.flops_per_step / seconds / peak_flops(run),
                        .memory_bytes = device::memory(run.device).peak_bytes,
-                       .validation_loss = validation_loss});
+                       .validation_loss = validation_loss,
+                       .routing = result.routing});
 }
 
 bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }

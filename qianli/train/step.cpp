@@ -11,6 +11,7 @@
 #include <numeric>
 
 #include "qianli/base/error.h"
+#include "qianli/base/random.h"
 #include "qianli/ops/cross_entropy.h"
 #include "qianli/optim/schedule.h"
 
@@ -39,6 +40,12 @@ std::string samples_text(std::span<const int64_t> samples) {
       fmt::format("{}", fmt::join(samples.first(std::min(samples.size(), kShown)), ", "));
   return samples.size() <= kShown ? list
                                   : fmt::format("{} and {} more", list, samples.size() - kShown);
+}
+
+// A function of the step and of the samples, so that resuming and other layouts draw the same.
+uint64_t microbatch_key(int64_t step, const data::Batch& batch) {
+  const int64_t sample = batch.sample_indices.empty() ? 0 : batch.sample_indices.front();
+  return random_key(static_cast<uint64_t>(step), fmt::format("microbatch of sample {}", sample));
 }
 
 }  // namespace
@@ -81,6 +88,7 @@ CountedTokens count_tokens(std::span<const data::Batch> microbatches, int64_t de
 Step::Step(nn::Decoder& decoder, nn::ParameterSet& parameters, optim::FlatOptimizer& optimizer,
            const config::OptimConfig& config)
     : decoder_(decoder),
+      mixtures_(decoder.mixtures()),
       parameters_(parameters),
       optimizer_(optimizer),
       config_(config),
@@ -95,6 +103,7 @@ StepResult Step::run(std::span<const data::Batch> microbatches) {
     nn::DecoderInput input = decoder_input(batch, device_);
     input.training = true;
     input.auxiliary_loss_scale = 1.0 / static_cast<double>(microbatches.size());
+    input.random_key = microbatch_key(optimizer_.updates_done(), batch);
     const at::Tensor part = loss(batch, input, counted);
     torch::autograd::backward({part}, {});
     total += part.detach();
@@ -106,6 +115,7 @@ StepResult Step::run(std::span<const data::Batch> microbatches) {
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm))
     fail_non_finite(microbatches, result);
   optimizer_.step(result.lr, result.gradient_norm);
+  if (!mixtures_.empty()) result.routing = nn::finish_routing_step(mixtures_);
   return result;
 }
 

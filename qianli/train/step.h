@@ -3,12 +3,14 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "qianli/data/batch.h"
 #include "qianli/nn/decoder.h"
+#include "qianli/nn/mixture_of_experts.h"
 #include "qianli/optim/flat_optimizer.h"
 
 namespace qianli::train {
@@ -17,7 +19,8 @@ struct StepResult {
   double loss = 0;           // mean over the step's counted tokens
   double gradient_norm = 0;  // before clipping
   double lr = 0;
-  int64_t tokens = 0;  // positions computed, counted in the loss or not
+  int64_t tokens = 0;                         // positions computed, counted in the loss or not
+  std::optional<nn::RoutingSummary> routing;  // of a model with mixtures of experts
 };
 
 // Tokens of a step whose loss mask is set: as the next token's label, and as labels depth + 2
@@ -55,6 +58,7 @@ class Step {
                                     const StepResult& result);
 
   nn::Decoder& decoder_;
+  std::vector<nn::MixtureOfExperts*> mixtures_;
   nn::ParameterSet& parameters_;
   optim::FlatOptimizer& optimizer_;
   config::OptimConfig config_;
