@@ -381,6 +381,9 @@ void OpsConfig::fields(Visitor& v) {
   op(cross_entropy, "cross_entropy");
   op(adamw, "adamw");
   op(squared_norm, "squared_norm");
+  op(causal_conv1d, "causal_conv1d", {"reference", "native"});
+  op(gated_delta_rule, "gated_delta_rule", {"reference", "native", "torch"});
+  op(state_space, "state_space", {"reference", "native", "torch"});
 }
 
 template <class Visitor>

@@ -170,6 +170,9 @@ struct OpsConfig {
   std::optional<std::string> cross_entropy;
   std::optional<std::string> adamw;
   std::optional<std::string> squared_norm;
+  std::optional<std::string> causal_conv1d;
+  std::optional<std::string> gated_delta_rule;
+  std::optional<std::string> state_space;
 
   template <class Visitor>
   void fields(Visitor& v);

@@ -1,8 +1,10 @@
 #include "qianli/nn/decoder_layer.h"
 
 #include "qianli/base/error.h"
+#include "qianli/nn/gated_delta_net.h"
 #include "qianli/nn/latent_attention.h"
 #include "qianli/nn/mixture_of_experts.h"
+#include "qianli/nn/mamba2_mixer.h"
 #include "qianli/nn/mlp.h"
 #include "qianli/nn/self_attention.h"
 
@@ -18,13 +20,13 @@ std::unique_ptr<Block> make_mixer(const model::ModelSpec& spec, ParameterSet& pa
         return std::make_unique<LatentAttention>(spec, parameters, name, index);
       return std::make_unique<SelfAttention>(spec, parameters, name, index);
     case model::MixerKind::kGatedDeltaNet:
+      return std::make_unique<GatedDeltaNet>(spec, parameters, name + ".self_attention", index);
     case model::MixerKind::kMamba2:
-      break;
+      return std::make_unique<Mamba2Mixer>(spec, parameters, name + ".mixer", index);
     case model::MixerKind::kNone:
-      return nullptr;
+      break;
   }
-  throw ConfigError(
-      "model", "expected layers that can be computed, got a kind that cannot yet: " + spec.family);
+  return nullptr;
 }
 
 std::unique_ptr<Block> make_feed_forward(const model::ModelSpec& spec, ParameterSet& parameters,

@@ -21,6 +21,7 @@ KvCache::KvCache(const model::ModelSpec& spec, int64_t capacity, at::ScalarType 
   for (int64_t l = 0; l < spec.num_layers; ++l) {
     const model::LayerSpec kind = spec.layer(l);
     Layer& layer = layers_[static_cast<size_t>(l)];
+    layer.recurrent = make_recurrent_state(spec, l, options);
     if (!kind.has_attention()) continue;
     if (spec.latent_attention) {
       layer.latents = at::empty({capacity, latent_size(*spec.latent_attention)}, options);
@@ -43,6 +44,23 @@ int64_t KvCache::elements_per_token(const model::ModelSpec& spec) {
     if (kind.owns_indexer) elements += spec.indexer->head_dim;
   }
   return elements;
+}
+
+int64_t KvCache::fixed_bytes(const model::ModelSpec& spec, at::ScalarType dtype) {
+  int64_t bytes = 0;
+  for (int64_t l = 0; l < spec.num_layers; ++l) bytes += recurrent_state_bytes(spec, l, dtype);
+  return bytes;
+}
+
+int64_t KvCache::truncate(int64_t length) {
+  if (length >= length_) return length_;
+  length_ = length;
+  for (Layer& layer : layers_) {
+    if (!layer.recurrent.defined()) continue;
+    layer.recurrent.reset();
+    length_ = 0;
+  }
+  return length_;
 }
 
 at::Tensor KvCache::append_to(const at::Tensor& storage, const at::Tensor& rows) const {

@@ -6,16 +6,19 @@
 #include <vector>
 
 #include "qianli/model/spec.h"
+#include "qianli/nn/recurrent_state.h"
 
 namespace qianli::nn {
 
 class KvCache {
  public:
-  // Layers get room for what their mixer keeps: keys and values, or latents.
+  // Layers get room for what their mixer keeps: keys and values, latents, or a recurrent state.
   KvCache(const model::ModelSpec& spec, int64_t capacity, at::ScalarType dtype, at::Device device);
 
   // Numbers that a token leaves in all layers together.
   static int64_t elements_per_token(const model::ModelSpec& spec);
+  // Bytes that all layers together need besides, however many tokens there are.
+  static int64_t fixed_bytes(const model::ModelSpec& spec, at::ScalarType dtype);
 
   int64_t length() const { return length_; }
   int64_t capacity() const { return capacity_; }
@@ -32,14 +35,18 @@ class KvCache {
   at::Tensor append_latent(int64_t layer, const at::Tensor& latent);
   // Of an indexer: [new, its head size].
   at::Tensor append_index_keys(int64_t layer, const at::Tensor& keys);
+  // Of a layer with a recurrent mixer, which brings it up to date itself.
+  RecurrentState& recurrent(int64_t layer) { return layers_[static_cast<size_t>(layer)].recurrent; }
   // After all layers took `count` new tokens.
   void advance(int64_t count) { length_ += count; }
-  // Forgets everything behind the first `length` tokens.
-  void truncate(int64_t length) { length_ = std::min(length_, length); }
+  // Forgets everything behind the first `length` tokens and returns how many are left. A recurrent
+  // state cannot go back: with one, nothing is left unless nothing had to be forgotten.
+  int64_t truncate(int64_t length);
 
  private:
   struct Layer {
     at::Tensor keys, values, latents, index_keys;  // [capacity, …], undefined where not kept
+    RecurrentState recurrent;
   };
   at::Tensor append_to(const at::Tensor& storage, const at::Tensor& rows) const;
 

@@ -39,7 +39,7 @@ at::Tensor LatentAttention::queries(const at::Tensor& x, ForwardPass& pass,
   if (q_) {
     q = q_(x);
   } else {
-    latent = ops::rms_norm(q_down_(x), *q_norm_, spec_.norm_eps);
+    latent = ops::rms_norm(q_down_(x), *q_norm_, sizes_.norm_eps);
     if (sizes_.q_lora_scale != 1.0) latent = latent * sizes_.q_lora_scale;
     q = q_up_(latent);
   }
@@ -49,7 +49,7 @@ at::Tensor LatentAttention::queries(const at::Tensor& x, ForwardPass& pass,
 LatentAttention::Latent LatentAttention::latent(const at::Tensor& x, ForwardPass& pass) const {
   const at::Tensor down = kv_down_(x);  // [T, c + r]
   Latent latent;
-  latent.kv = ops::rms_norm(down.narrow(1, 0, sizes_.kv_lora_rank), *kv_norm_, spec_.norm_eps);
+  latent.kv = ops::rms_norm(down.narrow(1, 0, sizes_.kv_lora_rank), *kv_norm_, sizes_.norm_eps);
   if (sizes_.kv_lora_scale != 1.0) latent.kv = latent.kv * sizes_.kv_lora_scale;
   latent.key =
       rotate(down.narrow(1, sizes_.kv_lora_rank, sizes_.qk_rope_head_dim).unsqueeze(1), pass);

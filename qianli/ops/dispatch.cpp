@@ -51,6 +51,12 @@ bool has_kernel(const KernelTable& table, Op op) {
              table.grouped_linear_backward_weight;
     case Op::kPermute:
       return table.gather_rows && table.combine_rows && table.combine_rows_backward;
+    case Op::kCausalConv1d:
+      return table.causal_conv_forward && table.causal_conv_backward;
+    case Op::kGatedDeltaRule:
+      return table.delta_rule_forward && table.delta_rule_backward;
+    case Op::kStateSpace:
+      return table.state_space_forward && table.state_space_backward;
     case Op::kLinear:
       return false;
   }
@@ -69,7 +75,8 @@ Implementation implementation_of(Op op, bool cuda, at::ScalarType dtype) {
   if (kernel_wanted && kernel_dtype && table && has_kernel(*table, op))
     return Implementation::kKernel;
   const bool torch_serves = op == Op::kLinear || op == Op::kLinearFewRows ||
-                            op == Op::kGroupedLinear ||
+                            op == Op::kGroupedLinear || op == Op::kGatedDeltaRule ||
+                            op == Op::kStateSpace ||
                             (op == Op::kAttention && dtype != at::kDouble);
   if (torch_serves && choice != Choice::kReference) return Implementation::kTorch;
   return Implementation::kReference;

@@ -3,7 +3,8 @@
 //   reference  composed of ATen calls, any device and dtype; its gradient is autograd's
 //   native     our CPU kernels (Highway), float32 and bfloat16
 //   cuda       our CUDA kernels, from the plugin library
-//   torch      LibTorch's own fused kernel (GEMM everywhere, attention on CUDA)
+//   torch      LibTorch's own fused kernel (GEMM everywhere, attention on CUDA), or batches of its
+//              matrix products (the recurrent ops in chunks, any device and type)
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -31,12 +32,16 @@ enum class Op {
   kAttention,
   kCrossEntropy,
   kAdamW,
-  kSquaredNorm
+  kSquaredNorm,
+  kCausalConv1d,
+  kGatedDeltaRule,
+  kStateSpace
 };
-inline constexpr std::array<const char*, 14> kOpNames = {
-    "embedding", "linear",        "linear_few_rows", "grouped_linear", "permute",
-    "rms_norm",  "layer_norm",    "gated_rms_norm",  "rotary",         "activation",
-    "attention", "cross_entropy", "adamw",           "squared_norm"};
+inline constexpr std::array<const char*, 17> kOpNames = {
+    "embedding",     "linear",           "linear_few_rows", "grouped_linear", "permute",
+    "rms_norm",      "layer_norm",       "gated_rms_norm",  "rotary",         "activation",
+    "attention",     "cross_entropy",    "adamw",           "squared_norm",   "causal_conv1d",
+    "gated_delta_rule", "state_space"};
 
 // Applies the configuration's `ops` section; throws ConfigError for an unknown op or back end.
 void choose_backends(const std::map<std::string, std::string>& choices);

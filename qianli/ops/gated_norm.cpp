@@ -35,7 +35,7 @@ GatedNormForward forward_call(const at::Tensor& x, const at::Tensor& gate, const
   return {.dtype = kernel_dtype(x),
           .rows = rows,
           .width = width,
-          .weight_rows = weight.dim() == 2 ? weight.size(0) : 1,
+          .weight_rows = weight.numel() / std::max<int64_t>(1, width),
           .gate_first = call.place == GatePlace::kBeforeNorm,
           .eps = call.eps,
           .x = x.data_ptr(),
@@ -82,8 +82,9 @@ class GatedNormFunction : public torch::autograd::Function<GatedNormFunction> {
 at::Tensor gated_rms_norm(const at::Tensor& x, const at::Tensor& gate, Parameter& weight, double eps,
                           GatePlace place) {
   const at::Tensor& w = weight.value();
-  TORCH_CHECK(x.sizes() == gate.sizes() && x.dim() >= 1 && x.size(-1) == w.size(-1) &&
-                  (w.dim() == 1 || (w.dim() == 2 && x.dim() >= 2 && x.size(-2) == w.size(0))),
+  const bool fits = x.dim() >= 1 && (w.numel() == x.size(-1) ||
+                                     (x.dim() >= 2 && w.numel() == x.size(-2) * x.size(-1)));
+  TORCH_CHECK(x.sizes() == gate.sizes() && fits,
               "[norm] expected x and gate of one shape and a weight [H] or [groups, H], got ", x.sizes(), ", ",
               gate.sizes(), " and ", w.sizes());
   if (!kernels_for(Op::kGatedRmsNorm, x)) {
@@ -104,7 +105,8 @@ at::Tensor gated_rms_norm(const at::Tensor& x, const at::Tensor& gate, const at:
   const at::Tensor open = at::silu(gate.to(wide)), input = x.to(wide);
   const bool before = place == GatePlace::kBeforeNorm;
   const at::Tensor normed = before ? input * open : input;
-  const at::Tensor y = normed * at::rsqrt(normed.pow(2).mean(-1, /*keepdim=*/true) + eps) * weight.to(wide);
+  const at::Tensor y = normed * at::rsqrt(normed.pow(2).mean(-1, /*keepdim=*/true) + eps) *
+                       weight.to(wide).view({-1, x.size(-1)}).squeeze(0);
   return (before ? y : y * open).to(x.scalar_type());
 }
 

@@ -275,6 +275,87 @@ struct CombineRowsBackward {
   float* grad_weights;  // [tokens, slots]
 };
 
+// Depthwise causal convolution over packed sequences. Sequence s owns the rows
+// [starts[s], starts[s+1]); rows before it are those of `tail`, or zero.
+//   y[t, c] = act(bias[c] + sum_j weight[c, j] x[t - kernel + 1 + j, c])
+struct CausalConvForward {
+  Dtype dtype;
+  int64_t sequences;
+  const int64_t* starts;  // [sequences + 1]; host memory
+  int64_t channels, kernel;
+  bool silu;
+  const void* x;  // [rows, channels], rows x_stride apart
+  int64_t x_stride;
+  const void* tail;    // [kernel - 1, channels] or null; with one sequence only
+  const void* weight;  // [channels, kernel]
+  const void* bias;    // [channels] or null
+  void* y;             // [rows, channels], contiguous
+};
+struct CausalConvBackward {
+  CausalConvForward forward;  // the same call without tail; y is not read
+  const void* grad_y;         // [rows, channels], contiguous
+  void* grad_x;               // the same
+  float* grad_weight;         // [channels, kernel] +=, or null when frozen
+  float* grad_bias;           // [channels] +=, or null
+};
+
+// The gated delta rule (Yang et al., arXiv:2412.06464) over packed sequences, one state
+// [key_dim, value_dim] per value head; value head h uses key head h / (value_heads / key_heads).
+//   k = normed(k), q = scale normed(q), normed(x) = x / sqrt(sum(x^2) + norm_eps)
+//   c_t = v_t - exp(g_t) S^T k_t     S = exp(g_t) S + k_t (x) beta_t c_t     out_t = S^T q_t
+struct DeltaRuleForward {
+  Dtype dtype;  // of q, k, v and out; everything else is float32
+  int64_t sequences;
+  const int64_t* starts;  // [sequences + 1]; host memory
+  int64_t key_heads, value_heads, key_dim, value_dim;
+  double scale, norm_eps;
+  const void *q, *k;  // [rows, key_heads, key_dim], rows q_stride and k_stride apart
+  const void* v;      // [rows, value_heads, value_dim], rows v_stride apart
+  int64_t q_stride, k_stride, v_stride;
+  const float* g;              // [rows, value_heads], at most 0
+  const float* beta;           // [rows, value_heads]
+  const float* initial_state;  // [sequences, value_heads, key_dim, value_dim] or null: zero
+  float* final_state;          // the same or null; may be initial_state
+  void* out;                   // [rows, value_heads, value_dim], contiguous
+  float* correction;           // c, shape of out, or null (inference)
+};
+struct DeltaRuleBackward {
+  DeltaRuleForward forward;       // the same call with correction filled; out is not read
+  const void* grad_out;           // contiguous like out
+  const float* grad_final_state;  // or null: zero
+  void *grad_q, *grad_k, *grad_v;  // contiguous
+  float *grad_g, *grad_beta;       // [rows, value_heads]
+  float* grad_initial_state;       // or null
+};
+
+// The state-space recurrence of Mamba-2 (Dao and Gu, arXiv:2405.21060) over packed sequences, one
+// state [state_size, head_dim] per head; head h uses the b and c of group h / (heads / groups).
+//   S = exp(dt_t a) S + b_t (x) dt_t x_t     out_t = S^T c_t + skip x_t
+struct StateSpaceForward {
+  Dtype dtype;  // of x, b, c and out; everything else is float32
+  int64_t sequences;
+  const int64_t* starts;  // [sequences + 1]; host memory
+  int64_t heads, groups, head_dim, state_size;
+  const void* x;       // [rows, heads, head_dim], rows x_stride apart
+  const void *b, *c;   // [rows, groups, state_size], rows b_stride and c_stride apart
+  int64_t x_stride, b_stride, c_stride;
+  const float* dt;             // [rows, heads], not negative
+  const float* a;              // [heads], negative
+  const float* skip;           // [heads]
+  const float* initial_state;  // [sequences, heads, state_size, head_dim] or null: zero
+  float* final_state;          // the same or null; may be initial_state
+  void* out;                   // [rows, heads, head_dim], contiguous
+};
+struct StateSpaceBackward {
+  StateSpaceForward forward;      // the same call; out is not read
+  const void* grad_out;           // contiguous like out
+  const float* grad_final_state;  // or null: zero
+  void *grad_x, *grad_b, *grad_c;  // contiguous
+  // [rows, heads]: gradient of dt without the way over exp(dt a), of the exponent dt a, of skip
+  float *grad_dt, *grad_decay, *grad_skip;
+  float* grad_initial_state;  // or null
+};
+
 // What a back end offers; a null entry means the op falls to the next back end.
 struct KernelTable {
   const char* name;
@@ -301,6 +382,12 @@ struct KernelTable {
   void (*gather_rows)(const GatherRows&, Stream);
   void (*combine_rows)(const CombineRows&, Stream);
   void (*combine_rows_backward)(const CombineRowsBackward&, Stream);
+  void (*causal_conv_forward)(const CausalConvForward&, Stream);
+  void (*causal_conv_backward)(const CausalConvBackward&, Stream);
+  void (*delta_rule_forward)(const DeltaRuleForward&, Stream);
+  void (*delta_rule_backward)(const DeltaRuleBackward&, Stream);
+  void (*state_space_forward)(const StateSpaceForward&, Stream);
+  void (*state_space_backward)(const StateSpaceBackward&, Stream);
 };
 
 // The Highway kernels, compiled for several instruction sets and chosen at run time.

@@ -28,8 +28,8 @@ NormWithSum add_rms_norm(const at::Tensor& x, const at::Tensor& residual, Parame
 NormWithSum add_layer_norm(const at::Tensor& x, const at::Tensor& residual, Parameter& weight, Parameter* bias,
                            double eps);
 
-// RMSNorm with a gate of x's shape; silu in float32. A weight [groups, H] with x [T, groups, H] norms
-// each group by itself; a weight [H] serves all rows.
+// RMSNorm with a gate of x's shape; silu in float32. A weight [groups, H] or [groups * H] with x
+// [T, groups, H] norms each group by itself; a weight [H] serves all rows.
 //   kAfterNorm:  y = norm(x) * weight * silu(gate)      gated DeltaNet, Qwen3-Next
 //   kBeforeNorm: y = norm(x * silu(gate)) * weight      Mamba-2
 enum class GatePlace { kAfterNorm, kBeforeNorm };

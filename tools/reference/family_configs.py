@@ -14,7 +14,7 @@ def _rope(rope_type="default", theta=10000.0, **parameters):
 def _llama_like(**more):
     return dict(
         vocab_size=VOCAB_SIZE, hidden_size=48, intermediate_size=72, num_hidden_layers=2, num_attention_heads=6,
-        num_key_value_heads=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+        num_key_value_heads=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=None,
         tie_word_embeddings=False,
     ) | more
 
@@ -97,7 +97,8 @@ CONFIGS = {
                                          tie_word_embeddings=True,
                                          rope_parameters=_rope("longrope", short_factor=_SHORT, long_factor=_LONG, factor=2.0,
                                                                original_max_position_embeddings=32))),
-    "minimax_m2": ("minimax_m2", _llama_like(head_dim=8, num_local_experts=5, num_experts_per_tok=2, rotary_dim=4)),
+    "minimax_m2": ("minimax_m2", _llama_like(head_dim=8, num_local_experts=5, num_experts_per_tok=2,
+                                             rope_parameters=_rope(partial_rotary_factor=0.5))),
     "mixtral": ("mixtral", _llama_like(head_dim=8, num_local_experts=5, num_experts_per_tok=2)),
     "phi3": ("phi3", _llama_like(num_key_value_heads=6, original_max_position_embeddings=32, sliding_window=None,
                                  rope_parameters=_rope("longrope", short_factor=_SHORT, long_factor=_LONG,
@@ -106,7 +107,7 @@ CONFIGS = {
                                      sliding_window=None, router_jitter_noise=0.01, input_jitter_noise=0.0,
                                      rope_parameters=_rope("longrope", short_factor=_SHORT, long_factor=_LONG,
                                                            short_mscale=1.24, long_mscale=1.24,
-                                                           original_max_position_embeddings=32))),
+                                                           original_max_position_embeddings=48))),
     "qwen2_moe": ("qwen2_moe", _llama_like(**_EXPERTS, shared_expert_intermediate_size=28, norm_topk_prob=False,
                                            num_hidden_layers=3, mlp_only_layers=[1])),
     "qwen3_moe": ("qwen3_moe", _llama_like(**_EXPERTS, head_dim=12, norm_topk_prob=True)),

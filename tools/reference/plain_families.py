@@ -495,7 +495,7 @@ FAMILIES = {
                   "rmsnorm": True, "post_layer_norm": True, "add_bias_linear": False, "add_qkv_bias": True,
                   "apply_residual_connection_post_layernorm": False, "original_rope": True, "rope_ratio": 50,
                   "tie_word_embeddings": False}, _chatglm_shapes, _chatglm),
-    "grok1": (_llama_config("grok-1", "Grok1ModelForCausalLM", num_experts=4, num_experts_per_tok=2,
+    "grok1": (_llama_config("grok-1", "Grok1ModelForCausalLM", hidden_act="gelu", num_experts=4, num_experts_per_tok=2,
                             embedding_multiplier_scale=78.38367176906169, output_multiplier_scale=0.5773502691896257,
                             attn_output_multiplier=8**-0.5, max_attn_value=3.0), _grok_shapes, _grok),
     "hunyuan_large": (_llama_config("hunyuan", "HunYuanForCausalLM", num_hidden_layers=4, head_dim=8, num_experts=4,

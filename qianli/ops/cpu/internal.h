@@ -8,6 +8,10 @@ namespace qianli::ops::cpu {
 // A row of logits is read in blocks that stay in the first-level cache between finding the block's
 // maximum and summing its exponentials.
 inline constexpr int64_t kLogitBlock = 4096;
+// Causal convolution: channels that are taken together (a row of a block is eight cache lines of
+// float32), and rows of a tile in the backward pass.
+inline constexpr int64_t kConvChannels = 128;
+inline constexpr int64_t kConvTileRows = 64;
 
 void rms_norm_forward(const NormForward& args, Stream);
 void rms_norm_backward(const NormBackward& args, Stream);
@@ -32,5 +36,11 @@ void combine_rows(const CombineRows& args, Stream);
 void combine_rows_backward(const CombineRowsBackward& args, Stream);
 void attention_forward(const AttentionForward& args, Stream);
 void attention_backward(const AttentionBackward& args, Stream);
+void causal_conv_forward(const CausalConvForward& args, Stream);
+void causal_conv_backward(const CausalConvBackward& args, Stream);
+void delta_rule_forward(const DeltaRuleForward& args, Stream);
+void delta_rule_backward(const DeltaRuleBackward& args, Stream);
+void state_space_forward(const StateSpaceForward& args, Stream);
+void state_space_backward(const StateSpaceBackward& args, Stream);
 
 }  // namespace qianli::ops::cpu

@@ -28,6 +28,12 @@ const KernelTable& cpu_kernels() {
       .gather_rows = cpu::gather_rows,
       .combine_rows = cpu::combine_rows,
       .combine_rows_backward = cpu::combine_rows_backward,
+      .causal_conv_forward = cpu::causal_conv_forward,
+      .causal_conv_backward = cpu::causal_conv_backward,
+      .delta_rule_forward = cpu::delta_rule_forward,
+      .delta_rule_backward = cpu::delta_rule_backward,
+      .state_space_forward = cpu::state_space_forward,
+      .state_space_backward = cpu::state_space_backward,
   };
   return kTable;
 }
