@@ -106,7 +106,6 @@ struct LatentAttention {
   int64_t v_head_dim = 0;
   double q_lora_scale = 1.0;   // of the normed query latent (LongCat: sqrt(h / q_lora_rank))
   double kv_lora_scale = 1.0;  // of the normed key/value latent
-  double norm_eps = 1e-6;      // of the latents' norms, whatever that of the layers
   double norm_eps = 1e-6;      // of the norms of the latents, whatever the others have
 
   bool operator==(const LatentAttention&) const = default;

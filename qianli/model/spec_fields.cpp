@@ -51,7 +51,6 @@ void members(LatentAttention*, Visitor&& v) {
   v("q_lora_scale", &LatentAttention::q_lora_scale);
   v("kv_lora_scale", &LatentAttention::kv_lora_scale);
   v("norm_eps", &LatentAttention::norm_eps);
-  v("norm_eps", &LatentAttention::norm_eps);
 }
 
 template <class Visitor>

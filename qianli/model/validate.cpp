@@ -197,7 +197,6 @@ void check_latent_attention(const ModelSpec& spec) {
   check_count("v_head_dim", mla.v_head_dim, kMaxHeadDim);
   check_positive("q_lora_scale", mla.q_lora_scale);
   check_positive("kv_lora_scale", mla.kv_lora_scale);
-  check_positive("latent_attention.norm_eps", mla.norm_eps);
   expect(spec.head_dim == mla.qk_nope_head_dim + mla.qk_rope_head_dim,
          fmt::format("expected head_dim of {} (qk_nope_head_dim + qk_rope_head_dim), got {}",
                      mla.qk_nope_head_dim + mla.qk_rope_head_dim, spec.head_dim));

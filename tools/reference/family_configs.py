@@ -91,7 +91,7 @@ CONFIGS = {
                                             v_head_dim=12, head_dim=8, max_position_embeddings=64,
                                             rope_parameters=_rope())),
     "mamba2": ("mamba2", dict(vocab_size=VOCAB_SIZE, hidden_size=48, num_hidden_layers=2, state_size=10, head_dim=12,
-                              num_heads=8, expand=2, n_groups=2, conv_kernel=4, chunk_size=16, time_step_limit=(0.0, float("inf")),
+                              num_heads=8, expand=2, n_groups=1, conv_kernel=4, chunk_size=16, time_step_limit=(0.0, float("inf")),
                               tie_word_embeddings=True)),
     "minicpm3": ("minicpm3", _llama_like(**_LATENT, num_key_value_heads=6, scale_emb=12, scale_depth=1.4, dim_model_base=16,
                                          tie_word_embeddings=True,
