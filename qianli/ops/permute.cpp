@@ -181,7 +181,7 @@ at::Tensor gather_rows(const at::Tensor& x, const at::Tensor& tokens) {
 
 at::Tensor combine_rows(const at::Tensor& rows, const at::Tensor& weights, const at::Tensor& plan) {
   if (rows.size(0) == 0) {  // no row to read for the choices that have none
-    return at::zeros({plan.size(0), rows.size(1)}, rows.options()) +
+    return at::zeros({plan.size(0), rows.size(1)}, rows.options()) + rows.sum() +
            (weights.sum() * 0.0).to(rows.scalar_type());
   }
   const at::Tensor counted = plan.ge(0).to(weights.scalar_type());

@@ -8,7 +8,6 @@
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/sort.h>
-#include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -140,13 +139,10 @@ Pick sparse_mixer_pick(const at::Tensor& logits, const at::Tensor& taken, double
   at::Tensor weight = softmax.gather(1, expert);
   if (sampled) {
     // Heun's third-order estimate: the value is scaled, the gradient is that of the plain weight.
-    const at::NoGradGuard no_grad;
     const at::Tensor plain =
         (expert == best).logical_or(uniform(best.sizes(), kept, key ^ 0x5bd1e995) > 0.75);
-    const at::Tensor factor = at::where(plain, 1.0, 1.0 / 3.0).to(weight.scalar_type());
-    const at::Tensor shift = weight.detach() * (factor - 1.0);
-    const at::AutoGradMode recording(true);
-    weight = weight + shift;
+    const at::Tensor factor = (plain.to(weight.scalar_type()) * 2.0 + 1.0) / 3.0;
+    weight = weight + weight.detach() * (factor - 1.0);
   }
   return {weight, expert};
 }

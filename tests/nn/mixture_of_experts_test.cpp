@@ -1,6 +1,7 @@
 #include "qianli/nn/mixture_of_experts.h"
 
 #include <ATen/ops/arange.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>

@@ -1,6 +1,7 @@
 #include "qianli/ops/router.h"
 
 #include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
@@ -190,7 +191,7 @@ TEST(Router, closed_groups_lose_against_negative_scores) {
                              .num_groups = 2,
                              .topk_groups = 1,
                              .selection_bias = true};
-  const at::Tensor bias = at::tensor({-1.0, -9.0, -5.0, -5.0}, at::kDouble);
+  const at::Tensor bias = at::tensor({-1.0, -9.5, -5.0, -5.0}, at::kDouble);
   const ops::Routing routing = ops::route(at::zeros({1, 4}, at::kDouble), bias, moe);
   EXPECT_TRUE(routing.experts.equal(at::tensor({2, 3}, at::kLong).view({1, 2})));
 }
