@@ -37,7 +37,15 @@ Decay::Decay(const at::Tensor& exponents) {
   whole = last.exp().unsqueeze(-1);
 }
 
-at::Tensor suffix_sums(const at::Tensor& x) { return x.flip({-1}).cumsum(-1).flip({-1}); }
+at::Tensor exponent_gradients(const Passages& passages) {
+  // Sums over the columns before t.
+  const auto before = [](const at::Tensor& x) {
+    return at::constant_pad_nd(x.cumsum(-1), {1, -1});
+  };
+  const at::Tensor later = passages.from_start.flip({-1}).cumsum(-1).flip({-1});
+  return before(passages.crossing).tril().sum(-2) + later + before(passages.to_end) +
+         passages.through.unsqueeze(-1);
+}
 
 at::Tensor stacked(const std::vector<at::Tensor>& of_chunks) { return at::stack(of_chunks, 1); }
 

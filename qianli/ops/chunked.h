@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <vector>
 
 namespace qianli::ops::chunked {
 
@@ -29,8 +30,16 @@ struct Decay {
   at::Tensor whole;       // [H, n, 1, 1]: exp(s_last)
 };
 
-// Sums over the rows from i to the end of the chunk; x: [H, n, C].
-at::Tensor suffix_sums(const at::Tensor& x);
+// Gradients of the exponents [H, n, C]. An exponent acts on everything that passes it on the way
+// from an earlier row to a later one. These passages are added up as such, and not by differences
+// of what enters and leaves, which would lose float32's digits.
+struct Passages {
+  at::Tensor crossing;    // [H, n, C, C] from row j to row i, lower triangular
+  at::Tensor from_start;  // [H, n, C] from the state before the chunk to row i
+  at::Tensor to_end;      // [H, n, C] from row j to the state behind the chunk
+  at::Tensor through;     // [H, n] from the state before the chunk to the one behind it
+};
+at::Tensor exponent_gradients(const Passages& passages);
 
 // [H, n, a, b] of [H, a, b] tensors per chunk.
 at::Tensor stacked(const std::vector<at::Tensor>& of_chunks);

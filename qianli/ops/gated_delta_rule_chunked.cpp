@@ -44,9 +44,11 @@ class Sequence {
         v(slice(input.v)),
         beta(slice(input.beta).unsqueeze(-1)),
         decay(slice(input.g)) {
-    key_decay = k.matmul(k.mT()) * decay.between;
+    scores = q.matmul(k.mT());
+    key_scores = k.matmul(k.mT());
+    key_decay = key_scores * decay.between;
     const at::Tensor system = (key_decay * beta).tril(-1);
-    mixing = q.matmul(k.mT()) * decay.between;
+    mixing = scores * decay.between;
     const at::Tensor values = solve(system, v * beta);
     read_keys = solve(system, k * (beta * decay.from_start));
     end_keys = k * decay.to_end;
@@ -97,12 +99,13 @@ class Sequence {
   at::Tensor q, k, v;  // [Hv, n, C, dim]
   at::Tensor beta;     // [Hv, n, C, 1]
   Decay decay;
-  at::Tensor key_decay;  // k k^T decay
-  at::Tensor mixing;     // tril(q k^T decay)
-  at::Tensor read_keys;  // w: what the corrections take from the state before the chunk
-  at::Tensor end_keys;   // k exp(s_last - s)
-  at::Tensor written;    // V = beta c
-  at::Tensor states;     // [Hv, n, dk, dv] before each chunk
+  at::Tensor scores, key_scores;  // q k^T, k k^T
+  at::Tensor key_decay;           // tril(k k^T decay)
+  at::Tensor mixing;              // tril(q k^T decay)
+  at::Tensor read_keys;           // w: what the corrections take from the state before the chunk
+  at::Tensor end_keys;            // k exp(s_last - s)
+  at::Tensor written;             // V = beta c
+  at::Tensor states;              // [Hv, n, dk, dv] before each chunk
 };
 
 DeltaRuleGradients Sequence::backward(const at::Tensor& all_grad_out,
@@ -128,18 +131,20 @@ DeltaRuleGradients Sequence::backward(const at::Tensor& all_grad_out,
       v - (k * decay.from_start).matmul(states) - key_decay.tril(-1).matmul(written);
   const at::Tensor m = grad_out.matmul(written.mT()) * decay.between;
   const at::Tensor n = -(grad_v.matmul(written.mT()) * decay.between).tril(-1);
-  const at::Tensor grad_q = m.matmul(k) + grad_out.matmul(states.mT()) * decay.from_start;
+  const at::Tensor q_by_state = grad_out.matmul(states.mT()) * decay.from_start;
+  const at::Tensor k_by_state = grad_v.matmul(states.mT()) * decay.from_start;
+  const at::Tensor grad_q = m.matmul(k) + q_by_state;
   const at::Tensor grad_k = m.mT().matmul(q) + (n + n.mT()).matmul(k) +
-                            written.matmul(grad_behind.mT()) * decay.to_end -
-                            grad_v.matmul(states.mT()) * decay.from_start;
-  const at::Tensor behind =
-      at::cat({states.narrow(1, 1, chunks_.count - 1), final_state.unsqueeze(1)}, 1);
-  at::Tensor sums = (q * grad_q).sum(-1) - (v * grad_v).sum(-1);
-  sums.select(-1, chunks_.size - 1).add_((grad_behind * behind).sum({-2, -1}));
+                            written.matmul(grad_behind.mT()) * decay.to_end - k_by_state;
+  const at::Tensor grad_g = exponent_gradients(
+      {.crossing = m * scores + n * key_scores,
+       .from_start = (q * q_by_state - k * k_by_state).sum(-1),
+       .to_end = (written * end_keys.matmul(grad_behind)).sum(-1),
+       .through = (grad_behind * states).sum({-2, -1}) * decay.whole.squeeze(-1).squeeze(-1)});
   return {.q = chunks_.join(q_.backward(reduced(grad_q))),
           .k = chunks_.join(k_.backward(reduced(grad_k))),
           .v = chunks_.join(grad_v),
-          .g = chunks_.join(suffix_sums(sums)),
+          .g = chunks_.join(grad_g),
           .beta = chunks_.join((z * corrections).sum(-1)),
           .initial_state = grad_state};
 }

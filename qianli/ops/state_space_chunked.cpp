@@ -87,21 +87,22 @@ StateSpaceGradients Sequence::backward(const at::Tensor& all_grad_out,
     grad_state = grad_state * decay.whole.select(1, n) + by_reading.select(1, n);
   }
   const at::Tensor grad_behind = stacked(grads_behind);
-  const at::Tensor grad_written =
-      (scores * decay.between).mT().matmul(grad_out) + b.matmul(grad_behind) * decay.to_end;
+  const at::Tensor by_end = b.matmul(grad_behind) * decay.to_end;
+  const at::Tensor grad_written = (scores * decay.between).mT().matmul(grad_out) + by_end;
   const at::Tensor m = grad_out.matmul(written.mT()) * decay.between;
   const at::Tensor by_state = grad_out.matmul(states.mT()) * decay.from_start;
   const at::Tensor grad_c = m.matmul(b) + by_state;
   const at::Tensor grad_b = m.mT().matmul(c) + written.matmul(grad_behind.mT()) * decay.to_end;
-  const at::Tensor behind =
-      at::cat({states.narrow(1, 1, chunks_.count - 1), final_state.unsqueeze(1)}, 1);
-  at::Tensor sums = (c * grad_c).sum(-1) - (written * grad_written).sum(-1);
-  sums.select(-1, chunks_.size - 1).add_((grad_behind * behind).sum({-2, -1}));
+  const at::Tensor grad_decay = exponent_gradients(
+      {.crossing = m * scores,
+       .from_start = (c * by_state).sum(-1),
+       .to_end = (written * by_end).sum(-1),
+       .through = (grad_behind * states).sum({-2, -1}) * decay.whole.squeeze(-1).squeeze(-1)});
   return {.x = chunks_.join(grad_written * dt + grad_out * skip),
           .b = chunks_.join(reduced(grad_b)),
           .c = chunks_.join(reduced(grad_c)),
           .dt = chunks_.join((grad_written * x).sum(-1)),
-          .decay = chunks_.join(suffix_sums(sums)),
+          .decay = chunks_.join(grad_decay),
           .skip = chunks_.join((grad_out * x).sum(-1)),
           .initial_state = grad_state};
 }

@@ -209,14 +209,45 @@ HWY_INLINE void store_rows(Matrix from, int64_t rows, int64_t columns, T* to, in
   }
 }
 
-// grad[i] = sum over j >= i of exponent_grads[j]: from the sums of exponents to the exponents.
-HWY_INLINE void suffix_sums(const double* of, int64_t count, float* to, int64_t to_stride) {
-  double sum = 0.0;
-  for (int64_t i = count - 1; i >= 0; --i) {
-    sum += of[i];
-    to[i * to_stride] = static_cast<float>(sum);
+// Collects the gradients of a head's exponents in one chunk. An exponent acts on everything that
+// passes it on the way from an earlier row to a later one. These passages are added up as such, and
+// not by differences of what enters and leaves, which would lose float32's digits.
+class ExponentGradients {
+ public:
+  void clear(int64_t count) {
+    count_ = count;
+    std::fill_n(crossing_, count, 0.0);
+    std::fill_n(from_start_, count, 0.0);
   }
-}
+  // Passages from row j to row i > j: weights(i, j) grads(i, j), lower triangular matrices.
+  HWY_INLINE void add_crossing(const float* weights, const float* grads) {
+    for (int64_t i = 1; i < count_; ++i) {
+      double passed = 0.0;
+      for (int64_t t = 1; t <= i; ++t) {
+        const int64_t at = i * kChunk + t - 1;
+        passed += static_cast<double>(weights[at]) * grads[at];
+        crossing_[t] += passed;
+      }
+    }
+  }
+  // From the state before the chunk to row i, and from row i to the state behind the chunk.
+  void add_from_start(int64_t i, double value) { from_start_[i] += value; }
+  void set_to_end(int64_t i, double value) { to_end_[i] = value; }
+  // `through`: from the state before the chunk to the one behind it.
+  void store(double through, float* to, int64_t stride) const {
+    double later[kChunk + 1], earlier = through;
+    later[count_] = 0.0;
+    for (int64_t i = count_ - 1; i >= 0; --i) later[i] = later[i + 1] + from_start_[i];
+    for (int64_t i = 0; i < count_; ++i) {
+      to[i * stride] = static_cast<float>(crossing_[i] + later[i] + earlier);
+      earlier += to_end_[i];
+    }
+  }
+
+ private:
+  int64_t count_ = 0;
+  double crossing_[kChunk], from_start_[kChunk], to_end_[kChunk];
+};
 
 }  // namespace HWY_NAMESPACE
 }  // namespace qianli::ops::cpu

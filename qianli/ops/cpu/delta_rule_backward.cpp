@@ -10,9 +10,7 @@
 //   dQ = M K + exp(s) (dout S^T)
 //   dK = M^T Q + (N + N^T) K + exp(s_last - s) (V dS'^T) - exp(s) (dv S^T)
 //   dS = exp(s_last) dS' + Q^T (exp(s) dout) - K^T (exp(s) dv)
-//   ds_i = rowsum(Q dQ)_i - rowsum(v dv)_i, and sum(dS' S') more for the last row
-//
-// The last line collects every way over s_i: what leaves row i by V and comes back by Z cancels.
+//   dg: see ExponentGradients
 #include <algorithm>
 
 #include "qianli/ops/cpu/delta_rule.h"
@@ -134,11 +132,12 @@ class DeltaBackward {
               s_.key_row);
     copy_rows(static_cast<const T*>(b_.grad_out) + values_at(head), values_stride(), count_,
               s_.value_dim, s_.value_row, m_.incoming);
+    exponents_.clear(count_);
     mixing_matrices();
     value_gradients(head);
     mixing_gradients();
-    head_key_gradients(head);
-    decay_gradients(head);
+    key_gradients(head);
+    exponent_gradients(head);
     state_gradient(head);
   }
 
@@ -158,6 +157,11 @@ class DeltaBackward {
     const Matrix grad_out{m_.incoming, s_.value_row}, z = grad_out.from(count_);
     multiply(Part::kAll, rows_of(keys().at, s_.key_row), grad_state(head), Into::kSet, z, count_,
              s_.key_dim, s_.value_dim);
+    for (int64_t i = 0; i < count_; ++i) {
+      const float* written = m_.written + i * s_.value_row;
+      exponents_.set_to_end(i,
+                            gates_.decay.to_end[i] * dot(written, z.at + i * z.row, s_.value_dim));
+    }
     multiply(Part::kUpper, columns_of(m_.mixing, kChunk), grad_out, Into::kAdd, z, count_, count_,
              s_.value_dim, gates_.decay.to_end);
     substitute_backward(m_.mixing + count_ * kChunk, z, count_, s_.value_dim);
@@ -193,21 +197,31 @@ class DeltaBackward {
     }
   }
 
-  void head_key_gradients(int64_t head) {
+  // dQ and dK of one value head; first what goes by the state before the chunk.
+  void key_gradients(int64_t head) {
     const Matrix grad_q{m_.head_grads, s_.key_row}, grad_k = grad_q.from(count_);
+    multiply(Part::kAll, rows_of(m_.scaled, s_.value_row), state_t(head, chunk_), Into::kSet,
+             grad_q, 2 * count_, s_.value_dim, s_.key_dim);
+    for (int64_t i = 0; i < 2 * count_; ++i) {
+      const int64_t at = i * s_.key_row;
+      exponents_.add_from_start(i < count_ ? i : i - count_,
+                                dot(m_.keys.stacked + at, m_.head_grads + at, s_.key_dim));
+    }
     const float *m = m_.mixing_grads, *n = m + count_ * kChunk;
-    multiply(Part::kLower, rows_of(m, kChunk), keys(), Into::kSet, grad_q, count_, count_,
+    multiply(Part::kLower, rows_of(m, kChunk), keys(), Into::kAdd, grad_q, count_, count_,
              s_.key_dim);
-    multiply(Part::kAll, rows_of(m_.written, s_.value_row), {m_.grad_state_t, s_.key_row},
-             Into::kSet, grad_k, count_, s_.value_dim, s_.key_dim);
     multiply(Part::kUpper, columns_of(m, kChunk), queries(), Into::kAdd, grad_k, count_, count_,
-             s_.key_dim, gates_.decay.to_end);
+             s_.key_dim);
     multiply(Part::kLower, rows_of(n, kChunk), keys(), Into::kAdd, grad_k, count_, count_,
              s_.key_dim);
     multiply(Part::kUpper, columns_of(n, kChunk), keys(), Into::kAdd, grad_k, count_, count_,
              s_.key_dim);
-    multiply(Part::kAll, rows_of(m_.scaled, s_.value_row), state_t(head, chunk_), Into::kAdd,
-             grad_q, 2 * count_, s_.value_dim, s_.key_dim);
+    const Matrix written{m_.written, s_.value_row};
+    scale_rows(
+        written, count_, s_.value_dim,
+        [&](int64_t i) QIANLI_LAMBDA { return gates_.decay.to_end[i]; }, written);
+    multiply(Part::kAll, rows_of(written.at, written.row), {m_.grad_state_t, s_.key_row},
+             Into::kAdd, grad_k, count_, s_.value_dim, s_.key_dim);
     for (int64_t i = 0; i < 2 * count_; ++i) {
       float *total = m_.grads + i * s_.key_row, *part = m_.head_grads + i * s_.key_row;
       each_vector(s_.key_dim, [&](int64_t x, int64_t) QIANLI_LAMBDA {
@@ -216,27 +230,18 @@ class DeltaBackward {
     }
   }
 
-  void decay_gradients(int64_t head) {
-    const T* v = static_cast<const T*>(a_.v) + row_ * a_.v_stride +
-                 (s_.first_value_head + head) * s_.value_dim;
-    const float* grad_v = m_.incoming + count_ * s_.value_row;
-    double sums[kChunk];
-    for (int64_t i = 0; i < count_; ++i) {
-      V to_values = zero();
-      each_vector(s_.value_dim, [&](int64_t x, int64_t n) QIANLI_LAMBDA {
-        to_values = hn::MulAdd(load(v + i * a_.v_stride + x, n),
-                               load(grad_v + i * s_.value_row + x, n), to_values);
-      });
-      const int64_t at = i * s_.key_row;
-      sums[i] = dot(queries().at + at, m_.head_grads + at, s_.key_dim) - sum_of(to_values);
-    }
-    const float* behind = state_t(head, chunk_ + 1).at;
+  void exponent_gradients(int64_t head) {
+    const int64_t second = count_ * kChunk;
+    exponents_.add_crossing(m_.keys.scores, m_.mixing_grads);
+    exponents_.add_crossing(m_.keys.scores + second, m_.mixing_grads + second);
+    const float* before = state_t(head, chunk_).at;
+    double through = 0.0;
     for (int64_t x = 0; x < s_.value_dim; ++x) {
-      sums[count_ - 1] +=
-          dot(m_.grad_state_t + x * s_.key_row, behind + x * s_.key_row, s_.key_dim);
+      through += dot(m_.grad_state_t + x * s_.key_row, before + x * s_.key_row, s_.key_dim);
     }
-    suffix_sums(sums, count_, b_.grad_g + row_ * a_.value_heads + s_.first_value_head + head,
-                a_.value_heads);
+    exponents_.store(gates_.decay.whole * through,
+                     b_.grad_g + row_ * a_.value_heads + s_.first_value_head + head,
+                     a_.value_heads);
   }
 
   void state_gradient(int64_t head) {
@@ -270,6 +275,7 @@ class DeltaBackward {
   const int64_t sequence_, key_head_;
   DeltaRuleBackwardMemory m_;
   DeltaRuleGates gates_;
+  ExponentGradients exponents_;
   int64_t chunk_ = 0, count_ = 0, row_ = 0;
 };
 

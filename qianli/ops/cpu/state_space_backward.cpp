@@ -8,7 +8,7 @@
 //   M = tril(dout V^T D), added up over the heads
 //   dC = M B + exp(s) (dout S^T)    dB = M^T C + exp(s_last - s) (V dS'^T)
 //   dS = exp(s_last) dS' + C^T (exp(s) dout)
-//   ds_i = rowsum(M C B^T)_i + exp(s_i) (C S dout)_i - rowsum(V dV)_i, and sum(dS' S') for the last
+//   dt a: see ExponentGradients
 //
 // dB and dC are sums over heads: each part of a group's heads has float32 arrays of its own, which
 // are added in order at the end.
@@ -155,12 +155,18 @@ class StateSpaceBackwardTask {
 
   void value_gradients() {
     const Matrix grad_v = of_values(m_.grad_written), grad_out = of_values(m_.grad_out);
+    exponents_.clear(count_);
     decay_matrix(gates_.decay, count_, m_.mixing_grads);
     mix(
         scores(), m_.mixing_grads, count_, /*strictly=*/false,
         [&](int64_t, int64_t) QIANLI_LAMBDA { return set(1.0f); }, m_.mixing);
     multiply(Part::kAll, rows_of(b().at, s_.state_row), of_values(m_.grad_state), Into::kSet,
              grad_v, count_, s_.state_size, s_.head_dim);
+    for (int64_t i = 0; i < count_; ++i) {
+      const int64_t at = i * s_.head_row;
+      exponents_.set_to_end(
+          i, gates_.decay.to_end[i] * dot(m_.written + at, grad_v.at + at, s_.head_dim));
+    }
     multiply(Part::kUpper, columns_of(m_.mixing, kChunk), grad_out, Into::kAdd, grad_v, count_,
              count_, s_.head_dim, gates_.decay.to_end);
     const V skip = set(a_.skip[head_]);
@@ -168,7 +174,6 @@ class StateSpaceBackwardTask {
       const int64_t at = row_ * a_.heads + head_ + i * a_.heads, row = i * s_.head_row;
       b_.grad_dt[at] = dot(m_.x + row, grad_v.at + row, s_.head_dim);
       b_.grad_skip[at] = dot(m_.x + row, grad_out.at + row, s_.head_dim);
-      sums_[i] = -static_cast<double>(gates_.dt[i]) * b_.grad_dt[at];
       T* to = static_cast<T*>(b_.grad_x) + values_at() + i * values_stride();
       const V dt = set(gates_.dt[i]);
       each_vector(s_.head_dim, [&](int64_t v, int64_t n) QIANLI_LAMBDA {
@@ -190,11 +195,11 @@ class StateSpaceBackwardTask {
     for (int64_t i = 0; i < count_; ++i) {
       const float* row = grads + i * kChunk;
       float* total = score_grads() + i * kChunk;
-      sums_[i] += dot(row, scores() + i * kChunk, i + 1);
       each_vector(i + 1, [&](int64_t j, int64_t) QIANLI_LAMBDA {
         hn::StoreU(hn::Add(hn::LoadU(F(), total + j), hn::LoadU(F(), row + j)), F(), total + j);
       });
     }
+    exponents_.add_crossing(scores(), grads);
   }
 
   void group_gradients() {
@@ -209,7 +214,7 @@ class StateSpaceBackwardTask {
     for (int64_t i = 0; i < count_; ++i) {
       const float* part = m_.grad_c + i * s_.state_row;
       float* total = grad_c().at + i * s_.state_row;
-      sums_[i] += dot(part, c().at + i * s_.state_row, s_.state_size);
+      exponents_.add_from_start(i, dot(part, c().at + i * s_.state_row, s_.state_size));
       each_vector(s_.state_size, [&](int64_t n, int64_t) QIANLI_LAMBDA {
         hn::StoreU(hn::Add(hn::LoadU(F(), total + n), hn::LoadU(F(), part + n)), F(), total + n);
       });
@@ -218,12 +223,13 @@ class StateSpaceBackwardTask {
 
   // `scaled` is exp(s) dout here.
   void state_gradient() {
-    const float* behind = state_t(chunk_ + 1).at;
+    const float* before = state_t(chunk_).at;
+    double through = 0.0;
     for (int64_t x = 0; x < s_.head_dim; ++x) {
-      sums_[count_ - 1] +=
-          dot(m_.grad_state_t + x * s_.state_row, behind + x * s_.state_row, s_.state_size);
+      through += dot(m_.grad_state_t + x * s_.state_row, before + x * s_.state_row, s_.state_size);
     }
-    suffix_sums(sums_, count_, b_.grad_decay + row_ * a_.heads + head_, a_.heads);
+    exponents_.store(gates_.decay.whole * through, b_.grad_decay + row_ * a_.heads + head_,
+                     a_.heads);
     std::fill_n(m_.whole, s_.state_size, gates_.decay.whole);
     multiply(Part::kAll, columns_of(c().at, s_.state_row), of_values(m_.scaled), Into::kAdd,
              of_values(m_.grad_state), s_.state_size, count_, s_.head_dim, m_.whole);
@@ -236,7 +242,7 @@ class StateSpaceBackwardTask {
   float *grad_b_, *grad_c_;
   StateSpaceBackwardMemory m_;
   StateSpaceGates gates_;
-  double sums_[kChunk];  // gradients of the sums of exponents
+  ExponentGradients exponents_;
   int64_t head_ = 0, chunk_ = 0, count_ = 0, row_ = 0;
 };
 
