@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "qianli/ops/kernels.h"
+#include "recurrent_kernels.h"
 
 namespace {
 
@@ -327,6 +328,12 @@ class Bench {
          [&] { table_.attention_backward(backward, nullptr); });
   }
 
+  void recurrent() const {
+    qianli::bench::recurrent_kernels(
+        [this](const std::string& name, const std::string& shape, double flops,
+               const std::function<void()>& run) { line(name, shape, flops, "GF/s", run); });
+  }
+
  private:
   double line(const std::string& name, const std::string& shape, double amount, const char* unit,
               const std::function<void()>& run, const char* end = "\n") const {
@@ -379,4 +386,5 @@ int main(int argc, char** argv) {
   bench.attention({2, 512, 512, 16, 4, 128});
   bench.attention({1, 1, 4096, 32, 8, 128});
   bench.attention({1, 1, 4096, 16, 16, 64});
+  bench.recurrent();
 }
