@@ -4,6 +4,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/file.h"
+#include "qianli/model/presets.h"
 #include "qianli/model/rotary.h"
 #include "tests/support/test_paths.h"
 
@@ -170,6 +171,11 @@ TEST(FromHuggingFace, refuses_by_name_what_would_change_the_mathematics) {
       {with(minimal("llama"), {{"logits_scaling", 8.0}}), "logits_scaling"},
       {with(minimal("llama"), {{"quantization_config", {{"bits", 4}}}}), "quantization_config"},
       {with(minimal("llama"), {{"num_local_experts", 8}}), "num_local_experts"},
+      {with(minimal("deepseek_v3"), {{"scoring_func", "softmax"}}), "scoring_func"},
+      {with(minimal("phi3"), {{"rope_scaling", {{"type", "linear"}, {"factor", 2}}}}), "longrope"},
+      {with(minimal("gemma"), {{"use_bidirectional_attention", true}}), "bidirectional"},
+      {with(minimal("falcon"), {{"alibi", true}}), "alibi"},
+      {with(minimal("glm4_moe"), {{"n_group", 3}}), "n_group"},
       {with(minimal("mistral"), {{"attention_bias", true}}), "attention_bias"},
       {with(minimal("qwen2"), {{"attention_bias", false}}), "attention_bias"},
       {with(minimal_gpt2(), {{"scale_attn_by_inverse_layer_idx", true}}), "inverse_layer_idx"},
@@ -243,6 +249,50 @@ TEST(ToHuggingFace, is_read_back_to_the_same_spec) {
     const auto text = to_hugging_face(spec).dump(2);
     EXPECT_EQ(differences(read(Json::parse(text)), spec), std::vector<std::string>{}) << text;
   }
+}
+
+TEST(ToHuggingFace, writes_every_family_so_that_it_reads_back) {
+  const Json families =
+      read_json(testing::source_path("tests/golden/families.json"), FileRole::kData);
+  for (const Json& family : families) {
+    const ModelSpec spec = read(family.at("config"));
+    const auto text = to_hugging_face(spec).dump(2);
+    EXPECT_EQ(differences(read(Json::parse(text)), spec), std::vector<std::string>{}) << text;
+  }
+}
+
+TEST(ToHuggingFace, keeps_switches_of_training_that_other_programs_have_no_words_for) {
+  ModelSpec spec = read(with(minimal("mixtral"), {{"num_local_experts", 4}}));
+  spec.moe->z_loss_coeff = 1e-3;
+  spec.moe->capacity_factor = 1.25;
+  const Json written = Json::parse(to_hugging_face(spec).dump());
+  EXPECT_EQ(written.at("qianli_training").size(), 2u) << written.dump(2);
+  EXPECT_EQ(differences(read(written), spec), std::vector<std::string>{});
+  EXPECT_FALSE(to_hugging_face(preset("mixtral-8x7b")).contains("qianli_training"));
+}
+
+TEST(FromHuggingFace, reads_the_text_part_of_a_model_that_sees) {
+  const Json text{{"hidden_size", 64}, {"num_hidden_layers", 7}, {"sliding_window", 16}};
+  const ModelSpec spec = read(
+      {{"model_type", "gemma3"}, {"text_config", text}, {"vision_config", {{"hidden_size", 32}}}});
+  EXPECT_EQ(spec.family, "gemma3_text");
+  EXPECT_EQ(spec.num_attention_heads, 8);  // what text_config leaves out is the class's
+  EXPECT_EQ(spec.layer(5).window, 0);
+  EXPECT_EQ(spec.layer(6).window, 16);
+  EXPECT_EQ(spec.layer(5).rope->base, 1e6);
+  EXPECT_EQ(spec.layer(6).rope->base, 1e4);
+}
+
+TEST(FromHuggingFace, takes_either_word_for_the_count_of_experts) {
+  const Json config = minimal("qwen3_moe");
+  EXPECT_EQ(read(with(config, {{"num_experts", 4}, {"num_experts_per_tok", 2}})).moe->num_experts,
+            4);
+  EXPECT_EQ(
+      read(with(config, {{"num_local_experts", 4}, {"num_experts_per_tok", 2}})).moe->num_experts,
+      4);
+  EXPECT_NE(
+      refusal(with(config, {{"num_experts", 4}, {"num_local_experts", 8}})).find("num_experts"),
+      std::string::npos);
 }
 
 TEST(ToHuggingFace, refuses_a_switch_the_family_has_no_word_for) {

@@ -10,6 +10,7 @@
 #include "qianli/base/file.h"
 #include "qianli/base/json.h"
 #include "qianli/model/hugging_face.h"
+#include "qianli/model/presets.h"
 #include "tests/support/test_paths.h"
 
 namespace qianli::model {
@@ -74,7 +75,68 @@ TEST(ParameterTable, covers_exactly_the_tensors_of_every_family_as_transformers_
   }
 }
 
+const Json& tiny_families() {
+  static const Json families =
+      read_json(testing::source_path("tests/golden/families.json"), FileRole::kData);
+  return families;
+}
+
+// tools/reference/check_tensors.py: a tiny model of every family that transformers builds, and what
+// save_pretrained writes of it.
+TEST(ParameterTable, has_the_tensors_of_every_family_as_transformers_saves_them) {
+  ASSERT_GE(tiny_families().size(), 38u);
+  for (const Json& family : tiny_families()) {
+    const auto name = family.at("name").get<std::string>();
+    SCOPED_TRACE(name);
+    const auto table = parameter_table(from_hugging_face(family.at("config"), name));
+    EXPECT_EQ(foreign_shapes(table), family.at("tensors").get<Shapes>());
+  }
+}
+
+TEST(ParameterTable, reads_experts_one_by_one_and_stacked) {
+  size_t stacked = 0;
+  for (const Json& family : tiny_families()) {
+    SCOPED_TRACE(family.at("name").get<std::string>());
+    auto table = parameter_table(from_hugging_face(family.at("config"), "tiny"));
+    for (ParameterEntry& entry : table) {
+      if (entry.hugging_face_also.empty()) continue;
+      entry.hugging_face = entry.hugging_face_also;  // covers the parameter as well
+      ++stacked;
+    }
+    foreign_shapes(table);
+  }
+  EXPECT_GT(stacked, 10u);
+}
+
+TEST(ParameterTable, keeps_a_routers_selection_bias_out_of_training) {
+  const ModelSpec spec = preset("deepseek-v3-671b");
+  size_t buffers = 0;
+  for (const auto& entry : parameter_table(spec)) {
+    EXPECT_EQ(entry.buffer, entry.name.ends_with("router.expert_bias")) << entry.name;
+    buffers += entry.buffer;
+  }
+  EXPECT_EQ(buffers, 58u + 1u);  // the mixtures of 61 layers, and that of multi-token prediction
+}
+
+TEST(ParameterTable, repeats_embedding_and_output_where_multi_token_prediction_does) {
+  std::map<std::string, std::vector<std::string>> copies;
+  for (const auto& entry : parameter_table(preset("deepseek-v3-671b"))) {
+    if (!entry.hugging_face_copies.empty()) copies[entry.name] = entry.hugging_face_copies;
+  }
+  const std::map<std::string, std::vector<std::string>> expected{
+      {"embedding.word_embeddings.weight", {"model.layers.61.embed_tokens.weight"}},
+      {"output_layer.weight", {"model.layers.61.shared_head.head.weight"}}};
+  EXPECT_EQ(copies, expected);
+}
+
 TEST(ParameterTable, counts_what_it_lists) {
+  for (const Json& family : tiny_families()) {
+    const ModelSpec spec = from_hugging_face(family.at("config"), "tiny");
+    int64_t total = 0;
+    for (const auto& entry : parameter_table(spec)) total += entry.elements();
+    EXPECT_EQ(parameter_count(spec), total) << spec.family;
+  }
+
   for (const auto& family : kGoldens) {
     const ModelSpec spec = load_spec(golden(family));
     int64_t total = 0;

@@ -76,6 +76,8 @@ CASES = {
                                            zero_expert_num=4, moe_topk=2,
                                            head_dim=4)),
     "hy_v3": ("hy_v3", HEADS | dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=20)),
+    "hunyuan_v1_moe": ("hunyuan_v1_moe", HEADS | dict(num_experts=4, moe_topk=2,
+                                                     rope_parameters=dict(rope_type="dynamic", alpha=100.0, factor=1.0, rope_theta=10000.0))),
     "mamba2": ("mamba2", dict(hidden_size=32, num_heads=8, head_dim=8, state_size=16, n_groups=2, num_hidden_layers=2, vocab_size=99)),
 }
 

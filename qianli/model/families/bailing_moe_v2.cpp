@@ -38,13 +38,11 @@ ForeignNames names() {
   return names;
 }
 
-}  // namespace
-
-const Family& bailing_moe_v2_family() {
-  static const Family family{
-      .model_type = "bailing_moe_v2",
+Family make(const std::string& model_type) {
+  return {
+      .model_type = model_type,
       .architecture = "BailingMoeV2ForCausalLM",
-      .traits = {.family = "bailing_moe_v2",
+      .traits = {.family = model_type,
                  .qk_norm = QkNorm::kHead,
                  .rope = {.base = 600000.0, .fraction = 0.5},
                  .moe = MixtureOfExperts{.score = RouterScore::kSigmoid, .selection_bias = true},
@@ -73,6 +71,18 @@ const Family& bailing_moe_v2_family() {
                  "use_rmsnorm", "norm_head", "norm_softmax", "max_window_layers",
                  "moe_shared_expert_intermediate_size", "using_split_qkv_in_self_attention"},
   };
+}
+
+}  // namespace
+
+const Family& bailing_moe_v2_family() {
+  static const Family family = make("bailing_moe_v2");
+  return family;
+}
+
+// The word of some files of the same models.
+const Family& bailing_moe_family() {
+  static const Family family = make("bailing_moe");
   return family;
 }
 

@@ -95,7 +95,7 @@ const Family& dbrx_family() {
       .guards = {{"tie_word_embeddings", {false}}},
       .read = read,
       .write = write,
-      .silent = {"emb_pdrop", "output_router_logits"},
+      .silent = {"num_key_value_heads", "emb_pdrop", "output_router_logits"},
   };
   return family;
 }

@@ -112,7 +112,7 @@ const Family& gemma3_text_family() {
       .guards = {{"use_bidirectional_attention", {false}}},
       .read = read,
       .write = write,
-      .silent = {"cache_implementation"},
+      .silent = {"_sliding_window_pattern", "cache_implementation"},
   };
   return family;
 }

@@ -73,9 +73,10 @@ const Family& gpt_bigcode_family() {
       .guards = {{"scale_attn_weights", {true}}},
       .read = read,
       .write = write,
-      .silent = {"attention_softmax_in_fp32", "scale_attention_softmax_in_fp32", "inference_runner",
-                 "validate_runner_input", "pad_key_length", "n_head_groups", "max_batch_size",
-                 "max_sequence_length", "pre_allocate_kv_cache"},
+      .silent = {"num_key_value_heads", "attention_softmax_in_fp32",
+                 "scale_attention_softmax_in_fp32", "inference_runner", "validate_runner_input",
+                 "pad_key_length", "n_head_groups", "max_batch_size", "max_sequence_length",
+                 "pre_allocate_kv_cache"},
   };
   return family;
 }
