@@ -53,6 +53,8 @@ class FolderReader {
   bool starts_fresh(const ForeignTensor& tensor);
   void check_copies();
   void check_copy(const TensorEntry& copy, const TensorEntry& original) const;
+  // Layers of multi-token prediction that the folder has and the model is made without.
+  void leave_out_mtp();
   void refuse_unknown() const;
   bool is_ignored(const std::string& name) const;
 
@@ -174,6 +176,18 @@ bool FolderReader::is_ignored(const std::string& name) const {
          std::ranges::any_of(habits_.ignored_suffixes, ends);
 }
 
+void FolderReader::leave_out_mtp() {
+  if (spec_.mtp.num_layers == 0 || parameters_.find("mtp.layers.0.enorm.weight") != nullptr) return;
+  for (const model::ParameterEntry& entry : model::parameter_table(spec_)) {
+    auto names = entry.hugging_face_copies;
+    if (entry.name.starts_with("mtp.")) {
+      for (const auto& piece : entry.hugging_face) names.push_back(piece.name);
+      for (const auto& piece : entry.hugging_face_also) names.push_back(piece.name);
+    }
+    for (const std::string& name : names) used_.insert(find(name));
+  }
+}
+
 void FolderReader::refuse_unknown() const {
   std::vector<std::string> unknown;
   for (const TensorEntry* entry : files_.entries()) {
@@ -202,6 +216,7 @@ void FolderReader::read() {
     used_.insert(&entry);
   }
   check_copies();
+  leave_out_mtp();
   refuse_unknown();
   parameters_.refresh_from_master();
 }

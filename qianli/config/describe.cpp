@@ -70,11 +70,14 @@ void append_row(const Field& field, const std::string& path, std::string& page) 
 constexpr std::string_view kTableHead =
     "\n| key | value | default | Megatron flag | meaning |\n|---|---|---|---|---|\n";
 
-void append_section(const Field& field, std::string& page) {
-  const std::string path(field.option.key);
-  page += fmt::format("\n## {}\n\n{}\n{}", path, field.option.help, kTableHead);
-  for (const Field& inner : std::get<Section>(field.value).fields) {
+// A row for each option of a section, those of sections inside it among them.
+void append_rows(const Section& section, const std::string& path, std::string& page) {
+  for (const Field& inner : section.fields) {
     const std::string inner_path = path + "." + std::string(inner.option.key);
+    if (const auto* below = std::get_if<Section>(&inner.value)) {
+      append_rows(*below, inner_path, page);
+      continue;
+    }
     append_row(inner, inner_path, page);
     const auto* list = std::get_if<List>(&inner.value);
     if (list == nullptr) continue;
@@ -82,6 +85,12 @@ void append_section(const Field& field, std::string& page) {
       append_row(part, inner_path + "[]." + std::string(part.option.key), page);
     }
   }
+}
+
+void append_section(const Field& field, std::string& page) {
+  const std::string path(field.option.key);
+  page += fmt::format("\n## {}\n\n{}\n{}", path, field.option.help, kTableHead);
+  append_rows(std::get<Section>(field.value), path, page);
 }
 
 constexpr std::string_view kIntroduction =

@@ -19,9 +19,9 @@ void ModelConfig::fields(Visitor& v) {
      .flag = "--load",
      .absent = "true for a folder, false for a preset"});
   v(family, {.key = "family",
-             .help = "Architecture family whose switches and names the model follows.",
-             .absent = kOfModel,
-             .choices = {"gpt2", "llama", "mistral", "qwen2", "qwen3"}});
+             .help = "Architecture family whose switches and names the model follows "
+                     "(docs/models.md lists them).",
+             .absent = kOfModel});
   v(num_layers, {.key = "num_layers",
                  .help = "Transformer layers.",
                  .flag = "--num-layers",
@@ -64,41 +64,487 @@ void ModelConfig::fields(Visitor& v) {
                               .flag = "--max-position-embeddings",
                               .absent = kOfModel,
                               .min = 1});
+  v(norm, {.key = "norm",
+           .help = "Kind of the norms.",
+           .flag = "--normalization",
+           .absent = kOfModel,
+           .choices = {"RMSNorm", "LayerNorm"}});
+  v(norm_placement,
+    {.key = "norm_placement",
+     .help = "Norms before the branches, on both sides of them, or of two branches side by side.",
+     .absent = kOfModel,
+     .choices = {"pre", "sandwich", "parallel", "parallel_two"}});
   v(norm_eps, {.key = "norm_eps",
                .help = "Epsilon of the norms.",
                .flag = "--norm-epsilon",
                .absent = kOfModel,
                .min = 0,
                .open_min = true});
-  v(rope_base, {.key = "rope_base",
-                .help = "Base of the rotary frequencies.",
-                .flag = "--rotary-base",
-                .absent = kOfModel,
-                .min = 0,
-                .open_min = true});
+  v(qk_norm,
+    {.key = "qk_norm",
+     .help = "Norm of queries and keys: of each head before or after the rotary embedding, of all "
+             "heads together, or a LayerNorm per head.",
+     .flag = "--qk-layernorm",
+     .absent = kOfModel,
+     .choices = {"none", "head", "head_after_rotary", "projection", "layer_norm_per_head"}});
+  v(position, {.key = "position",
+               .help = "Position embedding.",
+               .flag = "--position-embedding-type",
+               .absent = kOfModel,
+               .choices = {"rotary", "learned", "alibi", "none"}});
+  v(rope, {.key = "rope", .help = "Rotary positions."});
+  v(sliding_rope, {.key = "sliding_rope",
+                   .help = "Rotary positions of the layers with a window, where they differ."});
+  v(layer_pattern, {.key = "layer_pattern",
+                    .help = "What mixes positions, layer by layer, repeated: names with commas of "
+                            "attention, sliding_attention, gated_delta_net, mamba2, none.",
+                    .absent = kOfModel});
+  v(sliding_window,
+    {.key = "sliding_window",
+     .help = "A position of a sliding layer sees this many last positions, itself included.",
+     .unit = "tokens",
+     .flag = "--sliding-window",
+     .absent = kOfModel,
+     .min = 1});
+  v(gated_mlp, {.key = "gated_mlp",
+                .help = "Two branches in the MLP, one of which gates the other.",
+                .flag = "--swiglu",
+                .absent = kOfModel});
+  v(activation, {.key = "activation",
+                 .help = "Activation of the MLP.",
+                 .absent = kOfModel,
+                 .choices = {"silu", "gelu", "gelu_tanh", "relu", "relu2", "clamped_swiglu"}});
+  v(activation_limit, {.key = "activation_limit",
+                       .help = "Clamps the gate from above and the other branch from both sides.",
+                       .absent = kOfModel,
+                       .min = 0,
+                       .open_min = true});
+  v(qkv_bias, {.key = "qkv_bias",
+               .help = "Bias on the query, key and value projections.",
+               .flag = "--add-qkv-bias",
+               .absent = kOfModel});
+  v(attention_out_bias, {.key = "attention_out_bias",
+                         .help = "Bias on the projection behind attention.",
+                         .flag = "--add-dense-bias",
+                         .absent = kOfModel});
+  v(mlp_bias, {.key = "mlp_bias",
+               .help = "Biases in the MLP.",
+               .flag = "--disable-bias-linear (the opposite)",
+               .absent = kOfModel});
+  v(tie_word_embeddings, {.key = "tie_word_embeddings",
+                          .help = "Use the embedding as output projection too.",
+                          .flag = "--untie-embeddings-and-output-weights (the opposite)",
+                          .absent = kOfModel});
+  v(query_pre_attn_scalar,
+    {.key = "query_pre_attn_scalar",
+     .help = "Attention scores are divided by the root of this instead of that of the head size.",
+     .flag = "--query-pre-attn-scalar",
+     .absent = kOfModel,
+     .min = 0,
+     .open_min = true});
+  v(attention_softcap, {.key = "attention_softcap",
+                        .help = "Attention scores are bent to stay within this.",
+                        .flag = "--attn-logit-softcapping",
+                        .absent = kOfModel,
+                        .min = 0,
+                        .open_min = true});
+  v(final_logit_softcap, {.key = "final_logit_softcap",
+                          .help = "Logits are bent to stay within this.",
+                          .flag = "--output-logit-softcapping",
+                          .absent = kOfModel,
+                          .min = 0,
+                          .open_min = true});
+  v(embedding_multiplier, {.key = "embedding_multiplier",
+                           .help = "Factor of the embeddings.",
+                           .flag = "--scale-emb",
+                           .absent = kOfModel,
+                           .min = 0,
+                           .open_min = true});
+  v(residual_multiplier, {.key = "residual_multiplier",
+                          .help = "Factor of both branches of a layer.",
+                          .absent = kOfModel,
+                          .min = 0,
+                          .open_min = true});
+  v(logits_multiplier, {.key = "logits_multiplier",
+                        .help = "Factor of the logits.",
+                        .flag = "--output-multiplier-scale",
+                        .absent = kOfModel,
+                        .min = 0,
+                        .open_min = true});
+  v(latent_attention, {.key = "latent_attention", .help = "Multi-head latent attention."});
+  v(indexer, {.key = "indexer", .help = "Which keys a query of latent attention sees."});
+  v(moe, {.key = "moe", .help = "Mixture of experts."});
+  v(gated_delta_net, {.key = "gated_delta_net", .help = "Layers of the gated delta rule."});
+  v(mamba2, {.key = "mamba2", .help = "Mamba-2 layers."});
+  v(mtp, {.key = "mtp", .help = "Multi-token prediction."});
   v(init_std, {.key = "init_std",
                .help = "Standard deviation of the normal weight initialisation.",
                .flag = "--init-method-std",
                .absent = kOfModel,
                .min = 0});
-  v(sliding_window, {.key = "sliding_window",
-                     .help = "A position sees this many last positions, itself included.",
-                     .unit = "tokens",
-                     .flag = "--sliding-window",
+}
+
+template <class Visitor>
+void RopeConfig::fields(Visitor& v) {
+  v(base, {.key = "base",
+           .help = "Base of the rotary frequencies.",
+           .flag = "--rotary-base",
+           .absent = kOfModel,
+           .min = 0,
+           .open_min = true});
+  v(fraction, {.key = "fraction",
+               .help = "Share of a head that is rotated.",
+               .flag = "--rotary-percent",
+               .absent = kOfModel,
+               .min = 0,
+               .max = 1,
+               .open_min = true});
+  v(interleaved,
+    {.key = "interleaved",
+     .help = "Rotate neighbouring dimensions as pairs instead of those half a head apart.",
+     .flag = "--rotary-interleaved",
+     .absent = kOfModel});
+  v(scaling, {.key = "scaling", .help = "Rule for sequences longer than those of pre-training."});
+}
+
+template <class Visitor>
+void RopeScalingConfig::fields(Visitor& v) {
+  v(kind, {.key = "kind",
+           .help = "Rule of the scaling.",
+           .flag = "--rope-scaling-type",
+           .absent = kOfModel,
+           .choices = {"default", "linear", "dynamic", "ntk_alpha", "llama3", "yarn", "longrope"}});
+  v(factor, {.key = "factor",
+             .help = "How many times longer; alpha of ntk_alpha.",
+             .flag = "--rope-scaling-factor",
+             .absent = kOfModel,
+             .min = 1});
+  v(original_max_positions, {.key = "original_max_positions",
+                             .help = "Longest sequence of pre-training.",
+                             .unit = "tokens",
+                             .flag = "--original-max-position-embeddings",
+                             .absent = kOfModel,
+                             .min = 1});
+  v(low_freq_factor,
+    {.key = "low_freq_factor",
+     .help = "llama3: waves longer than the original positions by this are divided.",
+     .flag = "--low-freq-factor",
+     .absent = kOfModel,
+     .min = 0,
+     .open_min = true});
+  v(high_freq_factor,
+    {.key = "high_freq_factor",
+     .help = "llama3: waves shorter than the original positions by this are kept.",
+     .flag = "--high-freq-factor",
+     .absent = kOfModel,
+     .min = 0,
+     .open_min = true});
+  v(beta_fast, {.key = "beta_fast",
+                .help = "yarn: turns within the original positions above which a wave is kept.",
+                .flag = "--beta-fast",
+                .absent = kOfModel,
+                .min = 0,
+                .open_min = true});
+  v(beta_slow, {.key = "beta_slow",
+                .help = "yarn: turns below which a wave is divided.",
+                .flag = "--beta-slow",
+                .absent = kOfModel,
+                .min = 0,
+                .open_min = true});
+  v(attention_factor, {.key = "attention_factor",
+                       .help = "yarn and longrope: factor of cosines and sines.",
+                       .absent = kOfModel,
+                       .min = 0,
+                       .open_min = true});
+  v(truncate, {.key = "truncate",
+               .help = "yarn: round the range of waves between to whole dimensions.",
+               .absent = kOfModel});
+  v(mscale, {.key = "mscale",
+             .help = "yarn of DeepSeek: multiplier in the factor of cosines and sines.",
+             .flag = "--rope-scaling-mscale",
+             .absent = kOfModel,
+             .min = 0,
+             .open_min = true});
+  v(mscale_all_dim, {.key = "mscale_all_dim",
+                     .help = "yarn of DeepSeek: multiplier in the scale of the scores.",
+                     .flag = "--rope-scaling-mscale-all-dim",
+                     .absent = kOfModel,
+                     .min = 0,
+                     .open_min = true});
+  v(short_factor,
+    {.key = "short_factor",
+     .help = "longrope: one factor per rotated pair up to the original positions, with commas.",
+     .flag = "--short-factor",
+     .absent = kOfModel});
+  v(long_factor, {.key = "long_factor",
+                  .help = "longrope: one factor per rotated pair beyond them, with commas.",
+                  .flag = "--long-factor",
+                  .absent = kOfModel});
+  v(short_mscale, {.key = "short_mscale",
+                   .help = "longrope: factor of cosines and sines up to the original positions.",
+                   .flag = "--short-mscale",
+                   .absent = kOfModel,
+                   .min = 0,
+                   .open_min = true});
+  v(long_mscale, {.key = "long_mscale",
+                  .help = "longrope: factor of cosines and sines beyond them.",
+                  .flag = "--long-mscale",
+                  .absent = kOfModel,
+                  .min = 0,
+                  .open_min = true});
+}
+
+template <class Visitor>
+void LatentAttentionConfig::fields(Visitor& v) {
+  v(q_lora_rank, {.key = "q_lora_rank",
+                  .help = "Size of the latent of queries.",
+                  .flag = "--q-lora-rank",
+                  .absent = kOfModel,
+                  .min = 1});
+  v(kv_lora_rank, {.key = "kv_lora_rank",
+                   .help = "Size of the latent of keys and values.",
+                   .flag = "--kv-lora-rank",
+                   .absent = kOfModel,
+                   .min = 1});
+  v(qk_nope_head_dim, {.key = "qk_nope_head_dim",
+                       .help = "Dimensions of a head without positions.",
+                       .flag = "--qk-head-dim",
+                       .absent = kOfModel,
+                       .min = 1});
+  v(qk_rope_head_dim, {.key = "qk_rope_head_dim",
+                       .help = "Dimensions of a head with rotary positions.",
+                       .flag = "--qk-pos-emb-head-dim",
+                       .absent = kOfModel,
+                       .min = 1});
+  v(v_head_dim, {.key = "v_head_dim",
+                 .help = "Size of the values of a head.",
+                 .flag = "--v-head-dim",
+                 .absent = kOfModel,
+                 .min = 1});
+}
+
+template <class Visitor>
+void IndexerConfig::fields(Visitor& v) {
+  v(num_heads, {.key = "num_heads",
+                .help = "Heads of the indexer.",
+                .flag = "--index-n-heads",
+                .absent = kOfModel,
+                .min = 1});
+  v(head_dim, {.key = "head_dim",
+               .help = "Size of a head of the indexer.",
+               .flag = "--index-head-dim",
+               .absent = kOfModel,
+               .min = 1});
+  v(top_k, {.key = "top_k",
+            .help = "Keys that a query sees.",
+            .flag = "--index-topk",
+            .absent = kOfModel,
+            .min = 1});
+  v(frequency, {.key = "frequency",
+                .help = "Of how many layers one chooses for all.",
+                .flag = "--index-topk-freq",
+                .absent = kOfModel,
+                .min = 1});
+  v(skip, {.key = "skip",
+           .help = "First layers that choose for themselves.",
+           .flag = "--index-skip-topk-offset",
+           .absent = kOfModel,
+           .min = 0});
+}
+
+template <class Visitor>
+void MoeConfig::fields(Visitor& v) {
+  v(num_experts, {.key = "num_experts",
+                  .help = "Experts of a layer.",
+                  .flag = "--num-experts",
+                  .absent = kOfModel,
+                  .min = 1});
+  v(top_k, {.key = "top_k",
+            .help = "Experts that a token goes to.",
+            .flag = "--moe-router-topk",
+            .absent = kOfModel,
+            .min = 1});
+  v(ffn_hidden_size, {.key = "ffn_hidden_size",
+                      .help = "Inner width of one expert.",
+                      .flag = "--moe-ffn-hidden-size",
+                      .absent = kOfModel,
+                      .min = 1});
+  v(shared_ffn_hidden_size, {.key = "shared_ffn_hidden_size",
+                             .help = "Inner width of all shared experts together; 0: none.",
+                             .flag = "--moe-shared-expert-intermediate-size",
+                             .absent = kOfModel,
+                             .min = 0});
+  v(shared_gate, {.key = "shared_gate",
+                  .help = "Weigh the shared experts by a gate.",
+                  .flag = "--shared-expert-gate",
+                  .absent = kOfModel});
+  v(num_zero_experts, {.key = "num_zero_experts",
+                       .help = "Experts that return their input.",
+                       .flag = "--num-zero-experts",
+                       .absent = kOfModel,
+                       .min = 0});
+  v(score, {.key = "score",
+            .help = "How the router scores experts.",
+            .flag = "--moe-router-score-function",
+            .absent = kOfModel,
+            .choices = {"softmax", "top_k_softmax", "sigmoid", "sparse_mixer"}});
+  v(normalize_top_k, {.key = "normalize_top_k",
+                      .help = "Divide the weights of the chosen experts by their sum.",
+                      .flag = "--norm-topk-prob",
+                      .absent = kOfModel});
+  v(scaling_factor, {.key = "scaling_factor",
+                     .help = "Factor of the weights.",
+                     .flag = "--moe-router-topk-scaling-factor",
+                     .absent = kOfModel,
+                     .min = 0,
+                     .open_min = true});
+  v(num_groups, {.key = "num_groups",
+                 .help = "Groups of experts.",
+                 .flag = "--moe-router-num-groups",
+                 .absent = kOfModel,
+                 .min = 1});
+  v(topk_groups, {.key = "topk_groups",
+                  .help = "Groups that a token chooses from.",
+                  .flag = "--moe-router-group-topk",
+                  .absent = kOfModel,
+                  .min = 1});
+  v(selection_bias, {.key = "selection_bias",
+                     .help = "Balance experts by a bias on the choice instead of a loss.",
+                     .flag = "--moe-router-enable-expert-bias",
+                     .absent = kOfModel});
+  v(first_k_dense, {.key = "first_k_dense",
+                    .help = "First layers without experts.",
+                    .flag = "--first-k-dense-replace",
+                    .absent = kOfModel,
+                    .min = 0});
+  v(layer_frequency, {.key = "layer_frequency",
+                      .help = "Of how many layers one has experts.",
+                      .flag = "--moe-layer-freq",
+                      .absent = kOfModel,
+                      .min = 1});
+  v(dense_layers, {.key = "dense_layers",
+                   .help = "Layers without experts, counted from 0, with commas.",
+                   .absent = kOfModel});
+  v(aux_loss_coeff, {.key = "aux_loss_coeff",
+                     .help = "Coefficient of the balancing loss over a microbatch.",
+                     .flag = "--moe-aux-loss-coeff",
+                     .absent = kOfModel,
+                     .min = 0});
+  v(sequence_aux_loss_coeff, {.key = "sequence_aux_loss_coeff",
+                              .help = "Coefficient of the balancing loss over each sequence.",
+                              .flag = "--seq-aux",
+                              .absent = kOfModel,
+                              .min = 0});
+  v(device_aux_loss_coeff, {.key = "device_aux_loss_coeff",
+                            .help = "Coefficient of the balancing loss over groups of experts.",
+                            .flag = "--moe-device-level-aux-loss-coeff",
+                            .absent = kOfModel,
+                            .min = 0});
+  v(communication_aux_loss_coeff,
+    {.key = "communication_aux_loss_coeff",
+     .help = "Coefficient of the loss that balances what groups receive.",
+     .flag = "--moe-comm-aux-loss-coeff",
+     .absent = kOfModel,
+     .min = 0});
+  v(z_loss_coeff, {.key = "z_loss_coeff",
+                   .help = "Coefficient of the loss that keeps the router's logits small.",
+                   .flag = "--moe-z-loss-coeff",
+                   .absent = kOfModel,
+                   .min = 0});
+  v(bias_update_rate, {.key = "bias_update_rate",
+                       .help = "Step of the selection bias, once per optimizer step.",
+                       .flag = "--moe-router-bias-update-rate",
+                       .absent = kOfModel,
+                       .min = 0});
+  v(input_jitter, {.key = "input_jitter",
+                   .help = "Multiply the router's input by a random number this close to 1.",
+                   .flag = "--moe-input-jitter-eps",
+                   .absent = kOfModel,
+                   .min = 0});
+  v(capacity_factor, {.key = "capacity_factor",
+                      .help = "An expert takes this many times its fair share of tokens at most.",
+                      .flag = "--moe-expert-capacity-factor",
+                      .absent = kOfModel,
+                      .min = 0,
+                      .open_min = true});
+  v(pad_to_capacity, {.key = "pad_to_capacity",
+                      .help = "Give every expert as many tokens as it may take.",
+                      .flag = "--moe-pad-expert-input-to-capacity",
+                      .absent = kOfModel});
+}
+
+template <class Visitor>
+void GatedDeltaNetConfig::fields(Visitor& v) {
+  v(num_key_heads, {.key = "num_key_heads",
+                    .help = "Key heads.",
+                    .flag = "--linear-num-key-heads",
+                    .absent = kOfModel,
+                    .min = 1});
+  v(num_value_heads, {.key = "num_value_heads",
+                      .help = "Value heads, a multiple of the key heads.",
+                      .flag = "--linear-num-value-heads",
+                      .absent = kOfModel,
+                      .min = 1});
+  v(key_head_dim, {.key = "key_head_dim",
+                   .help = "Size of a key head.",
+                   .flag = "--linear-key-head-dim",
+                   .absent = kOfModel,
+                   .min = 1});
+  v(value_head_dim, {.key = "value_head_dim",
+                     .help = "Size of a value head.",
+                     .flag = "--linear-value-head-dim",
                      .absent = kOfModel,
                      .min = 1});
-  v(tie_word_embeddings, {.key = "tie_word_embeddings",
-                          .help = "Use the embedding as output projection too.",
-                          .flag = "--untie-embeddings-and-output-weights (the opposite)",
-                          .absent = kOfModel});
-  v(qk_norm, {.key = "qk_norm",
-              .help = "Normalise each query and key head before the rotary embedding.",
-              .flag = "--qk-layernorm",
-              .absent = kOfModel});
-  v(qkv_bias, {.key = "qkv_bias",
-               .help = "Bias on the query, key and value projections.",
-               .flag = "--add-qkv-bias",
-               .absent = kOfModel});
+  v(conv_kernel, {.key = "conv_kernel",
+                  .help = "Positions that the convolution sees.",
+                  .absent = kOfModel,
+                  .min = 1});
+}
+
+template <class Visitor>
+void Mamba2Config::fields(Visitor& v) {
+  v(state_size, {.key = "state_size",
+                 .help = "Size of the state.",
+                 .flag = "--mamba-state-dim",
+                 .absent = kOfModel,
+                 .min = 1});
+  v(head_dim, {.key = "head_dim",
+               .help = "Size of a head.",
+               .flag = "--mamba-head-dim",
+               .absent = kOfModel,
+               .min = 1});
+  v(num_groups, {.key = "num_groups",
+                 .help = "Groups of heads that share B and C.",
+                 .flag = "--mamba-num-groups",
+                 .absent = kOfModel,
+                 .min = 1});
+  v(inner_size,
+    {.key = "inner_size", .help = "Heads times their size.", .absent = kOfModel, .min = 1});
+  v(conv_kernel, {.key = "conv_kernel",
+                  .help = "Positions that the convolution sees.",
+                  .flag = "--mamba-d-conv",
+                  .absent = kOfModel,
+                  .min = 1});
+  v(chunk_size, {.key = "chunk_size",
+                 .help = "Positions that are computed at a time.",
+                 .unit = "tokens",
+                 .flag = "--mamba-chunk-size",
+                 .absent = kOfModel,
+                 .min = 1});
+}
+
+template <class Visitor>
+void MtpConfig::fields(Visitor& v) {
+  v(num_layers, {.key = "num_layers",
+                 .help = "Layers that predict tokens further ahead; 0: none.",
+                 .flag = "--mtp-num-layers",
+                 .absent = kOfModel,
+                 .min = 0});
+  v(loss_scaling_factor, {.key = "loss_scaling_factor",
+                          .help = "Factor of their loss.",
+                          .flag = "--mtp-loss-scaling-factor",
+                          .absent = kOfModel,
+                          .min = 0});
 }
 
 template <class Visitor>

@@ -12,6 +12,121 @@
 
 namespace qianli::config {
 
+// The parts of a model's switches; qianli/model/spec.h has their meaning, and the same paths.
+struct RopeScalingConfig {
+  std::optional<std::string> kind;
+  std::optional<double> factor;
+  std::optional<int64_t> original_max_positions;
+  std::optional<double> low_freq_factor;
+  std::optional<double> high_freq_factor;
+  std::optional<double> beta_fast;
+  std::optional<double> beta_slow;
+  std::optional<double> attention_factor;
+  std::optional<bool> truncate;
+  std::optional<double> mscale;
+  std::optional<double> mscale_all_dim;
+  std::optional<std::string> short_factor;
+  std::optional<std::string> long_factor;
+  std::optional<double> short_mscale;
+  std::optional<double> long_mscale;
+
+  template <class Visitor>
+  void fields(Visitor& v);
+};
+
+struct RopeConfig {
+  std::optional<double> base;
+  std::optional<double> fraction;
+  std::optional<bool> interleaved;
+  RopeScalingConfig scaling;
+
+  template <class Visitor>
+  void fields(Visitor& v);
+};
+
+struct LatentAttentionConfig {
+  std::optional<int64_t> q_lora_rank;
+  std::optional<int64_t> kv_lora_rank;
+  std::optional<int64_t> qk_nope_head_dim;
+  std::optional<int64_t> qk_rope_head_dim;
+  std::optional<int64_t> v_head_dim;
+
+  template <class Visitor>
+  void fields(Visitor& v);
+};
+
+struct IndexerConfig {
+  std::optional<int64_t> num_heads;
+  std::optional<int64_t> head_dim;
+  std::optional<int64_t> top_k;
+  std::optional<int64_t> frequency;
+  std::optional<int64_t> skip;
+
+  template <class Visitor>
+  void fields(Visitor& v);
+};
+
+struct MoeConfig {
+  std::optional<int64_t> num_experts;
+  std::optional<int64_t> top_k;
+  std::optional<int64_t> ffn_hidden_size;
+  std::optional<int64_t> shared_ffn_hidden_size;
+  std::optional<bool> shared_gate;
+  std::optional<int64_t> num_zero_experts;
+  std::optional<std::string> score;
+  std::optional<bool> normalize_top_k;
+  std::optional<double> scaling_factor;
+  std::optional<int64_t> num_groups;
+  std::optional<int64_t> topk_groups;
+  std::optional<bool> selection_bias;
+  std::optional<int64_t> first_k_dense;
+  std::optional<int64_t> layer_frequency;
+  std::optional<std::string> dense_layers;
+  std::optional<double> aux_loss_coeff;
+  std::optional<double> sequence_aux_loss_coeff;
+  std::optional<double> device_aux_loss_coeff;
+  std::optional<double> communication_aux_loss_coeff;
+  std::optional<double> z_loss_coeff;
+  std::optional<double> bias_update_rate;
+  std::optional<double> input_jitter;
+  std::optional<double> capacity_factor;
+  std::optional<bool> pad_to_capacity;
+
+  template <class Visitor>
+  void fields(Visitor& v);
+};
+
+struct GatedDeltaNetConfig {
+  std::optional<int64_t> num_key_heads;
+  std::optional<int64_t> num_value_heads;
+  std::optional<int64_t> key_head_dim;
+  std::optional<int64_t> value_head_dim;
+  std::optional<int64_t> conv_kernel;
+
+  template <class Visitor>
+  void fields(Visitor& v);
+};
+
+struct Mamba2Config {
+  std::optional<int64_t> state_size;
+  std::optional<int64_t> head_dim;
+  std::optional<int64_t> num_groups;
+  std::optional<int64_t> inner_size;
+  std::optional<int64_t> conv_kernel;
+  std::optional<int64_t> chunk_size;
+
+  template <class Visitor>
+  void fields(Visitor& v);
+};
+
+struct MtpConfig {
+  std::optional<int64_t> num_layers;
+  std::optional<double> loss_scaling_factor;
+
+  template <class Visitor>
+  void fields(Visitor& v);
+};
+
 // `model: NAME` is short for `model: {preset: NAME}`.
 struct ModelConfig {
   static constexpr bool kShorthand = true;  // a scalar sets the first field
@@ -28,13 +143,35 @@ struct ModelConfig {
   std::optional<int64_t> head_dim;
   std::optional<int64_t> vocab_size;
   std::optional<int64_t> max_position_embeddings;
+  std::optional<std::string> norm;
+  std::optional<std::string> norm_placement;
   std::optional<double> norm_eps;
-  std::optional<double> rope_base;
-  std::optional<double> init_std;
+  std::optional<std::string> qk_norm;
+  std::optional<std::string> position;
+  RopeConfig rope;
+  RopeConfig sliding_rope;
+  std::optional<std::string> layer_pattern;
   std::optional<int64_t> sliding_window;
-  std::optional<bool> tie_word_embeddings;
-  std::optional<bool> qk_norm;
+  std::optional<bool> gated_mlp;
+  std::optional<std::string> activation;
+  std::optional<double> activation_limit;
   std::optional<bool> qkv_bias;
+  std::optional<bool> attention_out_bias;
+  std::optional<bool> mlp_bias;
+  std::optional<bool> tie_word_embeddings;
+  std::optional<double> query_pre_attn_scalar;
+  std::optional<double> attention_softcap;
+  std::optional<double> final_logit_softcap;
+  std::optional<double> embedding_multiplier;
+  std::optional<double> residual_multiplier;
+  std::optional<double> logits_multiplier;
+  LatentAttentionConfig latent_attention;
+  IndexerConfig indexer;
+  MoeConfig moe;
+  GatedDeltaNetConfig gated_delta_net;
+  Mamba2Config mamba2;
+  MtpConfig mtp;
+  std::optional<double> init_std;
 
   template <class Visitor>
   void fields(Visitor& v);

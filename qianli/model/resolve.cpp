@@ -3,12 +3,15 @@
 #include <fmt/core.h>
 
 #include <cmath>
+#include <set>
 
 #include "qianli/base/error.h"
 #include "qianli/base/strings.h"
+#include "qianli/config/field.h"
 #include "qianli/model/family.h"
 #include "qianli/model/hugging_face.h"
 #include "qianli/model/presets.h"
+#include "qianli/model/spec_fields.h"
 
 namespace qianli::model {
 namespace {
@@ -51,9 +54,30 @@ ModelSpec with_family(const ModelSpec& sizes, const std::string& name) {
   return spec;
 }
 
-template <class T, class U>
-void put(T& field, const std::optional<U>& value) {
-  if (value) field = *value;
+// The value of an option as set_field reads it; nothing where it is not given.
+struct OptionText {
+  template <class T>
+  std::optional<std::string> operator()(std::optional<T>* value) const {
+    if (!*value) return std::nullopt;
+    return fmt::format("{}", **value);
+  }
+  template <class Other>
+  std::optional<std::string> operator()(const Other&) const {
+    return std::nullopt;  // the source itself
+  }
+};
+
+// Puts what the section gives over the spec: options have the paths of its fields.
+void put_options(const config::Section& section, const std::string& prefix, ModelSpec& spec) {
+  for (const config::Field& field : section.fields) {
+    const std::string path = prefix + std::string(field.option.key);
+    if (const auto* below = std::get_if<config::Section>(&field.value)) {
+      put_options(*below, path + ".", spec);
+      continue;
+    }
+    if (path == "load_weights" || path == "family") continue;
+    if (const auto text = std::visit(OptionText{}, field.value)) set_field(spec, path, *text);
+  }
 }
 
 // Sizes that follow from others, where the source has them so (a fresh spec has all sizes 0).
@@ -80,34 +104,36 @@ void derive_sizes(const config::ModelConfig& model, const ModelSpec& source, Mod
 
 ModelSpec apply(const config::ModelConfig& model, const ModelSpec& source) {
   ModelSpec spec = model.family ? with_family(source, *model.family) : source;
-  put(spec.num_layers, model.num_layers);
-  put(spec.hidden_size, model.hidden_size);
-  put(spec.ffn_hidden_size, model.ffn_hidden_size);
-  put(spec.num_attention_heads, model.num_attention_heads);
-  put(spec.num_query_groups, model.num_query_groups);
-  put(spec.head_dim, model.head_dim);
-  put(spec.vocab_size, model.vocab_size);
-  put(spec.max_position_embeddings, model.max_position_embeddings);
-  put(spec.norm_eps, model.norm_eps);
-  put(spec.rope.base, model.rope_base);
-  put(spec.init_std, model.init_std);
-  put(spec.sliding_window, model.sliding_window);
-  put(spec.tie_word_embeddings, model.tie_word_embeddings);
-  if (model.qk_norm) spec.qk_norm = *model.qk_norm ? QkNorm::kHead : QkNorm::kNone;
-  put(spec.qkv_bias, model.qkv_bias);
+  config::ModelConfig options = model;
+  put_options(config::fields_of(options), "", spec);
   derive_sizes(model, source, spec);
   return spec;
 }
 
-// Fields that may differ from those of the folder the weights come from.
-ModelSpec with_free_fields(ModelSpec spec, const ModelSpec& from) {
-  spec.norm_eps = from.norm_eps;
-  spec.rope.base = from.rope.base;
-  spec.init_std = from.init_std;
-  spec.sliding_window = from.sliding_window;
-  if (from.position == PositionKind::kRotary)
-    spec.max_position_embeddings = from.max_position_embeddings;
-  return spec;
+// Whether a model may differ in this field from the folder its weights come from: no parameter gets
+// another shape by it.
+bool is_free(const std::string& path, const ModelSpec& spec) {
+  static const std::set<std::string> kFree{"norm_eps",
+                                           "init_std",
+                                           "sliding_window",
+                                           "attention_softcap",
+                                           "layer_pattern",
+                                           "final_logit_softcap",
+                                           "mtp.num_layers",
+                                           "mtp.loss_scaling_factor",
+                                           "moe.top_k",
+                                           "moe.scaling_factor",
+                                           "moe.z_loss_coeff",
+                                           "moe.aux_loss_coeff",
+                                           "moe.input_jitter",
+                                           "moe.sequence_aux_loss_coeff",
+                                           "moe.capacity_factor",
+                                           "moe.device_aux_loss_coeff",
+                                           "moe.pad_to_capacity",
+                                           "moe.communication_aux_loss_coeff",
+                                           "moe.bias_update_rate"};
+  if (path == "max_position_embeddings") return spec.position == PositionKind::kRotary;
+  return kFree.contains(path) || path.starts_with("rope.") || path.starts_with("sliding_rope.");
 }
 
 }  // namespace
@@ -129,7 +155,10 @@ ModelSpec resolve(const config::ModelConfig& model) {
   const ModelSpec spec = apply(model, source);
   spec.validate();
   if (weights) {
-    const auto changed = differences(with_free_fields(source, spec), spec);
+    auto changed = differences(source, spec);
+    std::erase_if(changed, [&](const std::string& line) {
+      return is_free(line.substr(0, line.find(':')), spec);
+    });
     if (!changed.empty()) {
       throw ConfigError(
           "model",

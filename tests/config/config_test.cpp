@@ -62,10 +62,10 @@ TEST(Config, fills_what_follows_from_other_values) {
 TEST(Config, reads_a_model_as_a_name_or_as_a_map) {
   EXPECT_EQ(read("model: llama-tiny").model.source, "llama-tiny");
   const ModelConfig model =
-      read("model: {preset: llama-tiny, num_layers: 4, qk_norm: true, load_weights: auto}").model;
+      read("model: {preset: llama-tiny, num_layers: 4, qk_norm: head, load_weights: auto}").model;
   EXPECT_EQ(model.source, "llama-tiny");
   EXPECT_EQ(model.num_layers, 4);
-  EXPECT_EQ(model.qk_norm, true);
+  EXPECT_EQ(model.qk_norm, "head");
   EXPECT_FALSE(model.load_weights.has_value());
   EXPECT_FALSE(model.hidden_size.has_value());
 }

@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include "qianli/base/error.h"
+#include "qianli/config/field.h"
 #include "qianli/model/hugging_face.h"
 #include "qianli/model/presets.h"
+#include "qianli/model/spec_fields.h"
 #include "tests/support/test_paths.h"
 
 namespace qianli::model {
@@ -42,13 +44,55 @@ TEST(Resolve, puts_switches_over_a_preset) {
   model.num_layers = 2;
   model.vocab_size = 300;
   model.norm_eps = 1e-6;
-  model.qk_norm = true;
+  model.qk_norm = "head";
   model.sliding_window = 16;
   const ModelSpec spec = resolve(model);
   EXPECT_EQ(differences(preset("llama-tiny"), spec),
             (std::vector<std::string>{"num_layers: 4 and 2", "vocab_size: 1024 and 300",
                                       "norm_eps: 1e-05 and 1e-06", "qk_norm: none and head",
                                       "sliding_window: none and 16"}));
+}
+
+TEST(Resolve, has_a_field_for_every_option_that_is_a_switch) {
+  ModelConfig model;
+  for (const std::string& path : config::all_paths(config::fields_of(model))) {
+    if (path == "preset" || path == "load_weights" || path == "family") continue;
+    ModelSpec spec = preset("llama-tiny");
+    const auto field = config::find_field(config::fields_of(model), path);
+    const bool section = std::holds_alternative<config::Section>(field->value);
+    EXPECT_EQ(field_at(spec, path).has_value(), !section) << path;
+    const std::string leaf = path.substr(path.rfind('.') + 1);
+    if (leaf == "kind" || leaf == "score" || leaf == "position" || leaf == "activation") {
+      for (const auto word : field->option.choices) EXPECT_NO_THROW(set_field(spec, path, word));
+    }
+  }
+}
+
+TEST(Resolve, puts_nested_switches_over_a_preset) {
+  ModelConfig model{.source = "mixtral-8x7b"};
+  model.moe.num_experts = 4;
+  model.moe.z_loss_coeff = 1e-3;
+  model.rope.scaling.kind = "linear";
+  model.rope.scaling.factor = 2.0;
+  model.layer_pattern = "sliding_attention,attention";
+  model.sliding_window = 64;
+  const ModelSpec spec = resolve(model);
+  EXPECT_EQ(spec.moe->num_experts, 4);
+  EXPECT_EQ(spec.moe->top_k, 2);
+  EXPECT_EQ(spec.rope.scaling.factor, 2.0);
+  EXPECT_EQ(spec.layer(0).window, 64);
+  EXPECT_EQ(spec.layer(1).window, 0);
+  model.moe.top_k = 5;
+  EXPECT_NE(refusal(model).find("moe.top_k"), std::string::npos);
+  ModelConfig window{.source = "llama-tiny"};
+  window.layer_pattern = "sliding";
+  EXPECT_NE(refusal(window).find("layer_pattern"), std::string::npos) << refusal(window);
+}
+
+TEST(Resolve, lets_gemmas_multiplier_follow_its_width) {
+  ModelConfig model{.source = "gemma-2b"};
+  model.hidden_size = 256;
+  EXPECT_EQ(resolve(model).embedding_multiplier, 16.0);
 }
 
 TEST(Resolve, lets_sizes_follow_where_they_followed) {
@@ -101,7 +145,7 @@ TEST(Resolve, refuses_other_shapes_than_those_of_loaded_weights) {
 
 TEST(Resolve, lets_loaded_weights_see_more_positions) {
   ModelConfig model{.source = folder("llama2")};
-  model.rope_base = 500000.0;
+  model.rope.base = 500000.0;
   model.max_position_embeddings = 4096;
   model.num_layers = 2;  // the folder's own
   EXPECT_EQ(resolve(model).max_position_embeddings, 4096);
