@@ -3,6 +3,9 @@
 
 #include <fstream>
 
+#include "qianli/formats/distributed_checkpoint.h"
+#include "qianli/formats/gguf.h"
+#include "qianli/formats/mindspore_checkpoint.h"
 #include "qianli/formats/reject.h"
 #include "qianli/formats/safetensors_folder.h"
 #include "qianli/formats/safetensors_source.h"
@@ -12,6 +15,9 @@ namespace qianli::formats {
 namespace {
 
 std::unique_ptr<TensorSource> open_folder(const fs::path& folder) {
+  if (DistributedCheckpoint::exists(folder)) {
+    return open_distributed_source(DistributedCheckpoint::open(folder));
+  }
   for (const std::string_view stem : {"model", "adapter_model", "diffusion_pytorch_model"}) {
     if (SafetensorsFolder::exists(folder, stem)) return open_safetensors_folder(folder, stem);
   }
@@ -20,8 +26,8 @@ std::unique_ptr<TensorSource> open_folder(const fs::path& folder) {
     return open_torch_folder(folder);
   }
   reject(FileRole::kCheckpoint, folder.string(),
-         "expected model.safetensors, adapter_model.safetensors, pytorch_model.bin or an index of "
-         "shards, found none");
+         "expected model.safetensors, adapter_model.safetensors, pytorch_model.bin, an index of "
+         "shards, or the .metadata of a distributed checkpoint, found none");
 }
 
 std::string first_bytes(const fs::path& file) {
@@ -42,6 +48,11 @@ std::unique_ptr<TensorSource> open_tensor_source(const fs::path& path) {
     const Value& root = file->root();
     return open_torch_source(std::move(file), root);
   }
+  if (front.starts_with("GGUF")) return open_gguf_source(path);
+  // A safetensors header may begin with the same byte as a message; its ninth byte is always this.
+  const bool is_safetensors = front.size() > 8 && front[8] == '{';
+  const bool is_message = front.starts_with('\n') || path.extension() == ".ckpt";
+  if (is_message && !is_safetensors) return open_mindspore_source(path);
   return open_safetensors_file(path);
 }
 

@@ -48,12 +48,14 @@ class TensorSource {
   // Refuses a second tensor of the same name, and shapes whose size overflows.
   void add(TensorSpec tensor);
 
- private:
+  // What a container overrides. `out` has the size of the rows, which are at least one and within
+  // the tensor; without an override they are copied from the bytes in place.
   virtual std::string describe(size_t index) const;
-  // `out` has the size of the rows, which are at least one and are within the tensor.
   virtual void copy_rows(size_t index, int64_t first, int64_t count,
                          std::span<std::byte> out) const;
   virtual std::optional<std::span<const std::byte>> bytes_in_place(size_t index) const;
+
+ private:
   size_t index_of(const TensorSpec& tensor) const;
 
   std::string source_;
@@ -70,8 +72,11 @@ uint64_t row_bytes(const TensorSpec& tensor);
 void stream(const TensorSource& source, const TensorSpec& tensor, const ByteSink& sink,
             uint64_t piece_bytes = uint64_t{16} << 20);
 
-// Opens whatever stands at `path`: a safetensors file, or a folder with safetensors of the stem
-// model, adapter_model or diffusion_pytorch_model, in one file or shards.
+// Opens whatever stands at `path`, told by its content:
+//   a folder  distributed checkpoint (.metadata); safetensors of the stem model, adapter_model or
+//             diffusion_pytorch_model, or pytorch_model.bin, each in one file or in shards
+//   a file    safetensors; GGUF; torch.save (all tensors in it, see open_torch_source); MindSpore's
+//             .ckpt
 std::unique_ptr<TensorSource> open_tensor_source(const fs::path& path);
 
 }  // namespace qianli::formats
