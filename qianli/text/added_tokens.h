@@ -18,8 +18,9 @@ struct AddedToken {
   bool rstrip = false;
   bool normalized = false;  // looked for in the normalised text, not in the raw one
   bool special = false;
-  bool skipped =
-      false;  // by decode(skip_special_tokens): the spelling is a special token's content
+  bool matched = true;  // looked for in texts at all
+  // By decode(skip_special_tokens): the spelling is a special token's content.
+  bool skipped = false;
 };
 
 // A part of a text: an added token's id, or text between added tokens (id -1).

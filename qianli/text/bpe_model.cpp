@@ -1,12 +1,11 @@
 #include "qianli/text/bpe_model.h"
 
-#include <fmt/core.h>
-
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <functional>
 
+#include "qianli/text/byte_tokens.h"
 #include "qianli/text/unicode.h"
 
 namespace qianli::text {
@@ -64,17 +63,12 @@ void MergeTable::set(int32_t left, int32_t right, Merge merge) {
 BpeModel::BpeModel(const Vocabulary& vocabulary, MergeTable merges, BpeOptions options)
     : vocabulary_(vocabulary), merges_(std::move(merges)), options_(std::move(options)) {
   plain_names_ = options_.continuing_subword_prefix.empty() && options_.end_of_word_suffix.empty();
-  std::string name;
+  byte_ids_ = byte_token_ids(vocabulary_);
   for (uint32_t byte = 0; byte < 256; ++byte) {
-    name.clear();
-    if (options_.byte_level) {
-      append_utf8(name, byte_level_char(static_cast<unsigned char>(byte)));
-    } else {
-      name = fmt::format("<0x{:02X}>", byte);
-    }
-    byte_ids_[byte] = vocabulary_.find(name).value_or(-1);
-    if (byte < 128)
-      ascii_ids_[byte] = vocabulary_.find(std::string(1, static_cast<char>(byte))).value_or(-1);
+    const std::string character(1, static_cast<char>(byte));
+    if (options_.byte_level)
+      byte_ids_[byte] = vocabulary_.find(to_byte_level(character)).value_or(-1);
+    if (byte < 128) ascii_ids_[byte] = vocabulary_.find(character).value_or(-1);
   }
 }
 
@@ -177,6 +171,9 @@ void BpeModel::merge_long(BpeScratch& scratch) const {
     if (symbol.next < 0) return;
     symbol.merge = merges_.find(symbol.id, symbols[static_cast<size_t>(symbol.next)].id);
     if (symbol.merge.rank == MergeTable::kNone) return;
+    if (!options_.unused.empty() && options_.unused[static_cast<size_t>(symbol.merge.id)]) {
+      scratch.halves[symbol.merge.id] = {symbol.id, symbols[static_cast<size_t>(symbol.next)].id};
+    }
     heap.push_back(static_cast<uint64_t>(symbol.merge.rank) << 32 | static_cast<uint32_t>(i));
     std::push_heap(heap.begin(), heap.end(), std::greater<>());
   };
@@ -197,8 +194,9 @@ void BpeModel::merge_long(BpeScratch& scratch) const {
     symbol.next = right.next;
     right.id = -1;
     if (symbol.next >= 0) symbols[static_cast<size_t>(symbol.next)].previous = i;
-    consider(i);
+    // In this order: of unused tokens the halves seen last count.
     if (symbol.previous >= 0) consider(symbol.previous);
+    consider(i);
   }
   scratch.ids.clear();
   for (int32_t i = n > 0 ? 0 : -1; i >= 0; i = symbols[static_cast<size_t>(i)].next) {
@@ -206,14 +204,32 @@ void BpeModel::merge_long(BpeScratch& scratch) const {
   }
 }
 
-void BpeModel::encode(std::string_view piece, BpeScratch& scratch,
-                      std::vector<int32_t>& ids) const {
+void BpeModel::append_used(int32_t id, const BpeScratch& scratch, std::vector<int32_t>& ids) const {
+  const auto halves = scratch.halves.find(id);
+  if (halves == scratch.halves.end()) return ids.push_back(id);
+  append_used(halves->second.first, scratch, ids);
+  append_used(halves->second.second, scratch, ids);
+}
+
+std::string BpeModel::kind() const {
+  if (options_.byte_level) return "byte-level BPE";
+  return options_.byte_fallback ? "BPE with byte fallback" : "BPE";
+}
+
+void BpeModel::encode(std::string_view piece, Scratch& buffers, std::vector<int32_t>& ids) const {
+  auto& scratch = static_cast<BpeScratch&>(buffers);
   if (options_.ignore_merges) {
     const auto whole =
         options_.byte_level ? vocabulary_.find(to_byte_level(piece)) : vocabulary_.find(piece);
     if (whole) return ids.push_back(*whole);
   }
   first_symbols(piece, scratch);
+  if (!options_.unused.empty()) {
+    scratch.halves.clear();
+    merge_long(scratch);
+    for (const int32_t id : scratch.ids) append_used(id, scratch, ids);
+    return;
+  }
   if (scratch.ids.size() > 1) {
     if (scratch.ids.size() <= kShortSymbols) {
       merge_short(scratch);

@@ -2,12 +2,16 @@
 // equals.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
+#include "qianli/text/model.h"
 #include "qianli/text/vocabulary.h"
 
 namespace qianli::text {
@@ -52,7 +56,7 @@ class MergeTable {
 };
 
 // Buffers of one encoding thread.
-struct BpeScratch {
+struct BpeScratch : Model::Scratch {
   struct Symbol {
     int32_t id;
     int32_t previous, next;   // indices, -1 at the ends
@@ -63,6 +67,7 @@ struct BpeScratch {
   std::vector<Symbol> symbols;
   std::vector<uint64_t> heap;
   std::string name;
+  std::unordered_map<int32_t, std::pair<int32_t, int32_t>> halves;  // of unused tokens
 };
 
 struct BpeOptions {
@@ -72,16 +77,20 @@ struct BpeOptions {
   bool ignore_merges = false;
   std::optional<int32_t> unk_id;
   std::string continuing_subword_prefix, end_of_word_suffix;
+  // By id: tokens that merges make but that do not come out; they fall apart into what made them.
+  // Empty: none.
+  std::vector<bool> unused = {};
 };
 
-class BpeModel {
+class BpeModel : public Model {
  public:
   // `vocabulary` outlives the model.
   BpeModel(const Vocabulary& vocabulary, MergeTable merges, BpeOptions options);
 
-  // Appends the ids of `piece` (valid UTF-8, not empty).
-  void encode(std::string_view piece, BpeScratch& scratch, std::vector<int32_t>& ids) const;
-  const BpeOptions& options() const { return options_; }
+  std::unique_ptr<Scratch> make_scratch() const override { return std::make_unique<BpeScratch>(); }
+  void encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const override;
+  std::optional<int32_t> unk_id() const override { return options_.unk_id; }
+  std::string kind() const override;
 
  private:
   void first_symbols(std::string_view piece, BpeScratch& scratch) const;
@@ -90,12 +99,14 @@ class BpeModel {
   int32_t character_id(std::string_view character, bool first, bool last, std::string& name) const;
   void merge_short(BpeScratch& scratch) const;
   void merge_long(BpeScratch& scratch) const;
+  void append_used(int32_t id, const BpeScratch& scratch, std::vector<int32_t>& ids) const;
 
   const Vocabulary& vocabulary_;
   MergeTable merges_;
   BpeOptions options_;
-  bool plain_names_;        // neither prefix nor suffix
-  int32_t byte_ids_[256];   // byte level: the byte's token; byte fallback: that of "<0xHH>"; or -1
+  bool plain_names_;  // neither prefix nor suffix
+  // Byte level: the byte's token; byte fallback: that of "<0xHH>"; or -1.
+  std::array<int32_t, 256> byte_ids_;
   int32_t ascii_ids_[128];  // token of a one-byte character, or -1
 };
 

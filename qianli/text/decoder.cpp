@@ -5,22 +5,21 @@
 #include <utility>
 
 #include "qianli/text/bpe_model.h"
+#include "qianli/text/byte_tokens.h"
 #include "qianli/text/unicode.h"
 
 namespace qianli::text {
 namespace {
 
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  const char lower = static_cast<char>(c | 0x20);
-  return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
-// The byte of "<0xHH>", or -1.
-int byte_of_token(std::string_view token) {
-  if (token.size() != 6 || token.substr(0, 3) != "<0x" || token[5] != '>') return -1;
-  const int high = hex_digit(token[3]), low = hex_digit(token[4]);
-  return high < 0 || low < 0 ? -1 : high * 16 + low;
+std::string replaced(std::string_view text, std::string_view from, std::string_view to) {
+  std::string out;
+  size_t done = 0;
+  for (size_t at; (at = text.find(from, done)) != std::string_view::npos; done = at + from.size()) {
+    out.append(text.substr(done, at - done));
+    out += to;
+  }
+  out.append(text.substr(done));
+  return out;
 }
 
 }  // namespace
@@ -43,6 +42,14 @@ void DecodeStream::run(size_t index, std::string_view token, std::string& out) {
       return replace(index, token, out);
     case Kind::kStrip:
       return fused_before(index) ? strip_text(index, token, out) : strip_token(index, token, out);
+    case Kind::kReplaceText:
+      return replace_text(index, token, out);
+    case Kind::kWordPiece:
+      return word_piece(index, token, out);
+    case Kind::kEndOfWord:
+      return end_of_word(index, token, out);
+    case Kind::kSentencePiece:
+      return sentencepiece(index, token, out);
     case Kind::kMetaspace:
       return metaspace(index, token, out);
     case Kind::kFuse:
@@ -156,6 +163,90 @@ void DecodeStream::strip_text(size_t index, std::string_view text, std::string& 
   state.held.erase(0, size);
 }
 
+void DecodeStream::replace_text(size_t index, std::string_view text, std::string& out) {
+  const DecodeStep& step = steps_[index];
+  std::string& held = states_[index].held;
+  held += text;
+  std::string known;
+  size_t done = 0;
+  for (size_t at; (at = held.find(step.from, done)) != std::string::npos;
+       done = at + step.from.size()) {
+    known.append(held, done, at - done);
+    known += step.content;
+  }
+  // The end may be the beginning of another occurrence.
+  size_t open = std::min(held.size() - done, step.from.size() - 1);
+  while (open > 0 && !step.from.starts_with(std::string_view(held).substr(held.size() - open))) {
+    --open;
+  }
+  known.append(held, done, held.size() - open - done);
+  held.erase(0, held.size() - open);
+  if (!known.empty()) run(index + 1, known, out);
+}
+
+void DecodeStream::word_piece(size_t index, std::string_view token, std::string& out) {
+  const DecodeStep& step = steps_[index];
+  std::string text;
+  if (std::exchange(states_[index].started, true)) {
+    if (token.starts_with(step.content)) {
+      token.remove_prefix(step.content.size());
+    } else {
+      text = ' ';
+    }
+  }
+  text += token;
+  if (step.start == 1) {
+    // As for whole texts, with one rule more that stands between the others.
+    text = clean_up_spaces(std::move(text), true);
+  }
+  run(index + 1, text, out);
+}
+
+void DecodeStream::end_of_word(size_t index, std::string_view token, std::string& out) {
+  State& state = states_[index];
+  const std::string previous = std::exchange(state.held, std::string(token));
+  if (!std::exchange(state.started, true)) return;
+  run(index + 1, replaced(previous, steps_[index].content, " "), out);
+}
+
+// Bytes become characters, each byte that is in none U+FFFD. Of the first text the leading
+// `content` goes when `start` is 1; with `stop` 1 it goes from the tokens behind, too, as long as
+// there is no text. All others become spaces.
+void DecodeStream::sentencepiece(size_t index, std::string_view token, std::string& out) {
+  const DecodeStep& step = steps_[index];
+  State& state = states_[index];
+  const int byte = step.bytes ? byte_of_token(token) : -1;
+  if (byte >= 0) {
+    state.held.push_back(static_cast<char>(byte));
+    return sentencepiece_bytes(index, false, out);
+  }
+  sentencepiece_bytes(index, true, out);
+  if (!state.started && step.start == 1 && token.starts_with(step.content)) {
+    token.remove_prefix(step.content.size());
+    state.started = step.stop == 0;
+  }
+  const std::string text = replaced(token, step.content, " ");
+  if (text.empty()) return;
+  state.started = true;
+  run(index + 1, text, out);
+}
+
+void DecodeStream::sentencepiece_bytes(size_t index, bool at_end, std::string& out) {
+  State& state = states_[index];
+  size_t done = 0;
+  while (done < state.held.size()) {
+    const std::string_view rest = std::string_view(state.held).substr(done);
+    const bool open = incomplete_tail(rest) == rest.size();
+    if (open && !at_end) break;
+    const bool whole = valid_utf8_prefix(rest) > 0;
+    const size_t size = whole ? decode_char(rest.data()).size : 1;
+    run(index + 1, whole ? rest.substr(0, size) : "\uFFFD", out);
+    state.started = true;
+    done += size;
+  }
+  state.held.erase(0, done);
+}
+
 void DecodeStream::metaspace(size_t index, std::string_view token, std::string& out) {
   const DecodeStep& step = steps_[index];
   const bool drops = step.start == 1 && !states_[index].started;
@@ -180,6 +271,12 @@ void DecodeStream::finish_step(size_t index, std::string& out) {
     std::string text;
     append_lossy(text, state.held);
     run(index + 1, text, out);
+  } else if (step.kind == DecodeStep::Kind::kReplaceText) {
+    run(index + 1, std::exchange(state.held, {}), out);
+  } else if (step.kind == DecodeStep::Kind::kEndOfWord && state.started) {
+    run(index + 1, replaced(state.held, step.content, ""), out);
+  } else if (step.kind == DecodeStep::Kind::kSentencePiece) {
+    sentencepiece_bytes(index, true, out);
   }
   // What Strip still holds are the characters to strip.
   state = State{};
@@ -205,20 +302,15 @@ void DecodeStream::emit(std::string_view text, std::string& out) {
   unclean_.erase(0, cut);
 }
 
-std::string clean_up_spaces(std::string text) {
+std::string clean_up_spaces(std::string text, bool word_piece) {
   if (text.find(' ') == std::string::npos) return text;
   constexpr std::pair<std::string_view, std::string_view> kRules[] = {
-      {" .", "."},     {" ?", "?"},   {" !", "!"},   {" ,", ","},     {" ' ", "'"},
-      {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+      {" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
+      {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
+      {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
   for (const auto& [from, to] : kRules) {
-    std::string out;
-    size_t done = 0;
-    for (size_t at; (at = text.find(from, done)) != std::string::npos; done = at + from.size()) {
-      out.append(text, done, at - done);
-      out += to;
-    }
-    out.append(text, done);
-    text = std::move(out);
+    if (from == " do not" && !word_piece) continue;
+    text = replaced(text, from, to);
   }
   return text;
 }

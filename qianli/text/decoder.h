@@ -15,16 +15,22 @@ struct DecodeStep {
   enum class Kind {
     kByteLevel,       // byte-level alphabet to bytes; fuses all tokens
     kReplace,         // `pattern` by `content` within each token
+    kReplaceText,     // `from` by `content` in the fused text
     kByteFallback,    // runs of "<0xHH>" to text; an ill-formed run gives one U+FFFD a byte
     kFuse,            // one text from here on
     kStrip,           // up to `start` and `stop` characters `content` at the ends
     kMetaspace,       // `content` to space; dropped from the first token when `start` is 1
+    kWordPiece,       // a space before tokens without the prefix `content`; `start` 1: clean-up
+    kEndOfWord,       // the suffix `content` to a space, to nothing in the last token
+    kSentencePiece,   // as SentencePiece decodes, see `sentencepiece` in decoder.cpp
     kJoinWithSpaces,  // what the library does without a decoder
   };
   Kind kind;
   std::string content;
   size_t start = 0, stop = 0;
   std::shared_ptr<const Pattern> pattern;
+  std::string from = {};
+  bool bytes = false;  // kSentencePiece: "<0xHH>" are bytes
 };
 
 class DecodeStream {
@@ -50,6 +56,11 @@ class DecodeStream {
   void replace(size_t index, std::string_view token, std::string& out);
   void strip_token(size_t index, std::string_view token, std::string& out);
   void strip_text(size_t index, std::string_view text, std::string& out);
+  void replace_text(size_t index, std::string_view text, std::string& out);
+  void word_piece(size_t index, std::string_view token, std::string& out);
+  void end_of_word(size_t index, std::string_view token, std::string& out);
+  void sentencepiece(size_t index, std::string_view token, std::string& out);
+  void sentencepiece_bytes(size_t index, bool at_end, std::string& out);
   void metaspace(size_t index, std::string_view token, std::string& out);
   void finish_step(size_t index, std::string& out);
   bool fused_before(size_t index) const;
@@ -60,7 +71,8 @@ class DecodeStream {
   std::string unclean_;  // text waiting for the clean-up of spaces
 };
 
-// Removes the space before . ? ! , and contractions, as transformers' clean_up_tokenization.
-std::string clean_up_spaces(std::string text);
+// Removes the space before . ? ! , and contractions, as transformers' clean_up_tokenization;
+// `word_piece` adds the rule " do not" -> " don't" that the WordPiece decoder has.
+std::string clean_up_spaces(std::string text, bool word_piece = false);
 
 }  // namespace qianli::text

@@ -4,7 +4,7 @@
 
 namespace qianli::text {
 
-std::unique_ptr<Workspace> WorkspacePool::take() {
+std::unique_ptr<Workspace> WorkspacePool::take(const Model& model) {
   {
     const std::lock_guard lock(mutex_);
     if (!idle_.empty()) {
@@ -13,7 +13,9 @@ std::unique_ptr<Workspace> WorkspacePool::take() {
       return workspace;
     }
   }
-  return std::make_unique<Workspace>();
+  auto workspace = std::make_unique<Workspace>();
+  workspace->model = model.make_scratch();
+  return workspace;
 }
 
 void WorkspacePool::give(std::unique_ptr<Workspace> workspace) {
@@ -26,7 +28,7 @@ namespace {
 // Takes a workspace and gives it back, whatever happens between.
 class Borrowed {
  public:
-  explicit Borrowed(WorkspacePool& pool) : pool_(pool), workspace_(pool.take()) {}
+  Borrowed(WorkspacePool& pool, const Model& model) : pool_(pool), workspace_(pool.take(model)) {}
   ~Borrowed() { pool_.give(std::move(workspace_)); }
   Workspace& operator*() { return *workspace_; }
 
@@ -39,7 +41,7 @@ class Borrowed {
 
 void TokenizerImpl::encode(std::string_view text, bool add_special_tokens,
                            std::vector<int32_t>& ids) const {
-  Borrowed borrowed(pool);
+  Borrowed borrowed(pool, *model);
   Workspace& work = *borrowed;
   if (valid_utf8_prefix(text) != text.size()) {
     work.repaired.clear();
@@ -65,9 +67,11 @@ void TokenizerImpl::encode(std::string_view text, bool add_special_tokens,
 
 void TokenizerImpl::encode_segment(std::string_view text, bool at_start, Workspace& work,
                                    std::vector<int32_t>& ids) const {
-  if (normalizer && normalizer->may_change(text)) {
+  const Normalizer* change =
+      at_start || !later_normalizer ? normalizer.get() : later_normalizer.get();
+  if (change != nullptr && change->may_change(text)) {
     work.normalized.assign(text);
-    normalizer->apply(work.normalized);
+    change->apply(work.normalized);
     text = work.normalized;
   }
   if (normalized_finder.empty()) return encode_normalized(text, at_start, work, ids);
@@ -96,7 +100,7 @@ void TokenizerImpl::encode_normalized(std::string_view text, bool at_start, Work
 
 void TokenizerImpl::encode_piece(std::string_view piece, Workspace& work,
                                  std::vector<int32_t>& ids) const {
-  if (piece.size() > PieceCache::kMaxBytes) return model->encode(piece, work.bpe, ids);
+  if (piece.size() > PieceCache::kMaxBytes) return model->encode(piece, *work.model, ids);
   const PieceCache::Key key(piece);
   const size_t hash = key.hash();
   const auto remembered = work.cache.find(key, hash);
@@ -105,13 +109,19 @@ void TokenizerImpl::encode_piece(std::string_view piece, Workspace& work,
     return;
   }
   const size_t first = ids.size();
-  model->encode(piece, work.bpe, ids);
+  model->encode(piece, *work.model, ids);
   work.cache.keep(key, hash, std::span(ids).subspan(first));
 }
 
 std::string_view TokenizerImpl::token(int32_t id) const {
   const auto found = added_by_id.find(id);
   return found != added_by_id.end() ? std::string_view(added[found->second].spelling)
+                                    : vocabulary.token(id);
+}
+
+std::string_view TokenizerImpl::content(int32_t id) const {
+  const auto found = added_by_id.find(id);
+  return found != added_by_id.end() ? std::string_view(added[found->second].content)
                                     : vocabulary.token(id);
 }
 

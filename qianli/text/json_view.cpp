@@ -16,8 +16,7 @@ void JsonView::refuse(std::string_view expected, std::string_view got) const {
 
 void JsonView::unsupported(std::string_view what) const {
   throw DataError("tokenizer",
-                  fmt::format("expected a supported tokenizer, got {} at {}", what, where()),
-                  "byte-level and SentencePiece-style BPE tokenizers are supported.");
+                  fmt::format("expected a supported tokenizer, got {} at {}", what, where()));
 }
 
 std::string_view JsonView::kind() const {
@@ -72,6 +71,12 @@ bool JsonView::boolean() const {
   bool truth = false;
   if (value_.get(truth) != simdjson::SUCCESS) refuse("true or false", kind());
   return truth;
+}
+
+double JsonView::number() const {
+  double number = 0;
+  if (value_.get(number) != simdjson::SUCCESS) refuse("a number", kind());
+  return number;
 }
 
 int64_t JsonView::integer(int64_t lowest, int64_t highest) const {

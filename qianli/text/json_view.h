@@ -40,6 +40,7 @@ class JsonView {
 
   std::string_view string() const;
   bool boolean() const;
+  double number() const;
   int64_t integer(int64_t lowest, int64_t highest) const;
 
   std::string_view string_or(std::string_view key, std::string_view otherwise) const;

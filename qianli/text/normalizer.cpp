@@ -42,15 +42,6 @@ bool is_newer(char32_t c) {
   return range != std::end(kNewerThanUnicode9) && range->first <= c;
 }
 
-// A file whose replacements blow texts up is a trap: each may grow a text this much, and so may all
-// of them together.
-void check_growth(size_t before, size_t after) {
-  if (after <= 256 * before + (size_t{1} << 20)) return;
-  throw DataError("tokenizer",
-                  "expected a normalizer that keeps texts about as long, got one that "
-                  "makes them more than 256 times as long");
-}
-
 int utf8proc_options(UnicodeForm form) {
   switch (form) {
     case UnicodeForm::kNfc:
@@ -101,6 +92,28 @@ class UnicodeNormalizer : public Normalizer {
   UnicodeForm form_;
 };
 
+// Lower case of letters that Unicode 15.1 to 17 added; utf8proc may be as old as 15. The list
+// stands with any utf8proc: ids must not depend on the machine.
+struct LowerRange {
+  char32_t first, last;
+  int32_t distance;
+};
+constexpr LowerRange kLowerSince15_0[] = {
+    {0x1C89, 0x1C89, 1},    {0xA7CB, 0xA7CB, -42343}, {0xA7CC, 0xA7CC, 1}, {0xA7CE, 0xA7CE, 1},
+    {0xA7D2, 0xA7D2, 1},    {0xA7D4, 0xA7D4, 1},      {0xA7DA, 0xA7DA, 1}, {0xA7DC, 0xA7DC, -42561},
+    {0x10D50, 0x10D65, 32}, {0x16EA0, 0x16EB8, 27}};
+
+int32_t lower_of(char32_t c) {
+  const auto code = static_cast<int32_t>(c);
+  if (c >= kLowerSince15_0[0].first) {
+    const auto* range =
+        std::lower_bound(std::begin(kLowerSince15_0), std::end(kLowerSince15_0), c,
+                         [](const LowerRange& r, char32_t x) { return r.last < x; });
+    if (range != std::end(kLowerSince15_0) && range->first <= c) return code + range->distance;
+  }
+  return utf8proc_tolower(code);
+}
+
 class LowercaseNormalizer : public Normalizer {
  public:
   void apply(std::string& text) const override {
@@ -112,7 +125,7 @@ class LowercaseNormalizer : public Normalizer {
       if (c.code == 0x130) {  // the only letter whose lower case is two characters
         out += "i\u0307";
       } else {
-        append_utf8(out, static_cast<char32_t>(utf8proc_tolower(static_cast<int32_t>(c.code))));
+        append_utf8(out, static_cast<char32_t>(lower_of(c.code)));
       }
     }
     text = std::move(out);
@@ -196,6 +209,13 @@ class NormalizerSequence : public Normalizer {
 };
 
 }  // namespace
+
+void check_growth(size_t before, size_t after) {
+  if (after <= 256 * before + (size_t{1} << 20)) return;
+  throw DataError("tokenizer",
+                  "expected a normalizer that keeps texts about as long, got one that "
+                  "makes them more than 256 times as long");
+}
 
 bool is_surely_nfc(std::string_view text) {
   for (size_t at = 0; at < text.size();) {

@@ -35,6 +35,8 @@ std::unique_ptr<const Pattern> make_pcre_pattern(const std::string& expression,
 std::unique_ptr<const Pattern> make_literal_pattern(const std::string& text);
 // Maximal runs (or single characters) with one of the classes of `mask` (CharClass).
 std::unique_ptr<const Pattern> make_class_pattern(uint16_t mask, bool runs);
+// Single punctuation characters, as the reference library's Punctuation sees them.
+std::unique_ptr<const Pattern> make_punctuation_pattern();
 // \w+|[^\w\s]+ with the join controls among \w.
 std::unique_ptr<const Pattern> make_words_pattern();
 
@@ -42,6 +44,10 @@ extern const char kGpt2Regex[];
 extern const char kLlama3Regex[];
 extern const char kQwen2Regex[];
 extern const char kDeepSeekRegex[];  // the third of its three splits
+// cl100k as tiktoken has it: Llama 3's, but white space that ends the text stays in one piece.
+extern const char kCl100kRegex[];
+extern const char kO200kRegex[];
+extern const char kKimiRegex[];
 
 // The scanner for a known expression, or null.
 std::unique_ptr<const Pattern> make_known_pattern(std::string_view expression);

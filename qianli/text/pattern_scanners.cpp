@@ -17,6 +17,12 @@ const char kDeepSeekRegex[] =
     "[!\"#$%&'()*+,\\-./"
     ":;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
     "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+";
+const char kCl100kRegex[] =
+    R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s)";
+const char kO200kRegex[] =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+const char kKimiRegex[] =
+    R"([\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 namespace {
 
@@ -33,13 +39,15 @@ size_t end_of_spaces(const Text& text, size_t begin) {
 }
 
 // \s*[\r\n]+|\s+(?!\S)|\s+ at white space: the first comes to "up to the last newline of the run".
-size_t end_of_spaces_or_newlines(const Text& text, size_t begin) {
+// `all_at_end`: \s++$ goes first.
+size_t end_of_spaces_or_newlines(const Text& text, size_t begin, bool all_at_end = false) {
   size_t at = begin, last = begin, after_newline = begin;
   for (Char c = text.at(at); c.is(kSpace); c = text.at(at)) {
     last = at;
     at += c.size;
     if (c.is(kNewline)) after_newline = at;
   }
+  if (all_at_end && at == text.size()) return at;
   if (after_newline > begin) return after_newline;
   if (at == text.size() || last == begin) return at;
   return last;
@@ -96,8 +104,8 @@ struct Gpt2 {
   }
 };
 
-// Llama 3 (digits in threes) and Qwen2 (single digits).
-template <int kDigits>
+// Llama 3 (digits in threes), Qwen2 (single digits) and cl100k.
+template <int kDigits, bool kAllSpacesAtEnd = false>
 struct Llama3 {
   static bool next(const Text& text, size_t begin, size_t& end) {
     const Char c = text.at(begin);
@@ -125,7 +133,7 @@ struct Llama3 {
       end = text.end_of_newlines(text.end_of_run(begin + c.size, kSpaceLetterNumber, false));
       return true;
     }
-    end = end_of_spaces_or_newlines(text, begin);
+    end = end_of_spaces_or_newlines(text, begin, kAllSpacesAtEnd);
     return true;
   }
 };
@@ -192,6 +200,7 @@ std::unique_ptr<const Pattern> make_known_pattern(std::string_view expression) {
   if (expression == kGpt2Regex) return std::make_unique<ScannerPattern<Gpt2>>();
   if (expression == kLlama3Regex) return std::make_unique<ScannerPattern<Llama3<3>>>();
   if (expression == kQwen2Regex) return std::make_unique<ScannerPattern<Llama3<1>>>();
+  if (expression == kCl100kRegex) return std::make_unique<ScannerPattern<Llama3<3, true>>>();
   if (expression == kDeepSeekRegex) return std::make_unique<ScannerPattern<DeepSeek>>();
   if (expression == "\\p{N}{1,3}") return std::make_unique<ScannerPattern<Numbers<3>>>();
   if (expression == "\\p{N}") return std::make_unique<ScannerPattern<Numbers<1>>>();

@@ -2,6 +2,7 @@
 #include <string>
 #include <utility>
 
+#include "qianli/text/old_unicode.h"
 #include "qianli/text/scan.h"
 
 namespace qianli::text {
@@ -43,6 +44,14 @@ struct Words {
   static bool is_word(const Char& c) { return c.is(kWord) || c.code == 0x200C || c.code == 0x200D; }
 };
 
+struct Punctuation {
+  static bool next(const Text& text, size_t begin, size_t& end) {
+    const Char c = text.at(begin);
+    end = begin + c.size;
+    return has_old_class(c.code, OldClass::kPunctuation);
+  }
+};
+
 class LiteralPattern : public Pattern {
  public:
   explicit LiteralPattern(std::string literal) : literal_(std::move(literal)) {}
@@ -68,6 +77,9 @@ std::unique_ptr<const Pattern> make_literal_pattern(const std::string& text) {
 }
 std::unique_ptr<const Pattern> make_class_pattern(uint16_t mask, bool runs) {
   return std::make_unique<ClassPattern>(mask, runs);
+}
+std::unique_ptr<const Pattern> make_punctuation_pattern() {
+  return std::make_unique<ScannerPattern<Punctuation>>();
 }
 std::unique_ptr<const Pattern> make_words_pattern() {
   return std::make_unique<ScannerPattern<Words>>();

@@ -3,15 +3,26 @@
 #include <iterator>
 #include <utility>
 
+#include "qianli/text/bpe_model.h"
+
 namespace qianli::text {
 
 void PreTokenizer::add_split(std::unique_ptr<const Pattern> pattern, SplitBehavior behavior,
                              bool invert) {
-  steps_.push_back({std::move(pattern), behavior, invert, {}, Prepend::kNever});
+  add({.kind = Kind::kSplit,
+       .pattern = std::move(pattern),
+       .behavior = behavior,
+       .invert = invert});
 }
-void PreTokenizer::add_prefix_space() { steps_.emplace_back(); }
+void PreTokenizer::add_prefix_space() { add({.kind = Kind::kPrefixSpace}); }
 void PreTokenizer::add_metaspace(std::string replacement, Prepend prepend) {
-  steps_.push_back({nullptr, SplitBehavior::kIsolated, false, std::move(replacement), prepend});
+  add({.kind = Kind::kMetaspace, .replacement = std::move(replacement), .prepend = prepend});
+}
+
+// What stands behind ByteLevel works on the spelled bytes.
+void PreTokenizer::add(Step step) {
+  if (std::exchange(byte_level_, false)) steps_.push_back({.kind = Kind::kSpellBytes});
+  steps_.push_back(std::move(step));
 }
 
 void PreTokenizer::run(std::string_view text, bool at_start, Scratch& scratch,
@@ -24,7 +35,7 @@ void PreTokenizer::run(std::string_view text, bool at_start, Scratch& scratch,
 void PreTokenizer::step(size_t index, std::string_view text, bool at_start, const Run& run) const {
   if (index == steps_.size()) return run.sink(text);
   const Step& step = steps_[index];
-  if (!step.pattern) return change(index, text, at_start, run);
+  if (step.kind != Kind::kSplit) return change(index, text, at_start, run);
   if (step.behavior == SplitBehavior::kIsolated || step.behavior == SplitBehavior::kRemoved) {
     return split(index, text, at_start, run);
   }
@@ -99,24 +110,31 @@ void PreTokenizer::change(size_t index, std::string_view text, bool at_start,
   const Step& self = steps_[index];
   std::string& changed = run.scratch[index];
   changed.clear();
-  if (self.replacement.empty()) {
+  if (self.kind == Kind::kSpellBytes) {
+    changed = to_byte_level(text);
+  } else if (self.kind == Kind::kMetaspace) {
+    put_metaspace(self, text, at_start, changed);
+  } else {
     if (text[0] != ' ') changed = ' ';
     changed += text;
-    return step(index + 1, changed, at_start, run);
   }
+  step(index + 1, changed, at_start, run);
+}
+
+void PreTokenizer::put_metaspace(const Step& step, std::string_view text, bool at_start,
+                                 std::string& out) {
   for (const char c : text) {
     if (c == ' ') {
-      changed += self.replacement;
+      out += step.replacement;
     } else {
-      changed += c;
+      out += c;
     }
   }
   const bool prepends =
-      self.prepend == Prepend::kAlways || (self.prepend == Prepend::kFirst && at_start);
-  if (prepends && changed.compare(0, self.replacement.size(), self.replacement) != 0) {
-    changed.insert(0, self.replacement);
+      step.prepend == Prepend::kAlways || (step.prepend == Prepend::kFirst && at_start);
+  if (prepends && out.compare(0, step.replacement.size(), step.replacement) != 0) {
+    out.insert(0, step.replacement);
   }
-  step(index + 1, changed, at_start, run);
 }
 
 }  // namespace qianli::text

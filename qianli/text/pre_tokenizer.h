@@ -22,7 +22,9 @@ class PreTokenizer {
   enum class Prepend { kAlways, kFirst, kNever };
   // Spaces become `replacement`; pieces then begin with it: all, the first of the text, none.
   void add_metaspace(std::string replacement, Prepend prepend);
-  void set_byte_level() { byte_level_ = true; }
+  // Pieces become their bytes in the byte-level alphabet. Where this is the last step the text is
+  // left as it is and byte_level() is true: the model then reads bytes.
+  void add_byte_level() { byte_level_ = true; }
   bool byte_level() const { return byte_level_; }
   bool splits() const { return !steps_.empty(); }
 
@@ -33,22 +35,26 @@ class PreTokenizer {
   void run(std::string_view text, bool at_start, Scratch& scratch, const Sink& sink) const;
 
  private:
+  enum class Kind { kSplit, kPrefixSpace, kMetaspace, kSpellBytes };
   struct Step {
-    std::unique_ptr<const Pattern>
-        pattern;  // null: the step changes the text instead of splitting it
+    Kind kind;
+    std::unique_ptr<const Pattern> pattern = nullptr;  // of kSplit
     SplitBehavior behavior = SplitBehavior::kIsolated;
     bool invert = false;
-    std::string replacement;  // of spaces; empty: add_prefix_space
+    std::string replacement = {};  // of spaces, for kMetaspace
     Prepend prepend = Prepend::kNever;
   };
   struct Run {
     Scratch& scratch;
     const Sink& sink;
   };
+  void add(Step step);
   void step(size_t index, std::string_view text, bool at_start, const Run& run) const;
   void split(size_t index, std::string_view text, bool at_start, const Run& run) const;
   void split_merging(size_t index, std::string_view text, bool at_start, const Run& run) const;
   void change(size_t index, std::string_view text, bool at_start, const Run& run) const;
+  static void put_metaspace(const Step& step, std::string_view text, bool at_start,
+                            std::string& out);
 
   std::vector<Step> steps_;
   bool byte_level_ = false;

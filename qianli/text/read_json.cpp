@@ -30,7 +30,7 @@ void read_tokenizer_json(std::string_view json, TokenizerImpl& tokenizer) {
   if (const auto pre_tokenizer = view.find("pre_tokenizer")) {
     read_pre_tokenizer(*pre_tokenizer, tokenizer.pre_tokenizer);
   }
-  read_bpe_model(view.at("model"), tokenizer);
+  read_model(view.at("model"), tokenizer);
   if (const auto added = view.find("added_tokens")) read_added_tokens(*added, tokenizer);
   if (const auto post_processor = view.find("post_processor")) {
     read_post_processor(*post_processor, tokenizer);
@@ -41,6 +41,20 @@ void read_tokenizer_json(std::string_view json, TokenizerImpl& tokenizer) {
   } else {
     tokenizer.decoder = {{DecodeStep::Kind::kJoinWithSpaces, {}, 0, 0, nullptr}};
   }
+}
+
+void read_pipeline(const Pipeline& pipeline, TokenizerImpl& tokenizer) {
+  simdjson::dom::parser parser;
+  const auto view = [&](const std::string& json) {
+    return JsonView(parser.parse(json).value(), tokenizer.source);
+  };
+  if (!pipeline.normalizer.empty()) {
+    tokenizer.normalizer = read_normalizer(view(pipeline.normalizer));
+  }
+  if (!pipeline.pre_tokenizer.empty()) {
+    read_pre_tokenizer(view(pipeline.pre_tokenizer), tokenizer.pre_tokenizer);
+  }
+  tokenizer.decoder = read_decoder(view(pipeline.decoder));
 }
 
 }  // namespace qianli::text

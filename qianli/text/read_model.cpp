@@ -1,23 +1,18 @@
-// Model, added tokens and post-processor of tokenizer.json.
+// The models of tokenizer.json.
 #include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <limits>
 
+#include "qianli/text/merges.h"
 #include "qianli/text/read_json.h"
 #include "qianli/text/unicode.h"
+#include "qianli/text/unigram_model.h"
+#include "qianli/text/word_models.h"
 
 namespace qianli::text {
-namespace {
-
-// No tokenizer comes near; an embedding table of this height would be absurd.
-constexpr int64_t kMaxId = (int64_t{1} << 24) - 1;
-constexpr size_t kMaxAddedTokenBytes = 4096;
-
-std::optional<std::string> optional_string(const JsonView& json, std::string_view key) {
-  const auto child = json.find(key);
-  return child ? std::optional(std::string(child->string())) : std::nullopt;
-}
 
 void read_vocabulary(const JsonView& json, Vocabulary& vocabulary) {
   size_t count = 0, bytes = 0;
@@ -46,6 +41,16 @@ void read_vocabulary(const JsonView& json, Vocabulary& vocabulary) {
   }
 }
 
+namespace {
+
+// How much less than the worst token an unknown character scores.
+constexpr double kUnknownPenalty = 10;
+
+std::optional<std::string> optional_string(const JsonView& json, std::string_view key) {
+  const auto child = json.find(key);
+  return child ? std::optional(std::string(child->string())) : std::nullopt;
+}
+
 // "a b", or ["a", "b"] in newer files. False for the "#version" line that old files carry.
 bool read_merge(const JsonView& merges, simdjson::dom::element item, size_t index,
                 std::array<std::string_view, 2>& pair) {
@@ -68,68 +73,19 @@ bool read_merge(const JsonView& merges, simdjson::dom::element item, size_t inde
   return true;
 }
 
-class MergeReader {
- public:
-  MergeReader(const JsonView& json, const BpeOptions& options, const Vocabulary& vocabulary)
-      : json_(json), options_(options), vocabulary_(vocabulary) {
-    const bool plain =
-        options.continuing_subword_prefix.empty() && options.end_of_word_suffix.empty();
-    if (plain && !options.byte_level && !options.ignore_merges) {
-      cutter_ = std::make_unique<PieceCutter>(vocabulary);
-    }
+void read_merges(const JsonView& json, MergeReader& reader) {
+  size_t index = 0;
+  for (const auto item : json.array()) {
+    std::array<std::string_view, 2> pair;
+    if (read_merge(json, item, index++, pair)) reader.add(pair[0], pair[1]);
   }
+}
 
-  MergeTable read() {
-    MergeTable table;
-    const auto list = json_.array();
-    size_t count = 0;
-    for ([[maybe_unused]] const auto item : list) ++count;
-    table.reserve(count);
-    size_t index = 0;
-    uint32_t rank = 0;
-    for (const auto item : list) {
-      std::array<std::string_view, 2> pair;
-      if (read_merge(json_, item, index++, pair)) add(pair, rank++, table);
-    }
-    return table;
-  }
-  std::unique_ptr<const PieceCutter> cutter() { return std::move(cutter_); }
-
- private:
-  int32_t id_of(std::string_view token) const {
-    const auto id = vocabulary_.find(token);
-    if (!id) json_.refuse("merges of tokens of the vocabulary", fmt::format("'{}'", token));
-    return *id;
-  }
-
-  void add(const std::array<std::string_view, 2>& pair, uint32_t rank, MergeTable& table) {
-    const auto& [left, right] = pair;
-    const int32_t left_id = id_of(left), right_id = id_of(right);
-    if (left.empty() || right.empty()) json_.refuse("merges of two tokens", "an empty one");
-    const size_t prefix = options_.continuing_subword_prefix.size();
-    if (right.size() < prefix) json_.refuse("the subword prefix", fmt::format("'{}'", right));
-    merged_.assign(left).append(right.substr(prefix));
-    table.set(left_id, right_id, {rank, id_of(merged_)});
-    if (!cutter_) return;
-    // A byte token or unk is one symbol, not its characters: then nothing may be cut.
-    if (is_whole_symbol(left, left_id) || is_whole_symbol(right, right_id)) {
-      cutter_.reset();
-    } else {
-      cutter_->join(left, right);
-    }
-  }
-
-  bool is_whole_symbol(std::string_view token, int32_t id) const {
-    return (token.size() == 6 && token.starts_with("<0x") && token.ends_with(">")) ||
-           id == options_.unk_id;
-  }
-
-  const JsonView& json_;
-  const BpeOptions& options_;
-  const Vocabulary& vocabulary_;
-  std::unique_ptr<PieceCutter> cutter_;
-  std::string merged_;
-};
+size_t count_items(const JsonView& json) {
+  size_t count = 0;
+  for ([[maybe_unused]] const auto item : json.array()) ++count;
+  return count;
+}
 
 bool has_all_bytes(const Vocabulary& vocabulary) {
   for (int byte = 0; byte < 256; ++byte) {
@@ -138,12 +94,10 @@ bool has_all_bytes(const Vocabulary& vocabulary) {
   return true;
 }
 
-}  // namespace
-
 void read_bpe_model(const JsonView& json, TokenizerImpl& tokenizer) {
-  const auto type = json.string_or("type", json.find("merges") ? "BPE" : "without a type");
-  if (type != "BPE") json.unsupported(fmt::format("model '{}'", type));
-  if (const auto dropout = json.find("dropout")) json.unsupported("dropout");
+  // Dropout 0 drops nothing; any other makes ids a matter of chance.
+  const auto dropout = json.find("dropout");
+  if (dropout && dropout->number() != 0) json.unsupported("dropout");
   Vocabulary& vocabulary = tokenizer.vocabulary;
   read_vocabulary(json.at("vocab"), vocabulary);
   BpeOptions options;
@@ -161,135 +115,110 @@ void read_bpe_model(const JsonView& json, TokenizerImpl& tokenizer) {
     }
   }
   const auto merges = json.at("merges");
-  MergeReader reader(merges, options, vocabulary);
-  MergeTable table = reader.read();
-  tokenizer.cutter = reader.cutter();
-  tokenizer.model = std::make_unique<BpeModel>(vocabulary, std::move(table), std::move(options));
+  const std::string where = merges.where();
+  MergeReader reader(where, options, vocabulary, count_items(merges));
+  read_merges(merges, reader);
+  tokenizer.cutter = reader.take_cutter();
+  tokenizer.model = std::make_unique<BpeModel>(vocabulary, reader.take_table(), std::move(options));
 }
 
-namespace {
-
-AddedToken read_added_token(const JsonView& json) {
-  AddedToken token;
-  token.id = static_cast<int32_t>(json.at("id").integer(0, kMaxId));
-  token.content = json.at("content").string();
-  token.single_word = json.boolean_or("single_word", false);
-  token.lstrip = json.boolean_or("lstrip", false);
-  token.rstrip = json.boolean_or("rstrip", false);
-  token.normalized = json.boolean_or("normalized", true);
-  token.special = json.boolean_or("special", false);
-  if (token.content.size() > kMaxAddedTokenBytes) {
-    json.refuse(fmt::format("an added token of at most {} bytes", kMaxAddedTokenBytes),
-                fmt::format("{} bytes", token.content.size()));
-  }
-  return token;
+int32_t required_token(const JsonView& json, std::string_view key, std::string_view otherwise,
+                       const Vocabulary& vocabulary) {
+  const auto name = json.string_or(key, otherwise);
+  const auto id = vocabulary.find(name);
+  if (!id) json.refuse(fmt::format("{} among the tokens", key), fmt::format("'{}'", name));
+  return *id;
 }
 
-void spell_added_tokens(TokenizerImpl& tokenizer) {
-  for (AddedToken& token : tokenizer.added) {
-    token.spelling = token.content;
-    if (token.normalized && tokenizer.normalizer) tokenizer.normalizer->apply(token.spelling);
+void read_word_piece_model(const JsonView& json, TokenizerImpl& tokenizer) {
+  read_vocabulary(json.at("vocab"), tokenizer.vocabulary);
+  WordPieceOptions options;
+  options.unk_id = required_token(json, "unk_token", "[UNK]", tokenizer.vocabulary);
+  options.continuing_subword_prefix = json.string_or("continuing_subword_prefix", "##");
+  if (const auto most = json.find("max_input_chars_per_word")) {
+    options.max_input_chars_per_word = static_cast<size_t>(most->integer(0, 1 << 20));
   }
-  for (AddedToken& token : tokenizer.added) {
-    const auto named = tokenizer.added_by_content.find(token.spelling);
-    token.skipped =
-        named != tokenizer.added_by_content.end() && tokenizer.added[named->second].special;
+  tokenizer.model = std::make_unique<WordPieceModel>(tokenizer.vocabulary, std::move(options));
+}
+
+void read_word_level_model(const JsonView& json, TokenizerImpl& tokenizer) {
+  read_vocabulary(json.at("vocab"), tokenizer.vocabulary);
+  const auto unk = tokenizer.vocabulary.find(json.string_or("unk_token", "<unk>"));
+  tokenizer.model = std::make_unique<WordLevelModel>(tokenizer.vocabulary, unk);
+}
+
+// The reference library reads "-7.2246540223433575" as 72246540223433575 / 1e16, which can be the
+// neighbour of the nearest number. Where ways to write a piece are equally good, that decides.
+double as_reference_reads(double score) {
+  // The shortest digits that tell the number: what files hold. "7.224...", no exponent.
+  const std::string text = fmt::format("{}", std::abs(score));
+  uint64_t digits = 0;
+  size_t decimals = 0, seen = 0;
+  for (const char c : text) {
+    if (c == '.') {
+      decimals = text.size() - 1 - static_cast<size_t>(&c - text.data());
+    } else if (c < '0' || c > '9' || ++seen > 18) {
+      return score;
+    } else {
+      digits = 10 * digits + static_cast<uint64_t>(c - '0');
+    }
   }
+  double power = 1;  // exact up to 1e22
+  for (size_t i = 0; i < decimals; ++i) power *= 10;
+  return std::copysign(static_cast<double>(digits) / power, score);
+}
+
+// [["<unk>", 0.0], ["a", -1.5], ...]: the id is the place in the list.
+void read_unigram_model(const JsonView& json, TokenizerImpl& tokenizer) {
+  const auto list = json.at("vocab");
+  const size_t count = count_items(list);
+  if (count == 0 || count > static_cast<size_t>(kMaxId)) {
+    list.refuse(fmt::format("1 to {} tokens", kMaxId), fmt::format("{}", count));
+  }
+  tokenizer.vocabulary.reserve(count, 8 * count, static_cast<int32_t>(count) - 1);
+  std::vector<UnigramModel::Piece> pieces;
+  double lowest = std::numeric_limits<double>::infinity();
+  for (const auto item : list.array()) {
+    simdjson::dom::array pair;
+    std::string_view text;
+    double score = 0;
+    if (item.get(pair) != simdjson::SUCCESS || pair.size() != 2 ||
+        pair.at(0).get(text) != simdjson::SUCCESS || pair.at(1).get(score) != simdjson::SUCCESS) {
+      list.refuse("pairs of token and score", fmt::format("another as number {}", pieces.size()));
+    }
+    const auto id = static_cast<int32_t>(pieces.size());
+    if (tokenizer.vocabulary.add(text, id) != Vocabulary::Added::kYes) {
+      list.refuse("every token once", fmt::format("token '{}' twice", text));
+    }
+    pieces.push_back({text, id, as_reference_reads(score)});
+    lowest = std::min(lowest, pieces.back().score);
+  }
+  UnigramOptions options;
+  if (const auto unk = json.find("unk_id")) {
+    options.unk_id = static_cast<int32_t>(unk->integer(0, static_cast<int64_t>(count) - 1));
+  }
+  options.byte_fallback = json.boolean_or("byte_fallback", false);
+  options.unk_score = lowest - kUnknownPenalty;
+  tokenizer.model = std::make_unique<UnigramModel>(tokenizer.vocabulary, pieces, options);
+}
+
+// Old files do not name the type.
+std::string_view model_type(const JsonView& json) {
+  if (const auto type = json.find("type")) return type->string();
+  if (json.find("merges")) return "BPE";
+  if (json.find("unk_id")) return "Unigram";
+  return json.find("continuing_subword_prefix") ? "WordPiece" : "WordLevel";
 }
 
 }  // namespace
 
-// The reference library gives an added token the model's id of the same text, or else the next free
-// number behind the vocabulary, whatever the file says; a file that disagrees is refused.
-void read_added_tokens(const JsonView& json, TokenizerImpl& tokenizer) {
-  const int32_t model_size = tokenizer.vocabulary.size();
-  int32_t largest = -1;
-  for (const auto& item : json.items()) {
-    AddedToken token = read_added_token(item);
-    if (token.content.empty()) continue;
-    const auto known = tokenizer.vocabulary.find(token.content);
-    const int32_t expected = known.value_or(largest >= model_size ? largest + 1 : model_size);
-    if (token.id != expected) {
-      item.refuse(fmt::format("id {} for '{}' (the next free one)", expected, token.content),
-                  fmt::format("{}", token.id));
-    }
-    if (tokenizer.added_by_content.contains(token.content) ||
-        tokenizer.added_by_id.contains(token.id) ||
-        (!known && tokenizer.vocabulary.has(token.id))) {
-      item.refuse("an added token of its own",
-                  fmt::format("'{}' with id {} a second time", token.content, token.id));
-    }
-    largest = std::max(largest, token.id);
-    tokenizer.added_by_content.emplace(token.content, tokenizer.added.size());
-    tokenizer.added_by_id.emplace(token.id, tokenizer.added.size());
-    tokenizer.added.push_back(std::move(token));
-  }
-  spell_added_tokens(tokenizer);
-  // Special tokens go first: of two with one spelling the special one is found.
-  for (const bool special : {true, false}) {
-    for (const AddedToken& token : tokenizer.added) {
-      if (token.special != special) continue;
-      (token.normalized ? tokenizer.normalized_finder : tokenizer.raw_finder)
-          .add(token, token.spelling);
-    }
-  }
-}
-
-namespace {
-
-void add_template(const JsonView& json, TokenizerImpl& tokenizer, std::vector<int32_t>& before,
-                  std::vector<int32_t>& after) {
-  bool seen = false;
-  for (const auto& piece : json.at("single").items()) {
-    if (const auto sequence = piece.find("Sequence")) {
-      if (seen || sequence->at("id").string() != "A")
-        piece.unsupported("a template with another text");
-      seen = true;
-      continue;
-    }
-    const auto name = piece.at("SpecialToken").at("id").string();
-    for (const auto& id : json.at("special_tokens").at(name).at("ids").items()) {
-      const auto number = static_cast<int32_t>(id.integer(0, kMaxId));
-      if (tokenizer.token(number).empty())
-        id.refuse("the id of a token", fmt::format("{}", number));
-      (seen ? after : before).push_back(number);
-    }
-  }
-  if (!seen) json.unsupported("a template without the text");
-}
-
-// Bert and Roberta: ["</s>", 2].
-int32_t id_of_pair(const JsonView& json) {
-  const auto items = json.items();
-  if (items.size() != 2) json.refuse("a token and its id", fmt::format("{} items", items.size()));
-  return static_cast<int32_t>(items[1].integer(0, kMaxId));
-}
-
-void add_post_processor(const JsonView& json, TokenizerImpl& tokenizer, int depth) {
-  const auto type = json.type();
-  if (type == "Sequence") {
-    for (const auto& item : sequence_items(json, "processors", depth)) {
-      add_post_processor(item, tokenizer, depth + 1);
-    }
-    return;
-  }
-  std::vector<int32_t> before, after;
-  if (type == "TemplateProcessing") {
-    add_template(json, tokenizer, before, after);
-  } else if (type == "BertProcessing" || type == "RobertaProcessing") {
-    before.push_back(id_of_pair(json.at("cls")));
-    after.push_back(id_of_pair(json.at("sep")));
-  } else if (type != "ByteLevel") {  // ByteLevel changes offsets only
-    json.unsupported(fmt::format("post-processor '{}'", type));
-  }
-  tokenizer.prefix.insert(tokenizer.prefix.begin(), before.begin(), before.end());
-  tokenizer.suffix.insert(tokenizer.suffix.end(), after.begin(), after.end());
-}
-
-}  // namespace
-
-void read_post_processor(const JsonView& json, TokenizerImpl& tokenizer) {
-  add_post_processor(json, tokenizer, 0);
+void read_model(const JsonView& json, TokenizerImpl& tokenizer) {
+  const auto type = model_type(json);
+  if (type == "BPE") return read_bpe_model(json, tokenizer);
+  if (type == "Unigram") return read_unigram_model(json, tokenizer);
+  if (type == "WordPiece") return read_word_piece_model(json, tokenizer);
+  if (type == "WordLevel") return read_word_level_model(json, tokenizer);
+  json.unsupported(fmt::format("model '{}'", type));
 }
 
 }  // namespace qianli::text

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "qianli/text/base64.h"
+#include "qianli/text/charsmap.h"
 #include "qianli/text/read_json.h"
 #include "qianli/text/unicode.h"
 
@@ -24,6 +26,23 @@ std::vector<JsonView> sequence_items(const JsonView& json, std::string_view key,
 
 namespace {
 
+std::unique_ptr<const Normalizer> read_bert_normalizer(const JsonView& json) {
+  BertNormalizerOptions options;
+  options.clean_text = json.boolean_or("clean_text", true);
+  options.handle_chinese_chars = json.boolean_or("handle_chinese_chars", true);
+  options.lowercase = json.boolean_or("lowercase", true);
+  // Where the file does not say: as BERT's own code, with the case.
+  options.strip_accents = json.boolean_or("strip_accents", options.lowercase);
+  return make_bert_normalizer(options);
+}
+
+std::unique_ptr<const Normalizer> read_precompiled(const JsonView& json) {
+  const auto map = json.at("precompiled_charsmap");
+  const auto bytes = decode_base64(map.string());
+  if (!bytes) map.refuse("base64", "something else");
+  return make_precompiled_normalizer(Charsmap(*bytes, map.where()));
+}
+
 std::unique_ptr<const Normalizer> normalizer_at(const JsonView& json, int depth) {
   const auto type = json.type();
   if (type == "Sequence") {
@@ -38,6 +57,11 @@ std::unique_ptr<const Normalizer> normalizer_at(const JsonView& json, int depth)
   if (type == "NFKC") return make_unicode_normalizer(UnicodeForm::kNfkc);
   if (type == "NFKD") return make_unicode_normalizer(UnicodeForm::kNfkd);
   if (type == "Lowercase") return make_lowercase_normalizer();
+  if (type == "StripAccents") return make_strip_accents_normalizer();
+  if (type == "Nmt") return make_nmt_normalizer();
+  if (type == "ByteLevel") return make_byte_level_normalizer();
+  if (type == "BertNormalizer") return read_bert_normalizer(json);
+  if (type == "Precompiled") return read_precompiled(json);
   if (type == "Prepend") return make_prepend_normalizer(std::string(json.at("prepend").string()));
   if (type == "Strip") {
     return make_strip_normalizer(json.boolean_or("strip_left", true),
@@ -86,7 +110,7 @@ void add_byte_level(const JsonView& json, PreTokenizer& out) {
   if (json.boolean_or("use_regex", true)) {
     out.add_split(make_known_pattern(kGpt2Regex), SplitBehavior::kIsolated, false);
   }
-  out.set_byte_level();
+  out.add_byte_level();
 }
 
 void add_pre_tokenizer(const JsonView& json, PreTokenizer& out, int depth) {
@@ -97,7 +121,6 @@ void add_pre_tokenizer(const JsonView& json, PreTokenizer& out, int depth) {
     }
     return;
   }
-  if (out.byte_level()) json.unsupported("a pre-tokenizer behind ByteLevel");
   if (type == "ByteLevel") {
     add_byte_level(json, out);
   } else if (type == "Split") {
@@ -114,6 +137,13 @@ void add_pre_tokenizer(const JsonView& json, PreTokenizer& out, int depth) {
     out.add_split(make_class_pattern(kNumber, !single), SplitBehavior::kIsolated, false);
   } else if (type == "Whitespace") {
     out.add_split(make_words_pattern(), SplitBehavior::kRemoved, true);
+  } else if (type == "Punctuation") {
+    const auto behavior = json.find("behavior");
+    out.add_split(make_punctuation_pattern(),
+                  behavior ? read_behavior(*behavior) : SplitBehavior::kIsolated, false);
+  } else if (type == "BertPreTokenizer") {
+    out.add_split(make_class_pattern(kSpace, false), SplitBehavior::kRemoved, false);
+    out.add_split(make_punctuation_pattern(), SplitBehavior::kIsolated, false);
   } else if (type == "WhitespaceSplit") {
     out.add_split(make_class_pattern(kSpace, false), SplitBehavior::kRemoved, false);
   } else if (type == "CharDelimiterSplit") {
@@ -148,6 +178,15 @@ DecodeStep read_decode_step(const JsonView& json) {
     return {Kind::kMetaspace, read_one_character(json.at("replacement")), drops ? 1u : 0u, 0,
             nullptr};
   }
+  if (type == "WordPiece") {
+    return {Kind::kWordPiece, std::string(json.string_or("prefix", "##")),
+            json.boolean_or("cleanup", true) ? 1u : 0u, 0, nullptr};
+  }
+  if (type == "BPEDecoder") {
+    const std::string suffix(json.string_or("suffix", "</w>"));
+    if (suffix.empty()) json.refuse("a suffix", "an empty one");
+    return {Kind::kEndOfWord, suffix, 0, 0, nullptr};
+  }
   json.unsupported(fmt::format("decoder '{}'", type));
 }
 
@@ -158,14 +197,18 @@ void add_decoder(const JsonView& json, std::vector<DecodeStep>& out, int depth) 
     }
     return;
   }
-  const DecodeStep step = read_decode_step(json);
-  const bool fused = !out.empty() &&
-                     (fuses(out.back()) || out.back().kind == DecodeStep::Kind::kStrip) &&
-                     std::any_of(out.begin(), out.end(), fuses);
-  const bool fits = step.kind == DecodeStep::Kind::kFuse || step.kind == DecodeStep::Kind::kStrip;
+  using Kind = DecodeStep::Kind;
+  DecodeStep step = read_decode_step(json);
+  const bool fused = std::any_of(out.begin(), out.end(), fuses);
+  if (fused && step.kind == Kind::kReplace && json.at("pattern").find("String")) {
+    step.kind = Kind::kReplaceText;
+    step.from = json.at("pattern").at("String").string();
+  }
+  const bool fits =
+      step.kind == Kind::kFuse || step.kind == Kind::kStrip || step.kind == Kind::kReplaceText;
   if (fused && !fits)
     json.unsupported(fmt::format("decoder '{}' behind Fuse or ByteLevel", json.type()));
-  out.push_back(step);
+  out.push_back(std::move(step));
 }
 
 }  // namespace

@@ -9,7 +9,9 @@
 
 #include "qianli/base/error.h"
 #include "qianli/text/gzip.h"
+#include "qianli/text/read_files.h"
 #include "qianli/text/special_names.h"
+#include "qianli/text/tokenizer_files.h"
 #include "qianli/text/tokenizer_impl.h"
 
 namespace qianli::text {
@@ -43,22 +45,82 @@ std::optional<int32_t> usual_token(const TokenizerImpl& tokenizer,
 
 void find_special_ids(TokenizerImpl& tokenizer) {
   const TokenizerConfig& config = tokenizer.config;
-  tokenizer.bos = config.bos_token ? named_token(tokenizer, "bos_token", config.bos_token)
-                                   : usual_token(tokenizer, kBosNames);
-  tokenizer.eos = config.eos_token ? named_token(tokenizer, "eos_token", config.eos_token)
-                                   : usual_token(tokenizer, kEosNames);
-  tokenizer.pad = named_token(tokenizer, "pad_token", config.pad_token);
+  // Of the configuration, of the model file, or by their usual names.
+  if (config.bos_token) {
+    tokenizer.bos = named_token(tokenizer, "bos_token", config.bos_token);
+  } else if (!tokenizer.bos) {
+    tokenizer.bos = usual_token(tokenizer, kBosNames);
+  }
+  if (config.eos_token) {
+    tokenizer.eos = named_token(tokenizer, "eos_token", config.eos_token);
+  } else if (!tokenizer.eos) {
+    tokenizer.eos = usual_token(tokenizer, kEosNames);
+  }
+  if (config.pad_token) tokenizer.pad = named_token(tokenizer, "pad_token", config.pad_token);
   tokenizer.unk = config.unk_token ? named_token(tokenizer, "unk_token", config.unk_token)
-                                   : tokenizer.model->options().unk_id;
+                                   : tokenizer.model->unk_id();
 }
 
-fs::path tokenizer_file(const fs::path& place) {
-  if (!fs::is_directory(place)) return place;
-  for (const char* name : {"tokenizer.json", "tokenizer.json.gz"}) {
-    if (fs::exists(place / name)) return place / name;
+// What a tokenizer is read from; digests of all parts tell it from others.
+struct Source {
+  std::string name, bytes, merges;
+};
+
+Source read_source(const fs::path& file) {
+  Source source{file.filename().string(), read_file(file, FileRole::kData, kMaxFileBytes), {}};
+  if (is_gzip(source.bytes)) {
+    source.bytes = unpack_gzip(source.bytes, kMaxFileBytes, file.string());
   }
-  throw DataError("tokenizer", fmt::format("expected tokenizer.json in {}, got a folder without it",
-                                           place.string()));
+  return source;
+}
+
+bool is_json(const Source& source) {
+  return kind_of_tokenizer_file(source.name, source.bytes) == TokenizerFileKind::kJson;
+}
+
+void read_into(const Source& source, const FolderConfig& config, TokenizerImpl& tokenizer) {
+  switch (kind_of_tokenizer_file(source.name, source.bytes)) {
+    case TokenizerFileKind::kJson:
+      return read_tokenizer_json(source.bytes, tokenizer);
+    case TokenizerFileKind::kSentencePiece:
+      return read_sentencepiece(source.bytes, config, tokenizer);
+    case TokenizerFileKind::kRanks:
+      return read_ranks(source.bytes, source.name, config, tokenizer);
+    case TokenizerFileKind::kTekken:
+      return read_tekken(source.bytes, config, tokenizer);
+    case TokenizerFileKind::kVocabAndMerges:
+      return read_vocab_and_merges(source.bytes, source.merges, config, tokenizer);
+    case TokenizerFileKind::kVocabLines:
+      return read_vocab_lines(source.bytes, config, tokenizer);
+  }
+}
+
+std::string fingerprint_of(const Source& source, const FolderConfig& config) {
+  uint64_t hash = XXH64(source.bytes.data(), source.bytes.size(), 0);
+  if (!source.merges.empty()) hash = XXH64(source.merges.data(), source.merges.size(), hash);
+  // Added tokens change ids, too; a tokenizer.json holds its own.
+  if (!is_json(source)) {
+    for (const AddedToken& token : config.added) {
+      hash =
+          XXH64(token.content.data(), token.content.size(), hash + static_cast<uint64_t>(token.id));
+    }
+    for (const auto& name : config.additional_special_tokens) {
+      hash = XXH64(name.data(), name.size(), hash);
+    }
+  }
+  return fmt::format("{:016x}", hash);
+}
+
+std::unique_ptr<const TokenizerImpl> make(const Source& source, const std::string& name,
+                                          const FolderConfig& config) {
+  auto impl = std::make_unique<TokenizerImpl>();
+  impl->source = name;
+  impl->config = config.main;
+  impl->fingerprint = fingerprint_of(source, config);
+  read_into(source, config, *impl);
+  find_special_ids(*impl);
+  if (!is_json(source)) put_bos_and_eos(config, *impl);
+  return impl;
 }
 
 }  // namespace
@@ -67,22 +129,46 @@ Tokenizer::Tokenizer(std::unique_ptr<const TokenizerImpl> impl) : impl_(std::mov
 Tokenizer::~Tokenizer() = default;
 
 std::shared_ptr<const Tokenizer> Tokenizer::load(const fs::path& folder_or_file) {
-  const fs::path file = tokenizer_file(folder_or_file);
-  std::string json = read_file(file, FileRole::kData, kMaxFileBytes);
-  if (is_gzip(json)) json = unpack_gzip(json, kMaxFileBytes, file.string());
-  return from_json(json, file.string(), read_tokenizer_config(file.parent_path()));
+  const auto file = find_tokenizer_file(folder_or_file);
+  if (!file) {
+    throw DataError("tokenizer",
+                    fmt::format("expected a tokenizer at {}, got {}", folder_or_file.string(),
+                                fs::exists(folder_or_file) ? "a folder without one" : "nothing"),
+                    "tokenizer.json, tokenizer.model, *.tiktoken, tekken.json, vocab.json with "
+                    "merges.txt and vocab.txt are read.");
+  }
+  const fs::path folder = file->parent_path();
+  Source source = read_source(*file);
+  fs::path main = *file;
+  if (kind_of_tokenizer_file(source.name, source.bytes) == TokenizerFileKind::kVocabAndMerges) {
+    main = folder / "vocab.json";
+    source = read_source(main);
+    source.merges = read_source(folder / "merges.txt").bytes;
+  }
+  const FolderConfig config = is_json(source) ? FolderConfig{.main = read_tokenizer_config(folder)}
+                                              : read_folder_config(folder);
+  return std::shared_ptr<const Tokenizer>(new Tokenizer(make(source, main.string(), config)));
+}
+
+bool Tokenizer::is_in(const fs::path& folder_or_file) {
+  return find_tokenizer_file(folder_or_file).has_value();
 }
 
 std::shared_ptr<const Tokenizer> Tokenizer::from_json(std::string_view json,
                                                       const std::string& source,
                                                       TokenizerConfig config) {
-  auto impl = std::make_unique<TokenizerImpl>();
-  impl->source = source;
-  impl->config = std::move(config);
-  impl->fingerprint = fmt::format("{:016x}", XXH64(json.data(), json.size(), 0));
-  read_tokenizer_json(json, *impl);
-  find_special_ids(*impl);
-  return std::shared_ptr<const Tokenizer>(new Tokenizer(std::move(impl)));
+  FolderConfig folder;
+  folder.main = std::move(config);
+  return std::shared_ptr<const Tokenizer>(
+      new Tokenizer(make({"tokenizer.json", std::string(json), {}}, source, folder)));
+}
+
+std::shared_ptr<const Tokenizer> Tokenizer::from_bytes(std::string_view name,
+                                                       std::string_view bytes,
+                                                       const std::string& source,
+                                                       std::string_view merges) {
+  return std::shared_ptr<const Tokenizer>(new Tokenizer(
+      make({std::string(name), std::string(bytes), std::string(merges)}, source, {})));
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {
@@ -113,7 +199,7 @@ int64_t Tokenizer::num_tokens() const {
   return count;
 }
 
-std::string Tokenizer::token(int32_t id) const { return std::string(impl_->token(id)); }
+std::string Tokenizer::token(int32_t id) const { return std::string(impl_->content(id)); }
 std::optional<int32_t> Tokenizer::id_of(std::string_view token) const {
   return impl_->id_of(token);
 }
@@ -133,10 +219,6 @@ std::optional<int32_t> Tokenizer::unk_id() const { return impl_->unk; }
 const TokenizerConfig& Tokenizer::config() const { return impl_->config; }
 const std::string& Tokenizer::fingerprint() const { return impl_->fingerprint; }
 
-std::string Tokenizer::kind() const {
-  const BpeOptions& options = impl_->model->options();
-  if (options.byte_level) return "byte-level BPE";
-  return options.byte_fallback ? "BPE with byte fallback" : "BPE";
-}
+std::string Tokenizer::kind() const { return impl_->model->kind(); }
 
 }  // namespace qianli::text

@@ -1,6 +1,8 @@
-// Text to token ids and back, from a Hugging Face tokenizer.json (byte-level and
-// SentencePiece-style BPE). Ids are those of the `tokenizers` library for every text; a part of the
-// file that is not supported is refused by name when the file is loaded, never ignored.
+// Text to token ids and back, from every kind of file that model families ship: tokenizer.json,
+// SentencePiece's tokenizer.model, tiktoken's rank files, tekken.json, vocab.json with merges.txt,
+// vocab.txt. Ids are those of the library that made the file (`tokenizers`, `sentencepiece`,
+// `tiktoken`) for every text; a part of a file that is not supported is refused by name when the
+// file is loaded, never ignored.
 #pragma once
 
 #include <cstdint>
@@ -43,13 +45,22 @@ struct DecodeOptions {
 // Immutable and safe to use from many threads at once.
 class Tokenizer {
  public:
-  // A folder with tokenizer.json (or tokenizer.json.gz), or such a file; tokenizer_config.json and
-  // special_tokens_map.json beside it are read when present. Throws DataError naming file and key.
+  // A folder with one of these files (the order above decides), or such a file.
+  // tokenizer_config.json and special_tokens_map.json beside it are read when present; where there
+  // is no tokenizer.json they also say which tokens to look for in texts and what stands around a
+  // text. Throws DataError naming file and key.
   static std::shared_ptr<const Tokenizer> load(const fs::path& folder_or_file);
+  // Whether load() would find a file.
+  static bool is_in(const fs::path& folder_or_file);
   // From the text of a tokenizer.json; `source` names it in errors.
   static std::shared_ptr<const Tokenizer> from_json(std::string_view json,
                                                     const std::string& source,
                                                     TokenizerConfig config = {});
+  // From the content of a file called `name`, without the files beside it; `merges` is the content
+  // of merges.txt where the file is a vocab.json.
+  static std::shared_ptr<const Tokenizer> from_bytes(std::string_view name, std::string_view bytes,
+                                                     const std::string& source,
+                                                     std::string_view merges = {});
   ~Tokenizer();
   Tokenizer(const Tokenizer&) = delete;
   Tokenizer& operator=(const Tokenizer&) = delete;
@@ -85,9 +96,10 @@ class Tokenizer {
   std::optional<int32_t> unk_id() const;  // the configuration's, or the model's
 
   const TokenizerConfig& config() const;
-  // xxHash64 of the (unpacked) tokenizer.json, 16 hex digits: tells whether data was made with it.
+  // xxHash64 of the (unpacked) tokenizer.json, or of the other files and the added tokens, 16 hex
+  // digits: tells whether data was made with it.
   const std::string& fingerprint() const;
-  // "byte-level BPE" or "BPE with byte fallback" or "BPE".
+  // "byte-level BPE", "Unigram with byte fallback", "WordPiece", ...
   std::string kind() const;
 
  private:

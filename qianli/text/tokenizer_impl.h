@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "qianli/text/added_tokens.h"
-#include "qianli/text/bpe_model.h"
 #include "qianli/text/decoder.h"
+#include "qianli/text/model.h"
 #include "qianli/text/normalizer.h"
 #include "qianli/text/piece_cache.h"
 #include "qianli/text/piece_cutter.h"
@@ -23,7 +23,7 @@ namespace qianli::text {
 // What one encoding thread needs; kept between calls so that the cache stays warm.
 struct Workspace {
   PieceCache cache;
-  BpeScratch bpe;
+  std::unique_ptr<Model::Scratch> model;
   PreTokenizer::Scratch pre_tokenizer;
   std::string repaired;  // input with ill-formed UTF-8 replaced
   std::string normalized;
@@ -32,7 +32,7 @@ struct Workspace {
 
 class WorkspacePool {
  public:
-  std::unique_ptr<Workspace> take();
+  std::unique_ptr<Workspace> take(const Model& model);
   void give(std::unique_ptr<Workspace> workspace);
 
  private:
@@ -52,15 +52,20 @@ struct TokenizerImpl {
 
   AddedTokenFinder raw_finder, normalized_finder;
   std::unique_ptr<const Normalizer> normalizer;  // may be null
+  // Of text behind an added token, where that is another one.
+  std::unique_ptr<const Normalizer> later_normalizer;
   PreTokenizer pre_tokenizer;
-  std::unique_ptr<const BpeModel> model;
+  std::unique_ptr<const Model> model;
   std::unique_ptr<const PieceCutter> cutter;  // may be null
   std::vector<int32_t> prefix, suffix;        // of the post-processor
+  // Whether texts stand between bos and eos where no file says so; not for tokenizer.json.
+  bool puts_bos = false, puts_eos = false;
   std::vector<DecodeStep> decoder;
   std::optional<int32_t> bos, eos, pad, unk;
   mutable WorkspacePool pool;
 
-  std::string_view token(int32_t id) const;
+  std::string_view token(int32_t id) const;    // as decoding writes it
+  std::string_view content(int32_t id) const;  // as it stands in the file
   std::optional<int32_t> id_of(std::string_view token) const;
   bool is_special(int32_t id) const;
   bool is_skipped(int32_t id) const;  // by decode(skip_special_tokens)
@@ -73,6 +78,9 @@ struct TokenizerImpl {
                          std::vector<int32_t>& ids) const;
   void encode_piece(std::string_view piece, Workspace& work, std::vector<int32_t>& ids) const;
 };
+
+// Prepares added tokens for being found and written, once all are known.
+void finish_added_tokens(TokenizerImpl& tokenizer);
 
 // Fills everything but config, fingerprint and the special ids from the text of a tokenizer.json.
 void read_tokenizer_json(std::string_view json, TokenizerImpl& tokenizer);

@@ -220,7 +220,9 @@ struct Refused {
 };
 
 TEST(Tokenizer, refuses_what_it_does_not_support_by_name) {
-  const Json word_piece = {{"type", "WordPiece"}, {"vocab", Json::object()}};
+  const Json word_piece = {{"type", "WordPiece"}, {"vocab", {{"a", 0}}}, {"unk_token", "[UNK]"}};
+  const Json unigram = {{"type", "Unigram"}, {"vocab", Json::array({Json::array({"a", 0.0})})}, {"unk_id", 1}};
+  const Json twice = {{"type", "Unigram"}, {"vocab", Json::array({Json::array({"a", 0}), Json::array({"a", 0})})}};
   const Json regex = [](const char* expression) {
     return Json{{"type", "Split"},
                 {"pattern", {{"Regex", expression}}},
@@ -228,13 +230,17 @@ TEST(Tokenizer, refuses_what_it_does_not_support_by_name) {
                 {"invert", false}};
   }("[a&&b]");
   const Refused cases[] = {
-      {"/normalizer", {{"type", "BertNormalizer"}}, "normalizer 'BertNormalizer'"},
-      {"/normalizer", {{"type", "Precompiled"}}, "'Precompiled'"},
+      {"/normalizer", {{"type", "Mystery"}}, "normalizer 'Mystery'"},
+      {"/normalizer", {{"type", "Precompiled"}, {"precompiled_charsmap", "?"}}, "base64"},
+      {"/normalizer", {{"type", "Precompiled"}, {"precompiled_charsmap", "//////////8="}}, "map"},
       {"/pre_tokenizer", {{"type", "UnicodeScripts"}}, "pre-tokenizer 'UnicodeScripts'"},
       {"/pre_tokenizer", regex, "(&&)"},
       {"/post_processor", {{"type", "Mystery"}}, "post-processor 'Mystery'"},
       {"/decoder", {{"type", "CTC"}}, "decoder 'CTC'"},
-      {"/model", word_piece, "model 'WordPiece'"},
+      {"/model", word_piece, "'[UNK]'"},
+      {"/model", unigram, "model.unk_id"},
+      {"/model", twice, "token 'a' twice"},
+      {"/model/type", "Mystery", "model 'Mystery'"},
       {"/model/dropout", 0.1, "dropout"},
       {"/model/unk_token", 7, "model.unk_token"},
       {"/model/merges/0", "one", "model.merges"},

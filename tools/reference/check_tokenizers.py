@@ -1,9 +1,10 @@
-"""Compares `qianli tokenizer encode` and `decode` with the `tokenizers` library on files and on random Unicode.
+"""Compares `qianli tokenizer encode` and `decode` with the original libraries on files and on random Unicode.
 
 usage: check_tokenizers.py QIANLI MODEL... [--data DIR] [--random N] [--seed S] [--max-bytes N]
 
-QIANLI is the program, MODEL a folder with tokenizer.json or tokenizer.json.gz (or such a file). Every text file under
-DIR (.txt .json .jsonl .csv .py .md, gzip too) is compared line by line and as one text; then N random lines, and lines
+QIANLI is the program, MODEL a folder with tokenizer.json or tokenizer.json.gz (or such a file), compared with
+`tokenizers`; with tokenizer.model, compared with `sentencepiece`; or with a *.tiktoken file, compared with `tiktoken`
+and the split pattern that its name says. small_tokenizers.py makes such folders. Every text file under DIR (.txt .json .jsonl .csv .py .md, gzip too) is compared line by line and as one text; then N random lines, and lines
 of random bytes, which the library gets decoded with U+FFFD for what is not UTF-8. Prints every kind of mismatch with
 the shortest line that shows it, and exits with 1 if there is one.
 """
@@ -16,6 +17,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+import sentencepiece
+import tiktoken
+import tiktoken.load
 from tokenizers import Tokenizer
 
 from random_text import random_bytes_lines, random_lines
@@ -28,11 +32,87 @@ def unpacked(path):
     return gzip.decompress(data) if path.suffix == ".gz" else data
 
 
+class TokenizersReference:
+    name = "tokenizers"
+    encode_flags = []
+    skips = (False, True)  # with and without special tokens decoding is compared
+
+    def __init__(self, path):
+        self.tokenizer = Tokenizer.from_str(unpacked(path).decode())
+        self.contents = [token.content for token in self.tokenizer.get_added_tokens_decoder().values()]
+        self.ids = list(range(self.tokenizer.get_vocab_size()))
+
+    def encode(self, texts):
+        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts)]
+
+    def decode(self, lists, skip):
+        return self.tokenizer.decode_batch(lists, skip_special_tokens=skip)
+
+
+class SentencePieceReference:
+    name = "sentencepiece"
+    encode_flags = ["--no-special-tokens"]
+    skips = (True,)  # it never writes control pieces
+
+    def __init__(self, path):
+        self.processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        self.ids = list(range(self.processor.vocab_size()))
+        self.contents = [self.processor.id_to_piece(i) for i in self.ids if not self.processor.is_byte(i)][:20]
+
+    def encode(self, texts):
+        return [self.processor.encode(text) for text in texts]
+
+    def decode(self, lists, skip):
+        return [self.processor.decode(ids) for ids in lists]
+
+
+class TiktokenReference:
+    name = "tiktoken"
+    encode_flags = ["--no-special-tokens"]
+    skips = (False,)
+
+    def __init__(self, path):
+        ranks = tiktoken.load.load_tiktoken_bpe(str(path))
+        pattern, special = tiktoken_family(path.stem, len(ranks))
+        self.encoding = tiktoken.Encoding(path.stem, pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
+        self.contents = list(special)
+        self.ids = [*ranks.values(), *special.values()]
+
+    def encode(self, texts):
+        return [self.encoding.encode(text, allowed_special="all") for text in texts]
+
+    def decode(self, lists, skip):
+        return [self.encoding.decode(ids, errors="replace") for ids in lists]
+
+
+def tiktoken_family(name, num_ranks):
+    """Pattern and special tokens; of the library where it has them, else of the model family's own code."""
+    from tiktoken_ext import openai_public
+
+    known = {"r50k_base", "p50k_base", "cl100k_base", "o200k_base"}
+    if name in known:
+        loaders = {"load_tiktoken_bpe": lambda *_, **__: {}, "data_gym_to_mergeable_bpe_ranks": lambda **_: {}}
+        vars(openai_public).update(loaders)
+        made = openai_public.ENCODING_CONSTRUCTORS[name]()
+        return made["pat_str"], made["special_tokens"]
+    qwen = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    if name == "qwen":
+        names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"] + [f"<|extra_{i}|>" for i in range(205)]
+        return qwen, {content: num_ranks + i for i, content in enumerate(names)}
+    sys.exit(f"no tiktoken family is known by the name {name}")
+
+
 def load_reference(model):
     path = Path(model)
     if path.is_dir():
-        path = path / "tokenizer.json" if (path / "tokenizer.json").exists() else path / "tokenizer.json.gz"
-    return Tokenizer.from_str(unpacked(path).decode())
+        names = ["tokenizer.json", "tokenizer.json.gz", "tokenizer.model"]
+        found = [path / name for name in names if (path / name).exists()] + sorted(path.glob("*.tiktoken"))
+        path = found[0]
+    if path.suffix == ".tiktoken":
+        return TiktokenReference(path)
+    return SentencePieceReference(path) if path.suffix == ".model" else TokenizersReference(path)
 
 
 def text_files(root):
@@ -59,7 +139,8 @@ class Checker:
     def report(self, what, name, text, ours, theirs):
         self.mismatches += 1
         if self.mismatches <= 20:
-            print(f"MISMATCH {what} {name}: {text[:200]!r}\n  qianli     {ours[:40]}\n  tokenizers {theirs[:40]}")
+            print(f"MISMATCH {what} {name}: {text[:200]!r}")
+            print(f"  {'qianli':14}{ours[:40]}\n  {self.reference.name:14}{theirs[:40]}")
 
     def encode(self, name, data, flag):
         """`data` is a list of byte strings without newlines; with flag --jsonl they travel as JSON."""
@@ -70,8 +151,8 @@ class Checker:
         else:
             source.write_bytes(b"".join(item + b"\n" for item in data))
         command = [self.program, "tokenizer", "encode", self.model, "--input", source, "--json"]
-        ours = run(command + ([flag] if flag else []))
-        theirs = [encoding.ids for encoding in self.reference.encode_batch_fast(texts)]
+        ours = run(command + self.reference.encode_flags + ([flag] if flag else []))
+        theirs = self.reference.encode(texts)
         assert len(ours) == len(texts), (name, len(ours), len(texts))
         for text, a, b in zip(texts, ours, theirs):
             if a != b:
@@ -85,10 +166,10 @@ class Checker:
     def decode(self, name, lists):
         source = self.folder / "ids"
         source.write_text(json.dumps(lists) if lists else "")
-        for skip in (False, True):
+        for skip in self.reference.skips:
             command = [self.program, "tokenizer", "decode", self.model, "--input", source, "--json"]
             ours = run(command + (["--skip-special-tokens"] if skip else []))
-            theirs = self.reference.decode_batch(lists, skip_special_tokens=skip)
+            theirs = self.reference.decode(lists, skip)
             for ids, a, b in zip(lists, ours, theirs):
                 if a != b:
                     self.report("decode", f"{name} skip={skip} {ids[:20]}", "", a, b)
@@ -100,12 +181,11 @@ def check(checker, arguments):
         checker.decode(path.name, checker.encode(path.name, data.split(b"\n"), None)[:2000])
         checker.encode(f"{path.name} as one text", [data], "--jsonl")
     if arguments.random:
-        contents = [token.content for token in checker.reference.get_added_tokens_decoder().values()]
-        lines = random_lines(arguments.random, arguments.seed, contents)
+        lines = random_lines(arguments.random, arguments.seed, checker.reference.contents)
         encoded = checker.encode("random", [line.encode() for line in lines], "--jsonl")
         checker.decode("random", encoded)
-        size = checker.reference.get_vocab_size()
-        mixed = [[(i * 7919 + j * j * 104729 + i * j) % size for j in range(i % 40)] for i in range(2000)]
+        known = checker.reference.ids
+        mixed = [[known[(i * 7919 + j * j * 104729 + i * j) % len(known)] for j in range(i % 40)] for i in range(2000)]
         checker.decode("arbitrary ids", mixed)
         checker.encode("random bytes", random_bytes_lines(arguments.random // 4, arguments.seed), None)
 

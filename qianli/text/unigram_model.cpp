@@ -1,0 +1,139 @@
+#include "qianli/text/unigram_model.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cfloat>
+#include <limits>
+
+#include "qianli/base/error.h"
+#include "qianli/text/byte_tokens.h"
+#include "qianli/text/unicode.h"
+
+namespace qianli::text {
+namespace {
+
+// The best way to write the bytes up to a place: its last token and where that begins.
+struct PathEnd {
+  double score = 0;
+  int32_t id = -1;
+  int32_t begin = -1;  // -1: no way yet
+};
+
+}  // namespace
+
+struct UnigramModel::Buffers : Model::Scratch {
+  std::vector<PathEnd> ends;
+  std::vector<int32_t> path;  // ends of the tokens, the last token first
+};
+
+UnigramModel::UnigramModel(const Vocabulary& vocabulary, const std::vector<Piece>& pieces,
+                           UnigramOptions options)
+    : vocabulary_(vocabulary),
+      options_(std::move(options)),
+      scores_(static_cast<size_t>(vocabulary.end_id())),
+      user_defined_(static_cast<size_t>(vocabulary.end_id())),
+      largest_score_(options_.single_precision ? FLT_MIN : 0),
+      byte_ids_(byte_token_ids(vocabulary)) {
+  std::vector<Trie::Entry> entries;
+  for (const Piece& piece : pieces) {
+    if (piece.text.empty()) continue;
+    entries.push_back({piece.text, piece.id});
+    scores_[static_cast<size_t>(piece.id)] = piece.score;
+    user_defined_[static_cast<size_t>(piece.id)] = piece.user_defined;
+    if (!piece.user_defined) largest_score_ = std::max(largest_score_, piece.score);
+  }
+  trie_ = Trie(std::move(entries));
+}
+
+std::unique_ptr<Model::Scratch> UnigramModel::make_scratch() const {
+  return std::make_unique<Buffers>();
+}
+
+// Sums are made in double precision and kept in `Real`, as both libraries do.
+template <class Real>
+void UnigramModel::find_best_path(std::string_view piece, Buffers& buffers) const {
+  auto& ends = buffers.ends;
+  ends.assign(piece.size() + 1, PathEnd{});
+  const auto offer = [&](size_t begin, size_t end, int32_t id, double score) {
+    PathEnd& target = ends[end];
+    if (target.begin >= 0 && !(score > target.score)) return;
+    target = {static_cast<double>(static_cast<Real>(score)), id, static_cast<int32_t>(begin)};
+  };
+  for (size_t begin = 0; begin < piece.size();) {
+    const double so_far = ends[begin].score;
+    const size_t next = begin + decode_char(piece.data() + begin).size;
+    bool has_character = false;
+    trie_.each_prefix(piece, begin, [&](size_t end, int32_t id) {
+      const auto i = static_cast<size_t>(id);
+      const double score = user_defined_[i]
+                               ? static_cast<double>(static_cast<Real>(end - begin) *
+                                                     static_cast<Real>(largest_score_)) -
+                                     0.1
+                               : scores_[i];
+      offer(begin, end, id, score + so_far);
+      has_character |= end == next;
+    });
+    if (!has_character) {
+      const auto score = static_cast<Real>(options_.unk_score + so_far);
+      offer(begin, next, options_.unk_id.value_or(-1), static_cast<double>(score));
+    }
+    begin = next;
+  }
+}
+
+void UnigramModel::append_unknown(std::string_view text, std::vector<int32_t>& ids) const {
+  const auto byte_id = [this](char c) { return byte_ids_[static_cast<unsigned char>(c)]; };
+  if (options_.byte_fallback &&
+      std::all_of(text.begin(), text.end(), [&](char c) { return byte_id(c) >= 0; })) {
+    for (const char c : text) ids.push_back(byte_id(c));
+    return;
+  }
+  if (options_.unk_id) return ids.push_back(*options_.unk_id);
+  throw DataError("tokenizer", fmt::format("expected text in the characters of a vocabulary "
+                                           "without an unknown token, got '{}'",
+                                           text.substr(0, 40)));
+}
+
+void UnigramModel::encode(std::string_view piece, Scratch& scratch,
+                          std::vector<int32_t>& ids) const {
+  auto& buffers = static_cast<Buffers&>(scratch);
+  if (piece.size() >= static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
+    throw DataError("tokenizer", "expected texts of less than 2 GiB, got a longer one");
+  }
+  if (options_.single_precision) {
+    find_best_path<float>(piece, buffers);
+  } else {
+    find_best_path<double>(piece, buffers);
+  }
+  auto& path = buffers.path;
+  path.clear();
+  for (auto end = static_cast<int32_t>(piece.size()); end > 0;
+       end = buffers.ends[static_cast<size_t>(end)].begin) {
+    path.push_back(end);
+  }
+  // Neighbouring unknown characters are one unknown text.
+  size_t unknown_begin = 0, done = 0;
+  const auto flush_unknown = [&](size_t end) {
+    if (unknown_begin == end) return;
+    const std::string_view text = piece.substr(unknown_begin, end - unknown_begin);
+    const auto known = options_.single_precision ? std::nullopt : vocabulary_.find(text);
+    if (known) {
+      ids.push_back(*known);
+    } else {
+      append_unknown(text, ids);
+    }
+  };
+  for (auto end = path.rbegin(); end != path.rend(); ++end) {
+    const int32_t id = buffers.ends[static_cast<size_t>(*end)].id;
+    if (id != options_.unk_id.value_or(-1)) {
+      flush_unknown(done);
+      ids.push_back(id);
+      unknown_begin = static_cast<size_t>(*end);
+    }
+    done = static_cast<size_t>(*end);
+  }
+  flush_unknown(done);
+}
+
+}  // namespace qianli::text
