@@ -22,6 +22,7 @@ void add_presets(CLI::App& app);
 void add_tokenizer(CLI::App& app);
 void add_tokenizer_train(CLI::App& tokenizer);  // under tokenizer
 void add_tokenizer_inspect(CLI::App& tokenizer);
+void add_tokenizer_chat(CLI::App& tokenizer);
 void add_data(CLI::App& app);
 void add_data_prepare(CLI::App& data);  // under data
 void add_data_inspect(CLI::App& data);

@@ -233,6 +233,7 @@ void add_tokenizer(CLI::App& app) {
       ->check(CLI::IsMember({"never", "file", "always"}))
       ->capture_default_str();
   sub->callback([options] { decode(*options); });
+  add_tokenizer_chat(*tokenizer);
   add_tokenizer_inspect(*tokenizer);
 }
 

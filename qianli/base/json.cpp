@@ -10,16 +10,17 @@ namespace qianli {
 namespace {
 
 // Refuses a key that stands twice in one object, while nlohmann builds the tree.
+template <class AnyJson>
 class UniqueKeys {
  public:
   UniqueKeys(const std::string& source, FileRole role) : source_(source), role_(role) {}
 
-  bool operator()(int, Json::parse_event_t event, Json& parsed) {
-    using Event = Json::parse_event_t;
+  bool operator()(int, typename AnyJson::parse_event_t event, AnyJson& parsed) {
+    using Event = typename AnyJson::parse_event_t;
     if (event == Event::object_start) keys_.emplace_back();
     if (event == Event::object_end) keys_.pop_back();
     if (event == Event::key) {
-      const auto& key = parsed.get_ref<const std::string&>();
+      const auto& key = parsed.template get_ref<const std::string&>();
       if (!keys_.back().insert(key).second) {
         throw_file_error(role_, fmt::format("duplicate key '{}' in {}", key, source_));
       }
@@ -76,25 +77,35 @@ std::string_view reason_of(const Json::parse_error& error) {
                                      before.size() - line_begin + 1, reason_of(error)));
 }
 
-}  // namespace
-
-Json parse_json(std::string_view text, const std::string& source, FileRole role,
-                JsonLimits limits) {
+template <class AnyJson>
+AnyJson parse_any(std::string_view text, const std::string& source, FileRole role,
+                  JsonLimits limits) {
   // The parser would take a zero byte for the end of the text and not see what follows.
   if (text.find('\0') != text.npos) {
     throw_file_error(role, fmt::format("{} is not valid JSON: it contains a zero byte", source));
   }
   check_depth(text, source, role, limits.depth);
   try {
-    if (!limits.refuse_duplicate_keys) return Json::parse(text);
-    UniqueKeys unique(source, role);
-    return Json::parse(text, std::ref(unique));
+    if (!limits.refuse_duplicate_keys) return AnyJson::parse(text);
+    UniqueKeys<AnyJson> unique(source, role);
+    return AnyJson::parse(text, std::ref(unique));
   } catch (const Json::parse_error& error) {
     refuse_syntax(text, source, role, error);
   } catch (const Json::out_of_range&) {
     throw_file_error(
         role, fmt::format("expected numbers of at most 1.8e308 in {}, got a larger one", source));
   }
+}
+
+}  // namespace
+
+Json parse_json(std::string_view text, const std::string& source, FileRole role, JsonLimits limits) {
+  return parse_any<Json>(text, source, role, limits);
+}
+
+OrderedJson parse_ordered_json(std::string_view text, const std::string& source, FileRole role,
+                               JsonLimits limits) {
+  return parse_any<OrderedJson>(text, source, role, limits);
 }
 
 Json read_json(const fs::path& path, FileRole role, uint64_t max_bytes) {

@@ -19,6 +19,9 @@ struct JsonLimits {
 
 // `source` names the text in errors ("model/config.json").
 Json parse_json(std::string_view text, const std::string& source, FileRole role, JsonLimits limits = {});
+// The same with keys in the order of the text.
+OrderedJson parse_ordered_json(std::string_view text, const std::string& source, FileRole role,
+                               JsonLimits limits = {});
 Json read_json(const fs::path& path, FileRole role, uint64_t max_bytes = uint64_t{1} << 30);
 
 }  // namespace qianli
