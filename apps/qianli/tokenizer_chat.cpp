@@ -29,10 +29,13 @@ struct Options {
 };
 
 OrderedJson read(const std::string& path) {
-  return parse_ordered_json(read_file(path, FileRole::kData, uint64_t{1} << 30), path, FileRole::kData);
+  return parse_ordered_json(read_file(path, FileRole::kData, uint64_t{1} << 30), path,
+                            FileRole::kData);
 }
 
-OrderedJson read_if_given(const std::string& path) { return path.empty() ? OrderedJson() : read(path); }
+OrderedJson read_if_given(const std::string& path) {
+  return path.empty() ? OrderedJson() : read(path);
+}
 
 // "enable_thinking=false": a JSON value, else a text.
 OrderedJson read_variables(const std::vector<std::string>& settings) {
@@ -40,7 +43,8 @@ OrderedJson read_variables(const std::vector<std::string>& settings) {
   for (const std::string& setting : settings) {
     const size_t equals = setting.find('=');
     if (equals == std::string::npos || equals == 0) {
-      throw ConfigError("tokenizer", fmt::format("expected NAME=VALUE behind --set, got '{}'", setting));
+      throw ConfigError("tokenizer",
+                        fmt::format("expected NAME=VALUE behind --set, got '{}'", setting));
     }
     const std::string value = setting.substr(equals + 1);
     const auto json = chat::try_json(value);
@@ -62,10 +66,12 @@ class OwnTemplate {
     const bool whole = messages.is_object() && messages.contains("messages");
     request_.messages = whole ? messages["messages"] : messages;
     if (!request_.messages.is_array()) {
-      throw DataError("tokenizer", fmt::format("expected a list of messages in {}", options.messages));
+      throw DataError("tokenizer",
+                      fmt::format("expected a list of messages in {}", options.messages));
     }
     request_.tools = read_if_given(options.tools);
-    if (options.tools.empty() && whole && messages.contains("tools")) request_.tools = messages["tools"];
+    if (options.tools.empty() && whole && messages.contains("tools"))
+      request_.tools = messages["tools"];
     request_.documents = read_if_given(options.documents);
     request_.add_generation_prompt = options.generation_prompt;
     request_.variables = read_variables(options.variables);
@@ -73,12 +79,16 @@ class OwnTemplate {
   }
 
   void print() const {
-    const fs::path folder = fs::is_directory(options_.model) ? fs::path(options_.model) : fs::path(options_.model).parent_path();
+    const fs::path folder = fs::is_directory(options_.model)
+                                ? fs::path(options_.model)
+                                : fs::path(options_.model).parent_path();
     const auto files = chat::ModelTemplateFiles::read(folder);
     const chat::ModelTemplate model =
         options_.jinja.empty()
             ? chat::ModelTemplate(files, options_.variant, request_.tools.is_array())
-            : chat::ModelTemplate({read_file(options_.jinja, FileRole::kData, uint64_t{1} << 24), options_.jinja}, files.tokens);
+            : chat::ModelTemplate(
+                  {read_file(options_.jinja, FileRole::kData, uint64_t{1} << 24), options_.jinja},
+                  files.tokens);
     const auto rendered = model.render(request_);
     const auto ids = tokenizer_->encode(rendered.text, false);
     if (!options_.json) {
@@ -86,22 +96,26 @@ class OwnTemplate {
       return;
     }
     OrderedJson result = {{"template", model.file()}, {"text", rendered.text}, {"ids", ids}};
-    if (!rendered.generations.empty() && !rendered.nested_generation) add_assistant(result, rendered, ids);
+    if (!rendered.generations.empty() && !rendered.nested_generation)
+      add_assistant(result, rendered, ids);
     fmt::print("{}\n", result.dump());
   }
 
  private:
   // Where the assistant speaks: ranges of the text in characters, and one flag for each id.
-  void add_assistant(OrderedJson& result, const text::jinja::Rendered& rendered, std::span<const int32_t> ids) const {
+  void add_assistant(OrderedJson& result, const text::jinja::Rendered& rendered,
+                     std::span<const int32_t> ids) const {
     const auto characters = [&](size_t bytes) {
-      return std::count_if(rendered.text.begin(), rendered.text.begin() + static_cast<ptrdiff_t>(bytes),
+      return std::count_if(rendered.text.begin(),
+                           rendered.text.begin() + static_cast<ptrdiff_t>(bytes),
                            [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
     };
     result["assistant_ranges"] = OrderedJson::array();
     for (const auto& range : rendered.generations) {
       result["assistant_ranges"].push_back({characters(range.begin), characters(range.end)});
     }
-    const auto inside = chat::tokens_in_ranges(tokenizer_, ids, rendered.text, rendered.generations);
+    const auto inside =
+        chat::tokens_in_ranges(tokenizer_, ids, rendered.text, rendered.generations);
     result["assistant_mask"] = std::vector<int>(inside.begin(), inside.end());
   }
 
@@ -124,7 +138,8 @@ chat::TurnOptions turn_options(const Options& options) {
 void print_named(const Options& options) {
   const auto& named = chat::named_template(options.named);
   const auto tokenizer = Tokenizer::load(options.model);
-  chat::Conversation conversation = chat::read_conversation(read(options.messages), options.messages);
+  chat::Conversation conversation =
+      chat::read_conversation(read(options.messages), options.messages);
   if (!options.tools.empty()) conversation.tools = read(options.tools);
   const chat::TurnEncoder encoder(tokenizer, named);
   const auto turns = chat::render_turns(named, conversation, turn_options(options));
@@ -140,17 +155,24 @@ void print_named(const Options& options) {
     const auto text_of = [&](const chat::Slot& slot) {
       return chat::to_text(slot, encoder.bos_text(), encoder.eos_text());
     };
-    const std::string source = text_of(turns.turns[i].source), target = text_of(turns.turns[i].target);
+    const std::string source = text_of(turns.turns[i].source),
+                      target = text_of(turns.turns[i].target);
     whole += source + target;
     ids.insert(ids.end(), encoded[i].source.begin(), encoded[i].source.end());
     ids.insert(ids.end(), encoded[i].target.begin(), encoded[i].target.end());
-    turns_json.push_back({{"source", source}, {"target", target}, {"source_ids", encoded[i].source}, {"target_ids", encoded[i].target}});
+    turns_json.push_back({{"source", source},
+                          {"target", target},
+                          {"source_ids", encoded[i].source},
+                          {"target_ids", encoded[i].target}});
   }
   if (!options.json) {
     fmt::print("{}\n{}\n", whole, list(ids, false));
     return;
   }
-  const OrderedJson result = {{"template", named.name}, {"text", whole}, {"ids", ids}, {"turns", turns_json},
+  const OrderedJson result = {{"template", named.name},
+                              {"text", whole},
+                              {"ids", ids},
+                              {"turns", turns_json},
                               {"sample", {{"ids", sample.ids}, {"labels", sample.labels}}},
                               {"stop_ids", encoder.stop_ids()}};
   fmt::print("{}\n", result.dump());
@@ -162,17 +184,21 @@ void check_options(const Options& options) {
   const auto refuse = [&](const char* flag, const char* kind) {
     throw ConfigError("tokenizer", fmt::format("expected {} with {} only", flag, kind));
   };
-  if (named && !options.jinja.empty()) throw ConfigError("tokenizer", "expected --template or --jinja, got both");
+  if (named && !options.jinja.empty())
+    throw ConfigError("tokenizer", "expected --template or --jinja, got both");
   if (named && (!options.variant.empty())) refuse("--variant", "the model's own templates");
-  if (named && !options.documents.empty()) refuse("--documents", "the model's own template or --jinja");
+  if (named && !options.documents.empty())
+    refuse("--documents", "the model's own template or --jinja");
   if (named && !options.variables.empty()) refuse("--set", "the model's own template or --jinja");
   if (!named && options.thinking != "none") {
     throw ConfigError("tokenizer", "expected --enable-thinking with --template only",
                       "a model's own template takes --set enable_thinking=false");
   }
-  const bool turns = options.last_answer || options.keep_thinking || !options.effort.empty() || options.has_default_system;
+  const bool turns = options.last_answer || options.keep_thinking || !options.effort.empty() ||
+                     options.has_default_system;
   if (!named && turns) {
-    refuse("--last-answer-only, --keep-thinking, --reasoning-effort and --default-system", "--template");
+    refuse("--last-answer-only, --keep-thinking, --reasoning-effort and --default-system",
+           "--template");
   }
 }
 
@@ -190,20 +216,28 @@ std::string footer() {
 }
 
 void add_options(CLI::App& sub, Options& options) {
-  sub.add_option("model", options.model, "Folder with tokenizer.json and its chat template")->required();
-  sub.add_option("--messages", options.messages, "JSON file: a list of {role, content}, or an object with messages, system, tools")
+  sub.add_option("model", options.model, "Folder with tokenizer.json and its chat template")
       ->required();
-  sub.add_option("--template", options.named, "A named template in the place of the model's own (see below)");
+  sub.add_option("--messages", options.messages,
+                 "JSON file: a list of {role, content}, or an object with messages, system, tools")
+      ->required();
+  sub.add_option("--template", options.named,
+                 "A named template in the place of the model's own (see below)");
   sub.add_option("--jinja", options.jinja, "A template file in the place of the model's own");
-  sub.add_option("--variant", options.variant, "Which of the model's templates, where it has several");
-  sub.add_flag("--add-generation-prompt", options.generation_prompt, "End with the words that open an answer (named templates always do)");
+  sub.add_option("--variant", options.variant,
+                 "Which of the model's templates, where it has several");
+  sub.add_flag("--add-generation-prompt", options.generation_prompt,
+               "End with the words that open an answer (named templates always do)");
   sub.add_option("--tools", options.tools, "JSON file: a list of tools");
   sub.add_option("--documents", options.documents, "JSON file: a list of documents");
-  sub.add_option("--set", options.variables, "NAME=VALUE for the model's template, for example enable_thinking=false");
-  sub.add_option("--enable-thinking", options.thinking, "Of named templates: keep thoughts as they are, want them, or drop them")
+  sub.add_option("--set", options.variables,
+                 "NAME=VALUE for the model's template, for example enable_thinking=false");
+  sub.add_option("--enable-thinking", options.thinking,
+                 "Of named templates: keep thoughts as they are, want them, or drop them")
       ->check(CLI::IsMember({"none", "true", "false"}))
       ->capture_default_str();
-  sub.add_flag("--last-answer-only", options.last_answer, "Of named templates: only the last answer is learnt");
+  sub.add_flag("--last-answer-only", options.last_answer,
+               "Of named templates: only the last answer is learnt");
   sub.add_flag("--keep-thinking", options.keep_thinking, "Of deepseek4: earlier thoughts stay");
   sub.add_option("--reasoning-effort", options.effort, "Of deepseek4: none, high or max");
   sub.add_flag("--json", options.json, "Print JSON: text, ids, turns or the assistant's ranges");
@@ -213,16 +247,20 @@ void add_options(CLI::App& sub, Options& options) {
 
 void add_tokenizer_chat(CLI::App& tokenizer) {
   const auto options = std::make_shared<Options>();
-  CLI::App* sub = tokenizer.add_subcommand("chat", "A conversation as text and ids, by a chat template");
+  CLI::App* sub =
+      tokenizer.add_subcommand("chat", "A conversation as text and ids, by a chat template");
   add_options(*sub, *options);
-  const CLI::Option* system = sub->add_option("--default-system", options->default_system,
-                                              "Of named templates: in the place of the default system text, \"\" for none");
+  const CLI::Option* system =
+      sub->add_option("--default-system", options->default_system,
+                      "Of named templates: in the place of the default system text, \"\" for none");
   sub->footer(footer());
   sub->callback([options, system] {
     options->has_default_system = system->count() > 0;
     check_options(*options);
-    if (options->named.empty()) OwnTemplate(*options).print();
-    else print_named(*options);
+    if (options->named.empty())
+      OwnTemplate(*options).print();
+    else
+      print_named(*options);
   });
 }
 

@@ -22,19 +22,21 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     const text::jinja::Template chat(input.substr(0, end), "input");
     const std::string messages = end < input.size() ? input.substr(end + 1) : kMessages;
-    const OrderedJson variables = {{"messages", parse_ordered_json(messages, "input", FileRole::kData)},
-                                   {"add_generation_prompt", true},
-                                   {"tools", nullptr},
-                                   {"bos_token", "<s>"},
-                                   {"n", 7},
-                                   {"l", {3, 1, 2}},
-                                   {"s", "Hello"}};
+    const OrderedJson variables = {
+        {"messages", parse_ordered_json(messages, "input", FileRole::kData)},
+        {"add_generation_prompt", true},
+        {"tools", nullptr},
+        {"bos_token", "<s>"},
+        {"n", 7},
+        {"l", {3, 1, 2}},
+        {"s", "Hello"}};
     const auto rendered = chat.render(variables, std::tm{}, limits);
     const auto again = chat.render(variables, std::tm{}, limits);
     fuzz::require(rendered.text == again.text, "a template renders alike twice");
     for (const auto& range : rendered.generations) {
       fuzz::require(range.begin <= range.end, "a range ends behind its begin");
-      fuzz::require(rendered.nested_generation || range.end <= rendered.text.size(), "ranges lie within the text");
+      fuzz::require(rendered.nested_generation || range.end <= rendered.text.size(),
+                    "ranges lie within the text");
     }
   } catch (const Error&) {
   }

@@ -35,7 +35,9 @@ Conversation conversation_of(const OrderedJson& item) {
 TurnOptions options_of(const OrderedJson& item) {
   const std::string thinking = item.value("enable_thinking", "none");
   TurnOptions options;
-  options.thinking = thinking == "true" ? Thinking::kOn : thinking == "false" ? Thinking::kOff : Thinking::kUnset;
+  options.thinking = thinking == "true"    ? Thinking::kOn
+                     : thinking == "false" ? Thinking::kOff
+                                           : Thinking::kUnset;
   options.drop_thinking = item.value("drop_thinking", true);
   return options;
 }
@@ -52,7 +54,8 @@ TEST(NamedTemplates, give_the_turns_of_all_test_vectors) {
     const auto name = item["template"].get<std::string>();
     SCOPED_TRACE(item.dump().substr(0, 200));
     seen.insert(name);
-    const Turns rendered = render_turns(named_template(name), conversation_of(item), options_of(item));
+    const Turns rendered =
+        render_turns(named_template(name), conversation_of(item), options_of(item));
     ASSERT_EQ(rendered.turns.size(), item["turns"].size());
     for (size_t i = 0; i < rendered.turns.size(); ++i) {
       EXPECT_EQ(plain(rendered.turns[i].source), item["turns"][i]["source"].get<std::string>());
@@ -61,7 +64,8 @@ TEST(NamedTemplates, give_the_turns_of_all_test_vectors) {
     EXPECT_EQ(rendered.efficient_eos, item.contains("final_eos_appended"));
     EXPECT_TRUE(rendered.warnings.empty());
   }
-  for (const NamedTemplate& entry : named_templates()) EXPECT_TRUE(seen.count(entry.name)) << entry.name;
+  for (const NamedTemplate& entry : named_templates())
+    EXPECT_TRUE(seen.count(entry.name)) << entry.name;
   EXPECT_EQ(seen.size(), named_templates().size());
   EXPECT_EQ(named_templates().size(), 34u);
 }
@@ -78,10 +82,12 @@ TEST(NamedTemplates, encode_with_a_real_tokenizer) {
     if (named.replace_eos && !tokenizer->id_of(named.stop_words[0])) continue;
     const Turns turns = render_turns(named, conversation_of(item), options_of(item));
     const auto uses_tokens = [](const Slot& slot) {
-      return std::any_of(slot.begin(), slot.end(), [](const Part& part) { return part.kind == Part::Kind::kToken; });
+      return std::any_of(slot.begin(), slot.end(),
+                         [](const Part& part) { return part.kind == Part::Kind::kToken; });
     };
     const TurnEncoder encoder(tokenizer, named);
-    if (std::any_of(turns.turns.begin(), turns.turns.end(), [&](const Turn& t) { return uses_tokens(t.source); })) {
+    if (std::any_of(turns.turns.begin(), turns.turns.end(),
+                    [&](const Turn& t) { return uses_tokens(t.source); })) {
       EXPECT_THROW(encoder.encode(turns), DataError);  // [gMASK] and the like are GLM's
       continue;
     }
@@ -100,8 +106,10 @@ TEST(NamedTemplates, encode_with_a_real_tokenizer) {
     std::vector<int32_t> labels;
     for (size_t i = 0; i < sample.labels.size(); ++i) {
       const bool closes = std::find(marked.begin(), marked.end(), i) != marked.end();
-      if (closes) EXPECT_EQ(sample.labels[i], named.efficient_eos ? *encoder.eos() : kIgnored);
-      else if (sample.labels[i] != kIgnored) labels.push_back(sample.labels[i]);
+      if (closes)
+        EXPECT_EQ(sample.labels[i], named.efficient_eos ? *encoder.eos() : kIgnored);
+      else if (sample.labels[i] != kIgnored)
+        labels.push_back(sample.labels[i]);
     }
     if (named.efficient_eos) text += encoder.eos_text(), learnt += encoder.eos_text();
     EXPECT_EQ(tokenizer->decode(sample.ids, false), text);
@@ -118,11 +126,13 @@ TEST(NamedTemplates, are_found_with_a_suggestion) {
     named_template("qwen33");
     FAIL();
   } catch (const ConfigError& error) {
-    EXPECT_NE(std::string(error.what()).find("did you mean 'qwen3'"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("did you mean 'qwen3'"), std::string::npos)
+        << error.what();
   }
 }
 
-constexpr const char* kThought = R"([{"role":"user","content":"q"},{"role":"assistant","content":"<think>old</think>A"},
+constexpr const char* kThought =
+    R"([{"role":"user","content":"q"},{"role":"assistant","content":"<think>old</think>A"},
   {"role":"user","content":"r"},{"role":"assistant","content":"<think>\nnew\n</think>\n\nB"}])";
 
 TEST(NamedTemplates, one_answer_mode_drops_earlier_thoughts) {
@@ -130,7 +140,8 @@ TEST(NamedTemplates, one_answer_mode_drops_earlier_thoughts) {
   EXPECT_EQ(plain(turns.turns[0].target), "A<|im_end|>\n");
   EXPECT_EQ(plain(turns.turns[0].source), "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n");
   EXPECT_EQ(plain(turns.turns[1].target), "<think>\nnew\n</think>\n\nB<|im_end|>\n");
-  const Turns off = render("qwen3", kThought, {.thinking = Thinking::kOff, .last_answer_only = true});
+  const Turns off =
+      render("qwen3", kThought, {.thinking = Thinking::kOff, .last_answer_only = true});
   EXPECT_EQ(plain(off.turns[1].target), "B<|im_end|>\n");
   EXPECT_TRUE(plain(off.turns[1].source).ends_with("assistant\n<think>\n\n</think>\n\n"));
 }
@@ -140,34 +151,45 @@ TEST(NamedTemplates, thoughts_are_seen_without_line_feeds) {
   const Turns kept = render("qwen3", kThought);
   EXPECT_EQ(plain(kept.turns[0].target), "<think>old</think>A<|im_end|>\n");
   EXPECT_FALSE(plain(kept.turns[0].source).ends_with("</think>\n\n"));
-  EXPECT_EQ(plain(render("qwen3", kThought, {.thinking = Thinking::kOff}).turns[0].target), "A<|im_end|>\n");
+  EXPECT_EQ(plain(render("qwen3", kThought, {.thinking = Thinking::kOff}).turns[0].target),
+            "A<|im_end|>\n");
 }
 
 TEST(NamedTemplates, placeholders_in_messages_stay) {
-  const Turns turns = render("chatglm2", R"([{"role":"user","content":"{{idx}} {{content}} {{name}}"},{"role":"assistant","content":"{{content}}"}])");
-  EXPECT_EQ(plain(turns.turns[0].source), "[gMASK]sop[Round 0]\n\n问：{{idx}} {{content}} {{name}}\n\n答：");
+  const Turns turns = render(
+      "chatglm2",
+      R"([{"role":"user","content":"{{idx}} {{content}} {{name}}"},{"role":"assistant","content":"{{content}}"}])");
+  EXPECT_EQ(plain(turns.turns[0].source),
+            "[gMASK]sop[Round 0]\n\n问：{{idx}} {{content}} {{name}}\n\n答：");
   EXPECT_EQ(plain(turns.turns[0].target), "{{content}}");
 }
 
 TEST(NamedTemplates, system_text_comes_from_message_sample_or_default) {
-  const char* const kMessages = R"({"system":"sample","messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}]})";
+  const char* const kMessages =
+      R"({"system":"sample","messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}]})";
   EXPECT_NE(plain(render("qwen", kMessages).turns[0].source).find("sample"), std::string::npos);
-  const Turns leading = render("qwen", R"({"system":"sample","messages":[{"role":"system","content":"leading"},{"role":"user","content":"q"}]})");
-  EXPECT_EQ(plain(leading.turns[0].source), "<|im_start|>system\nleading<|im_end|>\n<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n");
+  const Turns leading = render(
+      "qwen",
+      R"({"system":"sample","messages":[{"role":"system","content":"leading"},{"role":"user","content":"q"}]})");
+  EXPECT_EQ(plain(leading.turns[0].source),
+            "<|im_start|>system\nleading<|im_end|>\n<|im_start|>user\nq<|im_end|>\n<|im_start|>"
+            "assistant\n");
   EXPECT_TRUE(leading.turns[0].target.empty());
   const Turns none = render("qwen", R"([{"role":"user","content":"q"}])", {.default_system = ""});
   EXPECT_EQ(plain(none.turns[0].source), "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n");
 }
 
 TEST(NamedTemplates, refuse_roles_out_of_order_naming_the_message) {
-  for (const char* json : {R"([{"role":"assistant","content":"a"}])", R"([{"role":"user","content":"a"},{"role":"user","content":"b"}])",
+  for (const char* json : {R"([{"role":"assistant","content":"a"}])",
+                           R"([{"role":"user","content":"a"},{"role":"user","content":"b"}])",
                            R"([{"role":"system","content":"a"}])", R"([])"}) {
     EXPECT_THROW(render("qwen", json), DataError) << json;
   }
   try {
     render("qwen", R"([{"role":"user","content":"a"},{"role":"user","content":"b"}])");
   } catch (const DataError& error) {
-    EXPECT_NE(std::string(error.what()).find("message 1, got user"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("message 1, got user"), std::string::npos)
+        << error.what();
   }
   EXPECT_THROW(conversation(R"([{"role":"usr","content":"a"}])"), DataError);
   EXPECT_THROW(conversation(R"([{"content":"a"}])"), DataError);
@@ -175,32 +197,43 @@ TEST(NamedTemplates, refuse_roles_out_of_order_naming_the_message) {
 }
 
 TEST(ToolFormats, several_calls_and_thoughts) {
-  EXPECT_EQ(json_calls(R"(<think>a</think>[{"name":"f","arguments":{"x":1.0,"y":"é"}},{"arguments":{},"name":"g"}])"),
-            "<think>a</think><tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": 1.0, \"y\": \"é\"}}\n</tool_call>\n"
-            "<tool_call>\n{\"name\": \"g\", \"arguments\": {}}\n</tool_call>");
+  EXPECT_EQ(
+      json_calls(
+          R"(<think>a</think>[{"name":"f","arguments":{"x":1.0,"y":"é"}},{"arguments":{},"name":"g"}])"),
+      "<think>a</think><tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": 1.0, \"y\": "
+      "\"é\"}}\n</tool_call>\n"
+      "<tool_call>\n{\"name\": \"g\", \"arguments\": {}}\n</tool_call>");
   EXPECT_THROW(json_calls("no JSON"), DataError);
   EXPECT_FALSE(name_and_arguments("no JSON").understood);
-  EXPECT_EQ(name_and_arguments(R"({"name":"f","arguments":{"a":[1,2]}})").arguments, R"({"a": [1, 2]})");
-  const Turns turns = render("default", R"([{"role":"user","content":"q"},{"role":"function","content":"oops"}])");
+  EXPECT_EQ(name_and_arguments(R"({"name":"f","arguments":{"a":[1,2]}})").arguments,
+            R"({"a": [1, 2]})");
+  const Turns turns =
+      render("default", R"([{"role":"user","content":"q"},{"role":"function","content":"oops"}])");
   EXPECT_EQ(turns.warnings.size(), 1u);
 }
 
 TEST(ToolFormats, openai_calls_become_function_messages) {
-  const Turns turns = render("qwen3", R"([{"role":"user","content":"q"},{"role":"assistant","content":null,
+  const Turns turns =
+      render("qwen3", R"([{"role":"user","content":"q"},{"role":"assistant","content":null,
     "tool_calls":[{"id":"1","function":{"name":"f","arguments":"{\"a\": 1}"}}]},{"role":"tool","content":"r"},{"role":"assistant","content":"a"}])");
-  EXPECT_EQ(plain(turns.turns[0].target), "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call><|im_end|>\n");
-  EXPECT_TRUE(plain(turns.turns[1].source).starts_with("<|im_start|>user\n<tool_response>\nr\n</tool_response>"));
+  EXPECT_EQ(plain(turns.turns[0].target),
+            "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call><|im_end|>\n");
+  EXPECT_TRUE(plain(turns.turns[1].source)
+                  .starts_with("<|im_start|>user\n<tool_response>\nr\n</tool_response>"));
 }
 
 TEST(ToolFormats, undefined_ones_are_refused) {
-  const char* const kTools = R"({"tools":[{"name":"f"}],"messages":[{"role":"user","content":"q"}]})";
+  const char* const kTools =
+      R"({"tools":[{"name":"f"}],"messages":[{"role":"user","content":"q"}]})";
   EXPECT_THROW(render("glm4", kTools), DataError);
   EXPECT_THROW(render("deepseek4", kTools), DataError);
-  EXPECT_THROW(render("qwen", R"({"tools":[{}],"messages":[{"role":"user","content":"q"}]})"), DataError);
+  EXPECT_THROW(render("qwen", R"({"tools":[{}],"messages":[{"role":"user","content":"q"}]})"),
+               DataError);
   EXPECT_NO_THROW(render("qwen", kTools));
 }
 
-constexpr const char* kDeepSeekTools = R"({"system":"S","tools":[{"type":"function","function":{"name":"f","parameters":{}}}],"messages":[
+constexpr const char* kDeepSeekTools =
+    R"({"system":"S","tools":[{"type":"function","function":{"name":"f","parameters":{}}}],"messages":[
   {"role":"user","content":"q"},
   {"role":"assistant","content":"<think>why</think>","tool_calls":[{"id":"a","function":{"name":"f","arguments":"{\"n\": 1.0, \"s\": \"x\"}"}},{"id":"b","function":{"name":"f","arguments":"bad"}}]},
   {"role":"tool","tool_call_id":"b","content":"second"},{"role":"tool","tool_call_id":"a","content":"first"},{"role":"user","content":"and?"},
@@ -209,36 +242,52 @@ constexpr const char* kDeepSeekTools = R"({"system":"S","tools":[{"type":"functi
 TEST(DeepSeek4, joins_results_in_the_order_of_the_calls) {
   const Turns turns = render("deepseek4", kDeepSeekTools, {.thinking = Thinking::kOn});
   ASSERT_EQ(turns.turns.size(), 2u);
-  EXPECT_TRUE(plain(turns.turns[0].source).starts_with("<｜begin▁of▁sentence｜>S\n\n## Tools\n\nYou have access"));
-  EXPECT_NE(plain(turns.turns[0].source).find("Schemas\n\n{\"name\": \"f\", \"parameters\": {}}\n\nYou MUST"), std::string::npos);
+  EXPECT_TRUE(plain(turns.turns[0].source)
+                  .starts_with("<｜begin▁of▁sentence｜>S\n\n## Tools\n\nYou have access"));
+  EXPECT_NE(plain(turns.turns[0].source)
+                .find("Schemas\n\n{\"name\": \"f\", \"parameters\": {}}\n\nYou MUST"),
+            std::string::npos);
   // With tools no reasoning is dropped.
-  EXPECT_EQ(plain(turns.turns[0].target),
-            "why</think>\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n"
-            "<｜DSML｜parameter name=\"n\" string=\"false\">1.0</｜DSML｜parameter>\n"
-            "<｜DSML｜parameter name=\"s\" string=\"true\">x</｜DSML｜parameter>\n</｜DSML｜invoke>\n"
-            "<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"arguments\" string=\"true\">bad</｜DSML｜parameter>\n"
-            "</｜DSML｜invoke>\n</｜DSML｜tool_calls><｜end▁of▁sentence｜>");
+  EXPECT_EQ(
+      plain(turns.turns[0].target),
+      "why</think>\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n"
+      "<｜DSML｜parameter name=\"n\" string=\"false\">1.0</｜DSML｜parameter>\n"
+      "<｜DSML｜parameter name=\"s\" string=\"true\">x</｜DSML｜parameter>\n</｜DSML｜invoke>\n"
+      "<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"arguments\" "
+      "string=\"true\">bad</｜DSML｜parameter>\n"
+      "</｜DSML｜invoke>\n</｜DSML｜tool_calls><｜end▁of▁sentence｜>");
   EXPECT_EQ(plain(turns.turns[1].source),
-            "<｜User｜><tool_result>first</tool_result>\n\n<tool_result>second</tool_result>\n\nand?<｜Assistant｜><think>");
+            "<｜User｜><tool_result>first</tool_result>\n\n<tool_result>second</"
+            "tool_result>\n\nand?<｜Assistant｜><think>");
   EXPECT_EQ(plain(turns.turns[1].target), "so</think>done<｜end▁of▁sentence｜>");
 }
 
 TEST(DeepSeek4, effort_tasks_and_open_questions) {
-  const Turns open = render("deepseek4", R"([{"role":"user","content":"q"}])", {.thinking = Thinking::kOn, .reasoning_effort = "max"});
+  const Turns open = render("deepseek4", R"([{"role":"user","content":"q"}])",
+                            {.thinking = Thinking::kOn, .reasoning_effort = "max"});
   ASSERT_EQ(open.turns.size(), 1u);
-  EXPECT_TRUE(plain(open.turns[0].source).starts_with("<｜begin▁of▁sentence｜>Reasoning Effort: Absolute maximum"));
+  EXPECT_TRUE(plain(open.turns[0].source)
+                  .starts_with("<｜begin▁of▁sentence｜>Reasoning Effort: Absolute maximum"));
   EXPECT_TRUE(plain(open.turns[0].source).ends_with("<｜User｜>q<｜Assistant｜><think>"));
   EXPECT_TRUE(open.turns[0].target.empty());
-  const Turns task = render("deepseek4", R"([{"role":"user","content":"q","task":"title"},{"role":"assistant","content":"T","reasoning_content":"r","wo_eos":true}])",
-                            {.thinking = Thinking::kOn});
+  const Turns task = render(
+      "deepseek4",
+      R"([{"role":"user","content":"q","task":"title"},{"role":"assistant","content":"T","reasoning_content":"r","wo_eos":true}])",
+      {.thinking = Thinking::kOn});
   EXPECT_EQ(plain(task.turns[0].source), "<｜begin▁of▁sentence｜><｜User｜>q<｜title｜>");
   EXPECT_EQ(plain(task.turns[0].target), "T");
-  EXPECT_THROW(render("deepseek4", R"([{"role":"user","content":"q"}])", {.reasoning_effort = "huge"}), ConfigError);
+  EXPECT_THROW(
+      render("deepseek4", R"([{"role":"user","content":"q"}])", {.reasoning_effort = "huge"}),
+      ConfigError);
   EXPECT_THROW(render("deepseek4", R"([{"role":"user","content":"q","task":"cook"}])"), DataError);
-  const Turns last = render("deepseek4", R"([{"role":"user","content":"q"},{"role":"assistant","content":"a"},{"role":"user","content":"r"},{"role":"assistant","content":"b"}])",
-                            {.last_answer_only = true});
+  const Turns last = render(
+      "deepseek4",
+      R"([{"role":"user","content":"q"},{"role":"assistant","content":"a"},{"role":"user","content":"r"},{"role":"assistant","content":"b"}])",
+      {.last_answer_only = true});
   ASSERT_EQ(last.turns.size(), 1u);
-  EXPECT_EQ(plain(last.turns[0].source), "<｜begin▁of▁sentence｜><｜User｜>q<｜Assistant｜></think>a<｜end▁of▁sentence｜><｜User｜>r<｜Assistant｜></think>");
+  EXPECT_EQ(plain(last.turns[0].source),
+            "<｜begin▁of▁sentence｜><｜User｜>q<｜Assistant｜></"
+            "think>a<｜end▁of▁sentence｜><｜User｜>r<｜Assistant｜></think>");
 }
 
 void write(const std::filesystem::path& path, std::string_view text) {
@@ -246,7 +295,8 @@ void write(const std::filesystem::path& path, std::string_view text) {
   write_file_atomically(path, text, FileRole::kData);
 }
 
-std::string rendered(const TemporaryFolder& folder, const std::string& name = "", bool tools = false) {
+std::string rendered(const TemporaryFolder& folder, const std::string& name = "",
+                     bool tools = false) {
   const auto files = ModelTemplateFiles::read(folder.path());
   return ModelTemplate(files, name, tools).render({.messages = OrderedJson::array()}).text;
 }
@@ -256,10 +306,13 @@ TEST(ModelTemplates, are_read_from_every_form) {
   EXPECT_THROW(rendered(folder), DataError);
   write(folder / "chat_template.json", R"({"chat_template": "processor"})");
   EXPECT_EQ(rendered(folder), "processor");
-  write(folder / "tokenizer_config.json",
-        R"({"bos_token": {"content": "<s>"}, "eos_token": "</s>", "pad_token": null, "add_bos_token": true, "chat_template": "{{ bos_token }}{{ eos_token }}{{ pad_token is defined }}{{ add_bos_token is defined }}"})");
+  write(
+      folder / "tokenizer_config.json",
+      R"({"bos_token": {"content": "<s>"}, "eos_token": "</s>", "pad_token": null, "add_bos_token": true, "chat_template": "{{ bos_token }}{{ eos_token }}{{ pad_token is defined }}{{ add_bos_token is defined }}"})");
   EXPECT_EQ(rendered(folder), "<s></s>FalseFalse");
-  write(folder / "tokenizer_config.json", R"({"chat_template": [{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]})");
+  write(
+      folder / "tokenizer_config.json",
+      R"({"chat_template": [{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]})");
   EXPECT_EQ(rendered(folder), "d");
   EXPECT_EQ(rendered(folder, "", true), "t");
   EXPECT_EQ(rendered(folder, "tool_use"), "t");
@@ -277,7 +330,8 @@ TEST(ModelTemplates, tell_which_tokens_the_assistant_says) {
   const auto tokenizer = Tokenizer::load(folder);
   const auto path = source_path("tests/golden/chat/templates/generation_spans.jinja");
   const ModelTemplate model({read_file(path, FileRole::kData), path.string()}, {});
-  const auto json = R"([{"role":"user","content":"你好"},{"role":"assistant","content":"naïve 😀"},{"role":"user","content":"x"},{"role":"assistant","content":"end"}])";
+  const auto json =
+      R"([{"role":"user","content":"你好"},{"role":"assistant","content":"naïve 😀"},{"role":"user","content":"x"},{"role":"assistant","content":"end"}])";
   const auto text = model.render({.messages = parse_ordered_json(json, "test", FileRole::kData)});
   const auto ids = tokenizer->encode(text.text, false);
   const auto inside = tokens_in_ranges(tokenizer, ids, text.text, text.generations);

@@ -13,7 +13,8 @@ qianli::OrderedJson render(const std::string& line) {
   using namespace qianli;
   const OrderedJson request = parse_ordered_json(line, "standard input", FileRole::kData);
   std::tm now{};
-  now.tm_year = 125, now.tm_mon = 1, now.tm_mday = 3, now.tm_hour = 14, now.tm_min = 5, now.tm_wday = 1, now.tm_yday = 33;
+  now.tm_year = 125, now.tm_mon = 1, now.tm_mday = 3, now.tm_hour = 14, now.tm_min = 5,
+  now.tm_wday = 1, now.tm_yday = 33;
   try {
     const text::jinja::Template chat(request["template"].get<std::string>(), "template");
     const auto rendered = chat.render(request["variables"], now);
@@ -29,5 +30,6 @@ qianli::OrderedJson render(const std::string& line) {
 }  // namespace
 
 int main() {
-  for (std::string line; std::getline(std::cin, line);) std::cout << render(line).dump() << std::endl;
+  for (std::string line; std::getline(std::cin, line);)
+    std::cout << render(line).dump() << std::endl;
 }

@@ -43,7 +43,8 @@ std::string error_of(std::string_view source, const OrderedJson& variables = Ord
   }
 }
 
-void expect_golden(const Template& chat, const OrderedJson& variables, const OrderedJson& expected) {
+void expect_golden(const Template& chat, const OrderedJson& variables,
+                   const OrderedJson& expected) {
   if (!expected.contains("text")) {
     EXPECT_THROW(chat.render(variables, fixed_time()), DataError) << expected["error"];
     return;
@@ -101,13 +102,16 @@ TEST(Jinja, renders_the_templates_of_real_models_as_transformers_does) {
     SCOPED_TRACE(name + " " + item["conversation"].dump() + " " + item["variables"].dump());
     if (!files.count(name)) files[name] = chat::ModelTemplateFiles::read(folder / name);
     const chat::ModelTemplate model(files[name], "", false);
-    chat::ChatRequest request{.variables = goldens["variables"][item["variables"].get<size_t>()], .now = fixed_time()};
+    chat::ChatRequest request{.variables = goldens["variables"][item["variables"].get<size_t>()],
+                              .now = fixed_time()};
     request.messages = goldens["conversations"][item["conversation"].get<std::string>()];
     request.tools = request.variables.value("tools", OrderedJson());
     request.documents = request.variables.value("documents", OrderedJson());
     request.add_generation_prompt = request.variables.value("add_generation_prompt", false);
-    if (item.contains("text")) EXPECT_EQ(model.render(request).text, item["text"].get<std::string>());
-    else EXPECT_THROW(model.render(request), DataError);
+    if (item.contains("text"))
+      EXPECT_EQ(model.render(request).text, item["text"].get<std::string>());
+    else
+      EXPECT_THROW(model.render(request), DataError);
   }
 }
 
@@ -115,21 +119,25 @@ TEST(Jinja, errors_name_file_line_and_reason) {
   EXPECT_EQ(error_of("a\n\n{% if x %}"),
             "[chat template] the template ends, and {% endif %} is missing at line 3 of test.");
   EXPECT_EQ(error_of("\n{{ 1 + }}"), "[chat template] unexpected '}}' at line 2 of test.");
-  EXPECT_EQ(error_of("{% for i in [1] %}\n{{ a.b }}{% endfor %}"), "[chat template] 'a' is undefined at line 2 of test.");
+  EXPECT_EQ(error_of("{% for i in [1] %}\n{{ a.b }}{% endfor %}"),
+            "[chat template] 'a' is undefined at line 2 of test.");
   EXPECT_EQ(error_of("{{ raise_exception('no system role') }}"),
             "[chat template] test refuses these messages: no system role.");
   EXPECT_NE(error_of("{% include 'x' %}").find("'include' is not supported"), std::string::npos);
-  EXPECT_NE(error_of("{{ l.append(1) }}", {{"l", OrderedJson::array()}}).find("changes its object"), std::string::npos);
+  EXPECT_NE(error_of("{{ l.append(1) }}", {{"l", OrderedJson::array()}}).find("changes its object"),
+            std::string::npos);
   EXPECT_NE(error_of("{{ 9223372036854775807 + 1 }}").find("64 bits"), std::string::npos);
   EXPECT_NE(error_of("\xFF").find("UTF-8"), std::string::npos);
 }
 
 // Each would run for ages, fill the memory or the stack.
 TEST(Jinja, bombs_end_in_an_error_soon) {
-  std::string nested, parentheses(20000, '('), minus(50000, '-'), chain = "{{ 1", dots = "{{ x", elifs = "{% if 0 %}", ifs;
+  std::string nested, parentheses(20000, '('), minus(50000, '-'), chain = "{{ 1", dots = "{{ x",
+                                                                  elifs = "{% if 0 %}", ifs;
   for (int i = 0; i < 20; ++i) nested += "{% for a" + std::to_string(i) + " in range(90000) %}";
   for (int i = 0; i < 20; ++i) nested += "{% endfor %}";
-  for (int i = 0; i < 20000; ++i) chain += " + 1", dots += ".x", elifs += "{% elif 0 %}", ifs += "{% if 1 %}";
+  for (int i = 0; i < 20000; ++i)
+    chain += " + 1", dots += ".x", elifs += "{% elif 0 %}", ifs += "{% if 1 %}";
   const std::vector<std::string> bombs = {
       nested,
       "{{ " + parentheses,
@@ -138,13 +146,20 @@ TEST(Jinja, bombs_end_in_an_error_soon) {
       chain + " }}",
       dots + " }}",
       ifs,
-      "{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(90) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
-      "{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(90) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
-      "{% set ns = namespace(l=[1]) %}{% for i in range(90) %}{% set ns.l = ns.l + ns.l %}{% endfor %}",
-      "{% set ns = namespace(l=[1]) %}{% for i in range(90) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l }}",
-      "{% set ns = namespace(l=[1]) %}{% for i in range(90) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l == (ns.l|list) }}",
-      "{% set ns = namespace(l=[1]) %}{% for i in range(90) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l|tojson }}",
-      "{% set ns = namespace(l=[1]) %}{% for i in range(90000) %}{% set ns.l = [ns.l] %}{% endfor %}",
+      "{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(90) %}{% set ns.s = ns.s + ns.s "
+      "%}{% endfor %}",
+      "{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(90) %}{% set ns.s = ns.s ~ ns.s "
+      "%}{% endfor %}",
+      "{% set ns = namespace(l=[1]) %}{% for i in range(90) %}{% set ns.l = ns.l + ns.l %}{% "
+      "endfor %}",
+      "{% set ns = namespace(l=[1]) %}{% for i in range(90) %}{% set ns.l = [ns.l, ns.l] %}{% "
+      "endfor %}{{ ns.l }}",
+      "{% set ns = namespace(l=[1]) %}{% for i in range(90) %}{% set ns.l = [ns.l, ns.l] %}{% "
+      "endfor %}{{ ns.l == (ns.l|list) }}",
+      "{% set ns = namespace(l=[1]) %}{% for i in range(90) %}{% set ns.l = [ns.l, ns.l] %}{% "
+      "endfor %}{{ ns.l|tojson }}",
+      "{% set ns = namespace(l=[1]) %}{% for i in range(90000) %}{% set ns.l = [ns.l] %}{% endfor "
+      "%}",
       "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}",
       "{% macro f(n) %}{{ f(n) }}{{ f(n) }}{% endmacro %}{{ f(0) }}",
       "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
@@ -162,8 +177,10 @@ TEST(Jinja, bombs_end_in_an_error_soon) {
       "{{ []|slice(1000000000000)|list }}",
       "{{ 'a'|indent(1000000000000, true) }}",
       "{{ [1]|tojson(indent=1000000000000) }}",
-      "{% for i in range(99999) %}{% for j in range(99999) %}{{ 'abcdefgh' * 100 }}{% endfor %}{% endfor %}",
-      "{% set ns = namespace(n=none) %}{% for i in range(99999) %}{% for j in range(99) %}{% set ns.n = namespace(p=ns.n) %}{% endfor %}{% endfor %}",
+      "{% for i in range(99999) %}{% for j in range(99999) %}{{ 'abcdefgh' * 100 }}{% endfor %}{% "
+      "endfor %}",
+      "{% set ns = namespace(n=none) %}{% for i in range(99999) %}{% for j in range(99) %}{% set "
+      "ns.n = namespace(p=ns.n) %}{% endfor %}{% endfor %}",
       "{% set ns = namespace() %}{% set ns.me = ns %}{{ ns }}",
       "{% set s = 'a' * 10000000 %}{% for i in range(99999) %}{{ 'b' in s }}{% endfor %}",
       "{% set s = 'a' * 10000000 %}{% for i in range(99999) %}{% set x = s|upper %}{% endfor %}",
@@ -181,8 +198,11 @@ TEST(Jinja, bombs_end_in_an_error_soon) {
 }
 
 TEST(Jinja, limits_are_the_callers) {
-  EXPECT_NE(error_of("{% for i in range(100) %}{% endfor %}", OrderedJson::object(), {.steps = 100}), "");
-  EXPECT_EQ(error_of("{% for i in range(100) %}{% endfor %}", OrderedJson::object(), {.steps = 1000}), "");
+  EXPECT_NE(
+      error_of("{% for i in range(100) %}{% endfor %}", OrderedJson::object(), {.steps = 100}), "");
+  EXPECT_EQ(
+      error_of("{% for i in range(100) %}{% endfor %}", OrderedJson::object(), {.steps = 1000}),
+      "");
   EXPECT_NE(error_of("{{ 'a' * 100000 }}", OrderedJson::object(), {.memory_bytes = 50000}), "");
   EXPECT_NE(error_of("{{ [[[[[[1]]]]]] }}", OrderedJson::object(), {.depth = 4}), "");
 }
@@ -192,16 +212,20 @@ TEST(Jinja, long_conversations_render) {
   const auto path = source_path("tests/golden/chat/templates/chatml_tools.jinja");
   OrderedJson messages = OrderedJson::array();
   for (int i = 0; i < 1000; ++i) {
-    messages.push_back({{"role", i % 2 == 0 ? "user" : "assistant"}, {"content", std::string(20000, 'x')}});
+    messages.push_back(
+        {{"role", i % 2 == 0 ? "user" : "assistant"}, {"content", std::string(20000, 'x')}});
   }
   const Template chat(read_file(path, FileRole::kData), "chatml_tools");
   EXPECT_GT(chat.render({{"messages", messages}}, fixed_time()).text.size(), 20'000'000u);
 }
 
 TEST(Jinja, tells_whether_the_assistants_text_is_marked) {
-  EXPECT_TRUE(Template("{% for m in l %}{% generation %}{{ m }}{% endgeneration %}{% endfor %}", "t").marks_generation());
+  EXPECT_TRUE(
+      Template("{% for m in l %}{% generation %}{{ m }}{% endgeneration %}{% endfor %}", "t")
+          .marks_generation());
   EXPECT_FALSE(Template("{{ l }}", "t").marks_generation());
-  const Template inside("{% macro f() %}x{% generation %}y{% endgeneration %}{% endmacro %}{{ f() }}", "t");
+  const Template inside(
+      "{% macro f() %}x{% generation %}y{% endgeneration %}{% endmacro %}{{ f() }}", "t");
   EXPECT_TRUE(inside.render(OrderedJson::object(), fixed_time()).nested_generation);
 }
 

@@ -31,7 +31,8 @@ constexpr const char* kToolsText =
     "\n"
     "<{dsml}tool_calls>\n"
     "<{dsml}invoke name=\"$TOOL_NAME\">\n"
-    "<{dsml}parameter name=\"$PARAMETER_NAME\" string=\"true|false\">$PARAMETER_VALUE</{dsml}parameter>\n"
+    "<{dsml}parameter name=\"$PARAMETER_NAME\" "
+    "string=\"true|false\">$PARAMETER_VALUE</{dsml}parameter>\n"
     "...\n"
     "</{dsml}invoke>\n"
     "<{dsml}invoke name=\"$TOOL_NAME2\">\n"
@@ -89,7 +90,9 @@ void check_tools(const OrderedJson& tools) {
     const bool fits = tool.is_object() && tool.value("type", OrderedJson()) == "function" &&
                       tool.contains("function") && tool["function"].is_object();
     if (!fits) {
-      throw DataError("chat", fmt::format("expected {{\"type\": \"function\", \"function\": ...}} at tool {}", i));
+      throw DataError(
+          "chat",
+          fmt::format("expected {{\"type\": \"function\", \"function\": ...}} at tool {}", i));
     }
   }
 }
@@ -113,8 +116,8 @@ void split_reasoning(Message& message) {
   message.content = message.content.substr(end + std::string_view(kThinkEnd).size());
 }
 
-// The sample's system text and tools belong to the leading system message, which is made where there
-// is none.
+// The sample's system text and tools belong to the leading system message, which is made where
+// there is none.
 std::vector<Message> with_system(const Conversation& conversation) {
   std::vector<Message> messages = conversation.messages;
   if (conversation.system.empty() && conversation.tools.is_null()) return messages;
@@ -154,7 +157,8 @@ class Normalizer {
       ranks_.clear();
     }
     collects_ = true;
-    const auto call = std::find_if(calls_.begin(), calls_.end(), [&](const ToolCall& c) { return c.id == message.tool_call_id; });
+    const auto call = std::find_if(calls_.begin(), calls_.end(),
+                                   [&](const ToolCall& c) { return c.id == message.tool_call_id; });
     const auto rank = static_cast<size_t>(call - calls_.begin());
     const auto place = std::upper_bound(ranks_.begin(), ranks_.end(), rank) - ranks_.begin();
     auto& blocks = entries_.back().blocks;
@@ -192,11 +196,13 @@ std::string calls_text(const std::vector<ToolCall>& calls) {
     std::vector<std::string> parameters;
     const auto arguments = try_json(call.arguments);
     if (arguments && arguments->is_object()) {
-      for (const auto& [name, value] : arguments->items()) parameters.push_back(parameter(name, value));
+      for (const auto& [name, value] : arguments->items())
+        parameters.push_back(parameter(name, value));
     } else {
       parameters.push_back(parameter("arguments", call.arguments));
     }
-    invokes.push_back(fmt::format("<{0}invoke name=\"{1}\">\n{2}\n</{0}invoke>", kDsml, call.name, join(parameters, "\n")));
+    invokes.push_back(fmt::format("<{0}invoke name=\"{1}\">\n{2}\n</{0}invoke>", kDsml, call.name,
+                                  join(parameters, "\n")));
   }
   return fmt::format("\n\n<{0}tool_calls>\n{1}\n</{0}tool_calls>", kDsml, join(invokes, "\n"));
 }
@@ -259,13 +265,18 @@ class Writer {
   std::string text(size_t i) const {
     const auto& [message, blocks] = entries_[i];
     switch (message.role) {
-      case Role::kSystem: return with_extras(message);
+      case Role::kSystem:
+        return with_extras(message);
       case Role::kDeveloper:
-        if (message.content.empty()) throw DataError("chat", "expected content in a developer message");
+        if (message.content.empty())
+          throw DataError("chat", "expected content in a developer message");
         return kUser + with_extras(message);
-      case Role::kLatestReminder: return kLatestReminder + message.content;
-      case Role::kAssistant: break;
-      default: return kUser + join(blocks, "\n\n");
+      case Role::kLatestReminder:
+        return kLatestReminder + message.content;
+      case Role::kAssistant:
+        break;
+      default:
+        return kUser + join(blocks, "\n\n");
     }
     const bool after_task = i > 0 && !entries_[i - 1].message.task.empty();
     std::string text;
@@ -280,10 +291,12 @@ class Writer {
       const Role next = entries_[i + 1].message.role;
       if (next != Role::kAssistant && next != Role::kLatestReminder) return {};
     }
-    const std::string opening = kAssistant + std::string(keeps_reasoning(i) ? kThinkBegin : kThinkEnd);
+    const std::string opening =
+        kAssistant + std::string(keeps_reasoning(i) ? kThinkBegin : kThinkEnd);
     const std::string& task = entries_[i].message.task;
     if (task.empty()) return asks(i) ? opening : std::string();
-    const auto* known = std::find_if(std::begin(kTasks), std::end(kTasks), [&](const auto& entry) { return entry.first == task; });
+    const auto* known = std::find_if(std::begin(kTasks), std::end(kTasks),
+                                     [&](const auto& entry) { return entry.first == task; });
     if (known == std::end(kTasks)) throw DataError("chat", fmt::format("unknown task '{}'", task));
     return (task == "action" ? opening : std::string()) + known->second;
   }
@@ -300,9 +313,11 @@ Turns render_deepseek4(const Conversation& conversation, const TurnOptions& opti
   if (conversation.messages.empty()) throw DataError("chat", "expected at least one message");
   const auto& effort = options.reasoning_effort;
   if (!effort.empty() && effort != "none" && effort != "high" && effort != "max") {
-    throw ConfigError("chat", fmt::format("expected the reasoning effort none, high or max, got '{}'", effort));
+    throw ConfigError(
+        "chat", fmt::format("expected the reasoning effort none, high or max, got '{}'", effort));
   }
-  return Writer(Normalizer().run(with_system(conversation)), options).write(options.last_answer_only);
+  return Writer(Normalizer().run(with_system(conversation)), options)
+      .write(options.last_answer_only);
 }
 
 }  // namespace qianli::text::chat

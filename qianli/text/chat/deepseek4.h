@@ -1,5 +1,6 @@
 // DeepSeek-V4's layout of a conversation, which no table of slots can give: thoughts of earlier
-// turns are dropped, results of tools join the next question, calls are written in tags of their own.
+// turns are dropped, results of tools join the next question, calls are written in tags of their
+// own.
 #pragma once
 
 #include "qianli/text/chat/turns.h"

@@ -15,32 +15,47 @@ TurnEncoder::TurnEncoder(std::shared_ptr<const Tokenizer> tokenizer, const Named
   if (named.replace_eos) eos_ = required(named.stop_words.at(0));
   if (!eos_) eos_ = tokenizer_->id_of("<|endoftext|>");
   if (!eos_) {
-    throw DataError("chat", fmt::format("the template '{}' needs an end of text, and the tokenizer names none", name_),
-                    "set eos_token in tokenizer_config.json");
+    throw DataError(
+        "chat",
+        fmt::format("the template '{}' needs an end of text, and the tokenizer names none", name_),
+        "set eos_token in tokenizer_config.json");
   }
   pad_ = tokenizer_->pad_id() ? tokenizer_->pad_id() : eos_;
   stop_ids_.push_back(*eos_);
   for (const std::string& word : named.stop_words) {
     const auto id = tokenizer_->id_of(word);
-    if (!id) warnings_.push_back(fmt::format("the tokenizer has no token for the stop word '{}'", word));
-    else if (*id != *eos_) stop_ids_.push_back(*id);
+    if (!id)
+      warnings_.push_back(fmt::format("the tokenizer has no token for the stop word '{}'", word));
+    else if (*id != *eos_)
+      stop_ids_.push_back(*id);
   }
 }
 
 int32_t TurnEncoder::required(const std::string& token) const {
   const auto id = tokenizer_->id_of(token);
   if (id) return *id;
-  throw DataError("chat", fmt::format("the template '{}' needs the token '{}', which the tokenizer does not have", name_, token),
-                  "choose the template that belongs to this model");
+  throw DataError(
+      "chat",
+      fmt::format("the template '{}' needs the token '{}', which the tokenizer does not have",
+                  name_, token),
+      "choose the template that belongs to this model");
 }
 
 void TurnEncoder::encode(const Slot& slot, std::vector<int32_t>& ids) const {
   for (const Part& part : slot) {
     switch (part.kind) {
-      case Part::Kind::kText: tokenizer_->encode_to(part.text, false, ids); break;
-      case Part::Kind::kToken: ids.push_back(required(part.text)); break;
-      case Part::Kind::kBos: if (bos_) ids.push_back(*bos_); break;
-      case Part::Kind::kEos: ids.push_back(*eos_); break;
+      case Part::Kind::kText:
+        tokenizer_->encode_to(part.text, false, ids);
+        break;
+      case Part::Kind::kToken:
+        ids.push_back(required(part.text));
+        break;
+      case Part::Kind::kBos:
+        if (bos_) ids.push_back(*bos_);
+        break;
+      case Part::Kind::kEos:
+        ids.push_back(*eos_);
+        break;
     }
   }
 }
@@ -73,7 +88,9 @@ TrainingSample TurnEncoder::sample(const std::vector<EncodedTurn>& turns) const 
   return sample;
 }
 
-std::string TurnEncoder::bos_text() const { return bos_ ? tokenizer_->token(*bos_) : std::string(); }
+std::string TurnEncoder::bos_text() const {
+  return bos_ ? tokenizer_->token(*bos_) : std::string();
+}
 std::string TurnEncoder::eos_text() const { return tokenizer_->token(*eos_); }
 
 }  // namespace qianli::text::chat

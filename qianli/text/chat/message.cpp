@@ -11,18 +11,23 @@
 namespace qianli::text::chat {
 namespace {
 
-constexpr std::pair<std::string_view, Role> kRoles[] = {
-    {"system", Role::kSystem},           {"developer", Role::kDeveloper},
-    {"user", Role::kUser},               {"human", Role::kUser},
-    {"assistant", Role::kAssistant},     {"gpt", Role::kAssistant},
-    {"function", Role::kFunction},       {"function_call", Role::kFunction},
-    {"observation", Role::kObservation}, {"tool", Role::kObservation},
-    {"latest_reminder", Role::kLatestReminder}};
+constexpr std::pair<std::string_view, Role> kRoles[] = {{"system", Role::kSystem},
+                                                        {"developer", Role::kDeveloper},
+                                                        {"user", Role::kUser},
+                                                        {"human", Role::kUser},
+                                                        {"assistant", Role::kAssistant},
+                                                        {"gpt", Role::kAssistant},
+                                                        {"function", Role::kFunction},
+                                                        {"function_call", Role::kFunction},
+                                                        {"observation", Role::kObservation},
+                                                        {"tool", Role::kObservation},
+                                                        {"latest_reminder", Role::kLatestReminder}};
 
 // Knows which message it reads, for complaints.
 class MessageReader {
  public:
-  MessageReader(const OrderedJson& json, std::string place) : json_(json), place_(std::move(place)) {}
+  MessageReader(const OrderedJson& json, std::string place)
+      : json_(json), place_(std::move(place)) {}
 
   Message read() const {
     if (!json_.is_object()) refuse("an object");
@@ -36,7 +41,8 @@ class MessageReader {
     message.task = string_or_empty("task");
     if (const OrderedJson* tools = find("tools")) message.tools = *tools;
     if (const OrderedJson* format = find("response_format")) message.response_format = *format;
-    if (const OrderedJson* without = find("wo_eos")) message.without_eos = without->is_boolean() && *without;
+    if (const OrderedJson* without = find("wo_eos"))
+      message.without_eos = without->is_boolean() && *without;
     if (const OrderedJson* calls = find("tool_calls")) message.tool_calls = tool_calls(*calls);
     return message;
   }
@@ -72,7 +78,8 @@ class MessageReader {
       if (known_name == name) return role;
       known.emplace_back(known_name);
     }
-    throw DataError("chat", fmt::format("unknown role '{}'{} at {}", name, suggestion(name, known), place_));
+    throw DataError(
+        "chat", fmt::format("unknown role '{}'{} at {}", name, suggestion(name, known), place_));
   }
 
   std::string content(const char* key) const {
@@ -102,7 +109,8 @@ class MessageReader {
       if (call.contains("id") && call["id"].is_string()) made.id = call["id"].get<std::string>();
       if (function.contains("arguments")) {
         const OrderedJson& arguments = function["arguments"];
-        made.arguments = arguments.is_string() ? arguments.get<std::string>() : python_json(arguments);
+        made.arguments =
+            arguments.is_string() ? arguments.get<std::string>() : python_json(arguments);
       }
       result.push_back(std::move(made));
     }
@@ -118,7 +126,8 @@ OrderedJson read_tools(const OrderedJson& tools, const std::string& source) {
   if (tools.is_null() || tools.is_array()) return tools;
   if (tools.is_string() && tools.get_ref<const std::string&>().empty()) return nullptr;
   if (tools.is_string()) {
-    if (auto parsed = try_json(tools.get_ref<const std::string&>()); parsed && parsed->is_array()) return *parsed;
+    if (auto parsed = try_json(tools.get_ref<const std::string&>()); parsed && parsed->is_array())
+      return *parsed;
   }
   throw DataError("chat", fmt::format("expected a list of tools at tools of {}", source));
 }

@@ -15,8 +15,8 @@ enum class Role {
   kDeveloper,
   kUser,
   kAssistant,
-  kFunction,        // the assistant calls tools; content is JSON {name, arguments} or a list of them
-  kObservation,     // what a tool gave back
+  kFunction,     // the assistant calls tools; content is JSON {name, arguments} or a list of them
+  kObservation,  // what a tool gave back
   kLatestReminder,  // of deepseek4
 };
 

@@ -28,7 +28,8 @@ void read_templates(const OrderedJson& json, const std::string& file, ModelTempl
     const bool fits = entry.is_object() && entry.contains("name") && entry["name"].is_string() &&
                       entry.contains("template") && entry["template"].is_string();
     if (!fits) refuse("name and template in every item of chat_template", file);
-    files.templates[entry["name"].get<std::string>()] = {entry["template"].get<std::string>(), file};
+    files.templates[entry["name"].get<std::string>()] = {entry["template"].get<std::string>(),
+                                                         file};
   }
 }
 
@@ -48,7 +49,8 @@ OrderedJson parse_object(std::string_view text, const std::string& file) {
   return json;
 }
 
-const ModelTemplateFiles::Source& choose(const ModelTemplateFiles& files, const std::string& name, bool with_tools) {
+const ModelTemplateFiles::Source& choose(const ModelTemplateFiles& files, const std::string& name,
+                                         bool with_tools) {
   const auto& templates = files.templates;
   std::vector<std::string> names;
   for (const auto& [known, source] : templates) names.push_back(known);
@@ -59,8 +61,10 @@ const ModelTemplateFiles::Source& choose(const ModelTemplateFiles& files, const 
   if (!name.empty()) {
     const auto found = templates.find(name);
     if (found != templates.end()) return found->second;
-    throw ConfigError("chat template", fmt::format("the model has no chat template '{}'{}", name, suggestion(name, names)),
-                      "it has " + join(names, ", "));
+    throw ConfigError(
+        "chat template",
+        fmt::format("the model has no chat template '{}'{}", name, suggestion(name, names)),
+        "it has " + join(names, ", "));
   }
   if (with_tools && templates.count("tool_use")) return templates.at("tool_use");
   if (templates.count("default")) return templates.at("default");
@@ -74,38 +78,48 @@ const ModelTemplateFiles::Source& choose(const ModelTemplateFiles& files, const 
 void ModelTemplateFiles::read_config(std::string_view json_text, const std::string& file) {
   const OrderedJson json = parse_object(json_text, file);
   read_tokens(json, tokens);
-  if (const auto found = json.find("chat_template"); found != json.end()) read_templates(*found, file, *this);
+  if (const auto found = json.find("chat_template"); found != json.end())
+    read_templates(*found, file, *this);
 }
 
 ModelTemplateFiles ModelTemplateFiles::read(const fs::path& folder) {
   ModelTemplateFiles files;
-  const auto text_of = [&](const fs::path& path, uint64_t limit) { return read_file(path, FileRole::kData, limit); };
-  const fs::path processor = folder / "chat_template.json", config = folder / "tokenizer_config.json",
+  const auto text_of = [&](const fs::path& path, uint64_t limit) {
+    return read_file(path, FileRole::kData, limit);
+  };
+  const fs::path processor = folder / "chat_template.json",
+                 config = folder / "tokenizer_config.json",
                  map = folder / "special_tokens_map.json", main = folder / "chat_template.jinja",
                  more = folder / "additional_chat_templates";
   // The later one wins.
   if (fs::exists(processor)) {
     const OrderedJson json = parse_object(text_of(processor, kMaxConfig), processor.string());
-    if (json.contains("chat_template")) read_templates(json["chat_template"], processor.string(), files);
+    if (json.contains("chat_template"))
+      read_templates(json["chat_template"], processor.string(), files);
   }
   if (fs::exists(config)) files.read_config(text_of(config, kMaxConfig), config.string());
-  if (fs::exists(map)) read_tokens(parse_object(text_of(map, kMaxConfig), map.string()), files.tokens);
+  if (fs::exists(map))
+    read_tokens(parse_object(text_of(map, kMaxConfig), map.string()), files.tokens);
   if (fs::exists(main)) files.templates["default"] = {text_of(main, kMaxTemplate), main.string()};
   if (!fs::is_directory(more)) return files;
   for (const auto& entry : fs::directory_iterator(more)) {
     if (entry.path().extension() != ".jinja") continue;
-    files.templates[entry.path().stem().string()] = {text_of(entry.path(), kMaxTemplate), entry.path().string()};
+    files.templates[entry.path().stem().string()] = {text_of(entry.path(), kMaxTemplate),
+                                                     entry.path().string()};
   }
   return files;
 }
 
-ModelTemplate::ModelTemplate(const ModelTemplateFiles& files, const std::string& name, bool with_tools)
+ModelTemplate::ModelTemplate(const ModelTemplateFiles& files, const std::string& name,
+                             bool with_tools)
     : ModelTemplate(choose(files, name, with_tools), files.tokens) {}
 
-ModelTemplate::ModelTemplate(const ModelTemplateFiles::Source& source, std::map<std::string, std::string> tokens)
+ModelTemplate::ModelTemplate(const ModelTemplateFiles::Source& source,
+                             std::map<std::string, std::string> tokens)
     : file_(source.file), tokens_(std::move(tokens)), template_(source.text, source.file) {}
 
-jinja::Rendered ModelTemplate::render(const ChatRequest& request, const jinja::Limits& limits) const {
+jinja::Rendered ModelTemplate::render(const ChatRequest& request,
+                                      const jinja::Limits& limits) const {
   OrderedJson variables = OrderedJson::object();
   for (const auto& [name, token] : tokens_) variables[name] = token;
   for (const auto& [name, value] : request.variables.items()) variables[name] = value;
@@ -127,7 +141,9 @@ std::vector<bool> tokens_in_ranges(const std::shared_ptr<const Tokenizer>& token
                                    std::span<const int32_t> ids, std::string_view text,
                                    std::span<const jinja::TextRange> ranges) {
   if (tokenizer->decode(ids, false) != text) {
-    throw DataError("chat", "this tokenizer does not give the rendered text back, so the assistant's tokens cannot be told",
+    throw DataError("chat",
+                    "this tokenizer does not give the rendered text back, so the assistant's "
+                    "tokens cannot be told",
                     "train with a named template, whose turns are tokenized one by one");
   }
   std::vector<bool> inside(ids.size());

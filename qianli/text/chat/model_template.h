@@ -16,7 +16,8 @@
 namespace qianli::text::chat {
 
 // What a folder says: chat_template.jinja and additional_chat_templates/NAME.jinja, else
-// chat_template in tokenizer_config.json (a text, or a list of named ones), else chat_template.json.
+// chat_template in tokenizer_config.json (a text, or a list of named ones), else
+// chat_template.json.
 struct ModelTemplateFiles {
   struct Source {
     std::string text, file;
@@ -36,7 +37,7 @@ struct ChatRequest {
   OrderedJson tools, documents;  // lists, or null
   bool add_generation_prompt = false;
   OrderedJson variables = OrderedJson::object();  // more of them: {"enable_thinking": false}
-  std::tm now{};                 // for strftime_now
+  std::tm now{};                                  // for strftime_now
 };
 
 class ModelTemplate {
@@ -45,7 +46,8 @@ class ModelTemplate {
   // "default", else the only one. Throws DataError where there is none.
   ModelTemplate(const ModelTemplateFiles& files, const std::string& name, bool with_tools);
   // A template from elsewhere with the tokens of a folder.
-  ModelTemplate(const ModelTemplateFiles::Source& source, std::map<std::string, std::string> tokens);
+  ModelTemplate(const ModelTemplateFiles::Source& source,
+                std::map<std::string, std::string> tokens);
 
   jinja::Rendered render(const ChatRequest& request, const jinja::Limits& limits = {}) const;
   // Where the template came from.

@@ -19,7 +19,8 @@ NamedTemplate completed(NamedTemplate entry) {
     return entry.efficient_eos ? Slot{text(value)} : Slot{text(value), eos()};
   };
   if (entry.assistant.empty()) entry.assistant = with_eos("{{content}}");
-  if (entry.function.empty()) entry.function = with_eos("Action: {{name}}\nAction Input: {{arguments}}");
+  if (entry.function.empty())
+    entry.function = with_eos("Action: {{name}}\nAction Input: {{arguments}}");
   if (entry.observation.empty()) entry.observation = entry.user;
   return entry;
 }
@@ -45,7 +46,8 @@ const NamedTemplate& named_template(std::string_view name) {
     if (entry.name == name) return entry;
     names.push_back(entry.name);
   }
-  throw ConfigError("chat", fmt::format("no chat template is called '{}'{}", name, suggestion(name, names)),
+  throw ConfigError("chat",
+                    fmt::format("no chat template is called '{}'{}", name, suggestion(name, names)),
                     "known are " + join(names, ", "));
 }
 

@@ -12,7 +12,7 @@ namespace qianli::text::chat {
 
 struct Part {
   enum class Kind {
-    kText,   // tokenized by itself; {{content}}, {{idx}}, {{name}}, {{arguments}} are filled in once
+    kText,  // tokenized by itself; {{content}}, {{idx}}, {{name}}, {{arguments}} are filled in once
     kToken,  // one entry of the vocabulary
     kBos,    // nothing where the tokenizer has none
     kEos,
@@ -36,9 +36,9 @@ struct NamedTemplate {
   Slot prefix;
   Slot system = {{Part::Kind::kText, "{{content}}"}};
   Slot user = {{Part::Kind::kText, "{{content}}"}};
-  Slot assistant;    // where empty: the content, then eos unless efficient_eos
-  Slot observation;  // where empty: as user
-  Slot function;     // where empty: "Action: ...", then eos unless efficient_eos
+  Slot assistant;           // where empty: the content, then eos unless efficient_eos
+  Slot observation;         // where empty: as user
+  Slot function;            // where empty: "Action: ...", then eos unless efficient_eos
   bool json_calls = false;  // function calls as <tool_call> JSON instead of name and arguments
   ToolFormat tools = ToolFormat::kDefault;
   Slot separator;

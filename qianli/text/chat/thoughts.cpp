@@ -22,7 +22,8 @@ std::string without_thoughts(const NamedTemplate& named, const std::string& text
 }
 
 bool has_thought(const NamedTemplate& named, const std::string& text) {
-  return text.find(trim(named.thought_begin)) != text.npos || text.find(trim(named.thought_end)) != text.npos;
+  return text.find(trim(named.thought_begin)) != text.npos ||
+         text.find(trim(named.thought_end)) != text.npos;
 }
 
 }  // namespace
@@ -44,8 +45,10 @@ void mark_absent_thoughts(const NamedTemplate& named, Thinking thinking, bool la
     if (last_answer_only && i + 1 < turns.size()) continue;
     if (has_thought(named, messages[2 * i + 1].content)) continue;
     Slot& target = turns[i].target;
-    if (thinking == Thinking::kOn) target.insert(target.begin(), thought);
-    else turns[i].source.push_back(thought);
+    if (thinking == Thinking::kOn)
+      target.insert(target.begin(), thought);
+    else
+      turns[i].source.push_back(thought);
   }
 }
 

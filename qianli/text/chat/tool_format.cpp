@@ -38,16 +38,18 @@ bool is_required(const OrderedJson& parameters, const std::string& name) {
 
 std::string argument_line(const std::string& name, const OrderedJson& property, bool required) {
   std::string choices, items;
-  if (const auto values = property.find("enum"); values != property.end() && values->is_array() && !values->empty()) {
+  if (const auto values = property.find("enum");
+      values != property.end() && values->is_array() && !values->empty()) {
     std::vector<std::string> texts;
     for (const OrderedJson& value : *values) texts.push_back(text_of(value));
     choices = ", should be one of [" + join(texts, ", ") + "]";
   }
-  if (const auto item = property.find("items"); item != property.end() && item->is_object() && !item->empty()) {
+  if (const auto item = property.find("items");
+      item != property.end() && item->is_object() && !item->empty()) {
     items = ", where each item should be " + field(*item, "type");
   }
-  return fmt::format("  - {} ({}{}): {}{}{}\n", name, field(property, "type"), required ? ", required" : "",
-                     field(property, "description"), choices, items);
+  return fmt::format("  - {} ({}{}): {}{}{}\n", name, field(property, "type"),
+                     required ? ", required" : "", field(property, "description"), choices, items);
 }
 
 std::string arguments_text(const OrderedJson& function, size_t index) {
@@ -57,11 +59,13 @@ std::string arguments_text(const OrderedJson& function, size_t index) {
   const auto properties = parameters->find("properties");
   if (properties == parameters->end()) return text;
   if (!properties->is_object()) {
-    throw DataError("chat", fmt::format("expected an object at parameters.properties of tool {}", index));
+    throw DataError("chat",
+                    fmt::format("expected an object at parameters.properties of tool {}", index));
   }
   for (const auto& [name, property] : properties->items()) {
     if (!property.is_object()) {
-      throw DataError("chat", fmt::format("expected an object for the parameter '{}' of tool {}", name, index));
+      throw DataError(
+          "chat", fmt::format("expected an object for the parameter '{}' of tool {}", name, index));
     }
     text += argument_line(name, property, is_required(*parameters, name));
   }
@@ -80,7 +84,8 @@ std::string default_text(const OrderedJson& tools) {
   return fmt::format(
       "You have access to the following tools:\n{}Use the following format if using a tool:\n```\n"
       "Action: tool name (one of [{}]).\nAction Input: the input to the tool, in a JSON format "
-      "representing the kwargs (e.g. ```{{\"input\": \"hello world\", \"num_beams\": 5}}```).\n```\n",
+      "representing the kwargs (e.g. ```{{\"input\": \"hello world\", \"num_beams\": "
+      "5}}```).\n```\n",
       text, join(names, ", "));
 }
 
@@ -89,7 +94,8 @@ std::string json_text(const OrderedJson& tools, const char* before, const char* 
   for (size_t i = 0; i < tools.size(); ++i) {
     function_of(tools[i], i);
     const bool wrapped = tools[i].value("type", OrderedJson()) == "function";
-    text += "\n" + python_json(wrapped ? tools[i] : OrderedJson{{"type", "function"}, {"function", tools[i]}});
+    text += "\n" + python_json(wrapped ? tools[i]
+                                       : OrderedJson{{"type", "function"}, {"function", tools[i]}});
   }
   return fmt::format(
       "{}# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are "
@@ -108,7 +114,8 @@ std::pair<size_t, size_t> thought_place(const std::string& content) {
 }
 
 bool is_call(const OrderedJson& json) {
-  return json.is_object() && json.contains("name") && json["name"].is_string() && json.contains("arguments");
+  return json.is_object() && json.contains("name") && json["name"].is_string() &&
+         json.contains("arguments");
 }
 
 }  // namespace
@@ -117,10 +124,14 @@ std::string tools_text(ToolFormat format, const OrderedJson& tools) {
   if (tools.is_null() || tools.empty()) return {};
   if (!tools.is_array()) throw DataError("chat", "expected a list of tools");
   switch (format) {
-    case ToolFormat::kDefault: return default_text(tools);
-    case ToolFormat::kQwen3: return json_text(tools, "\n\n", "");
-    case ToolFormat::kLing: return json_text(tools, "", "\ndetailed thinking off");
-    case ToolFormat::kGlm4: break;
+    case ToolFormat::kDefault:
+      return default_text(tools);
+    case ToolFormat::kQwen3:
+      return json_text(tools, "\n\n", "");
+    case ToolFormat::kLing:
+      return json_text(tools, "", "\ndetailed thinking off");
+    case ToolFormat::kGlm4:
+      break;
   }
   throw DataError("chat", "tools have no defined form in GLM-4's named templates",
                   "use the model's own chat template, or another named one");
@@ -131,7 +142,8 @@ FunctionText name_and_arguments(const std::string& content) {
   const bool list = parsed && parsed->is_array() && !parsed->empty();
   if (!parsed || !is_call(list ? (*parsed)[0] : *parsed)) return {"", "", false};
   const OrderedJson& call = list ? (*parsed)[0] : *parsed;
-  return {call["name"].get<std::string>(), python_json(call["arguments"]), !list || parsed->size() == 1};
+  return {call["name"].get<std::string>(), python_json(call["arguments"]),
+          !list || parsed->size() == 1};
 }
 
 std::string json_calls(const std::string& content) {
@@ -139,7 +151,8 @@ std::string json_calls(const std::string& content) {
   const std::string thought = content.substr(begin, end - begin);
   auto parsed = try_json(content.substr(0, begin) + content.substr(end));
   if (parsed && !parsed->is_array()) parsed = OrderedJson::array({*parsed});
-  if (!parsed) throw DataError("chat", "expected JSON with name and arguments in a function message");
+  if (!parsed)
+    throw DataError("chat", "expected JSON with name and arguments in a function message");
   std::vector<std::string> calls;
   for (const OrderedJson& call : *parsed) {
     if (!is_call(call)) {

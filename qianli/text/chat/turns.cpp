@@ -19,17 +19,19 @@ struct Filling {
 // Each placeholder is filled in once, at the place it has in the slot: a "{{name}}" that a user
 // writes stays.
 std::string fill(std::string_view text, const Filling& filling) {
-  const std::pair<std::string_view, std::string_view> placeholders[] = {{"{{content}}", filling.content},
-                                                                        {"{{idx}}", filling.index},
-                                                                        {"{{name}}", filling.name},
-                                                                        {"{{arguments}}", filling.arguments}};
+  const std::pair<std::string_view, std::string_view> placeholders[] = {
+      {"{{content}}", filling.content},
+      {"{{idx}}", filling.index},
+      {"{{name}}", filling.name},
+      {"{{arguments}}", filling.arguments}};
   bool used[4] = {};
   std::string out;
   for (size_t at = 0; at < text.size();) {
     size_t found = 4;
     for (size_t i = 0; i < 4; ++i) {
       const auto& [placeholder, value] = placeholders[i];
-      if (!used[i] && value.data() != nullptr && text.substr(at).starts_with(placeholder)) found = i;
+      if (!used[i] && value.data() != nullptr && text.substr(at).starts_with(placeholder))
+        found = i;
     }
     if (found == 4) {
       out += text[at++];
@@ -54,20 +56,28 @@ void append(Slot& out, const Slot& slot, const Filling& filling) {
 
 const char* role_name(Role role) {
   switch (role) {
-    case Role::kSystem: return "system";
-    case Role::kDeveloper: return "developer";
-    case Role::kUser: return "user";
-    case Role::kAssistant: return "assistant";
-    case Role::kFunction: return "function";
-    case Role::kObservation: return "observation";
-    case Role::kLatestReminder: return "latest_reminder";
+    case Role::kSystem:
+      return "system";
+    case Role::kDeveloper:
+      return "developer";
+    case Role::kUser:
+      return "user";
+    case Role::kAssistant:
+      return "assistant";
+    case Role::kFunction:
+      return "function";
+    case Role::kObservation:
+      return "observation";
+    case Role::kLatestReminder:
+      return "latest_reminder";
   }
   return "";
 }
 
 class TurnWriter {
  public:
-  TurnWriter(const NamedTemplate& named, const Conversation& conversation, const TurnOptions& options)
+  TurnWriter(const NamedTemplate& named, const Conversation& conversation,
+             const TurnOptions& options)
       : named_(named), options_(options), tools_(conversation.tools), system_(conversation.system) {
     take_messages(conversation);
     if (system_.empty()) system_ = options.default_system.value_or(named.default_system);
@@ -82,7 +92,8 @@ class TurnWriter {
       result_.turns.push_back(std::move(turn));
     }
     if (named_.kind == TemplateClass::kReasoning) {
-      mark_absent_thoughts(named_, options_.thinking, options_.last_answer_only, messages_, result_.turns);
+      mark_absent_thoughts(named_, options_.thinking, options_.last_answer_only, messages_,
+                           result_.turns);
     }
     result_.efficient_eos = named_.efficient_eos;
     return std::move(result_);
@@ -103,28 +114,34 @@ class TurnWriter {
       const bool fits = asks ? message.role == Role::kUser || message.role == Role::kObservation
                              : message.role == Role::kAssistant || message.role == Role::kFunction;
       if (!fits) {
-        throw DataError("chat", fmt::format("expected {} at message {}, got {}",
-                                            asks ? "user or observation" : "assistant or function", i,
-                                            role_name(message.role)),
+        throw DataError("chat",
+                        fmt::format("expected {} at message {}, got {}",
+                                    asks ? "user or observation" : "assistant or function", i,
+                                    role_name(message.role)),
                         "in the template '" + named_.name + "' questions and answers alternate");
       }
       if (message.reasoning && !asks) {
-        message.content = named_.thought_begin + *message.reasoning + named_.thought_end + message.content;
+        message.content =
+            named_.thought_begin + *message.reasoning + named_.thought_end + message.content;
       }
     }
-    if (messages_.empty()) throw DataError("chat", "expected at least one message besides system messages");
+    if (messages_.empty())
+      throw DataError("chat", "expected at least one message besides system messages");
   }
 
   // OpenAI's tool_calls as the JSON that a function message holds.
   void as_function(Message& message, size_t index) const {
     if (!trim(message.content).empty()) {
-      throw DataError("chat", fmt::format("the template '{}' has no place for both a text and tool calls at message {}",
-                                          named_.name, index));
+      throw DataError(
+          "chat",
+          fmt::format("the template '{}' has no place for both a text and tool calls at message {}",
+                      named_.name, index));
     }
     OrderedJson calls = OrderedJson::array();
     for (const ToolCall& call : message.tool_calls) {
       auto arguments = try_json(call.arguments);
-      calls.push_back({{"name", call.name}, {"arguments", arguments ? *arguments : OrderedJson(call.arguments)}});
+      calls.push_back({{"name", call.name},
+                       {"arguments", arguments ? *arguments : OrderedJson(call.arguments)}});
     }
     message.role = Role::kFunction;
     message.content = python_json(calls.size() == 1 ? calls[0] : calls);
@@ -135,8 +152,10 @@ class TurnWriter {
     const std::string index = std::to_string(i / 2);
     std::string content = message.content;
     Slot out;
-    if (i == 0) open(out, content);
-    else if (named_.kind != TemplateClass::kLfDefault) append(out, named_.separator, {});
+    if (i == 0)
+      open(out, content);
+    else if (named_.kind != TemplateClass::kLfDefault)
+      append(out, named_.separator, {});
     Filling filling{.content = content, .index = index};
     // Its round counter stays as it is written there.
     if (named_.kind == TemplateClass::kLlama2) filling.index = {};
@@ -149,7 +168,8 @@ class TurnWriter {
     append(out, named_.prefix, {});
     const std::string system = system_ + tools_text(named_.tools, tools_);
     if (system.empty()) return;
-    if (named_.kind != TemplateClass::kLlama2) return append(out, named_.system, {.content = system});
+    if (named_.kind != TemplateClass::kLlama2)
+      return append(out, named_.system, {.content = system});
     Slot inside;
     append(inside, named_.system, {.content = system});
     content = to_text(inside, "", "") + content;
@@ -165,7 +185,8 @@ class TurnWriter {
     } else {
       const FunctionText call = name_and_arguments(message.content);
       if (!call.understood) {
-        result_.warnings.push_back(fmt::format("function message {}: expected JSON with one name and arguments", i));
+        result_.warnings.push_back(
+            fmt::format("function message {}: expected JSON with one name and arguments", i));
       }
       append(out, named_.function, {.name = call.name, .arguments = call.arguments});
     }
@@ -182,7 +203,8 @@ class TurnWriter {
 
 }  // namespace
 
-Turns render_turns(const NamedTemplate& named, const Conversation& conversation, const TurnOptions& options) {
+Turns render_turns(const NamedTemplate& named, const Conversation& conversation,
+                   const TurnOptions& options) {
   if (named.kind == TemplateClass::kDeepSeek4) return render_deepseek4(conversation, options);
   return TurnWriter(named, conversation, options).write();
 }

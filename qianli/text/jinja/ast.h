@@ -122,8 +122,8 @@ struct Test {
 
 struct Expression {
   std::variant<LiteralText, LiteralInteger, LiteralReal, LiteralConstant, Name, ListExpression,
-               DictExpression, Unary, Binary, Logical, Concat, Compare, Conditional, Attribute, Item,
-               Slice, Call, Filter, Test>
+               DictExpression, Unary, Binary, Logical, Concat, Compare, Conditional, Attribute,
+               Item, Slice, Call, Filter, Test>
       node;
   int depth = 1;  // expressions below and including this one, bounded by the parser
 };

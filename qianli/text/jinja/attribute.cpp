@@ -9,8 +9,8 @@ namespace {
 
 // The methods of Python's containers that change them; the sandbox of transformers hides them.
 bool is_forbidden(const Value& object, std::string_view name) {
-  constexpr std::string_view kOfLists[] = {"append", "clear",  "pop",    "reverse",
-                                           "insert", "sort", "extend", "remove"};
+  constexpr std::string_view kOfLists[] = {"append", "clear", "pop",    "reverse",
+                                           "insert", "sort",  "extend", "remove"};
   constexpr std::string_view kOfDicts[] = {"clear", "pop", "popitem", "setdefault", "update"};
   const auto has = [&](const auto& names) {
     return std::find(std::begin(names), std::end(names), name) != std::end(names);
@@ -49,8 +49,8 @@ Value own_attribute(Meter& meter, const Value& object, std::string_view name) {
 }
 
 Value no_attribute(Meter& meter, const Value& object, std::string_view name) {
-  return Value::undefined(meter, "'" + type_name(object) + " object' has no attribute '" +
-                                     std::string(name) + "'");
+  return Value::undefined(
+      meter, "'" + type_name(object) + " object' has no attribute '" + std::string(name) + "'");
 }
 
 [[noreturn]] void refuse_undefined(const Value& object) { throw TemplateError(object.text()); }
@@ -74,7 +74,8 @@ Value own_item(Meter& meter, const Value& object, const Value& key) {
   const std::string& text = object.text();
   meter.work(text.size());
   const bool ascii = object.characters() == text.size();
-  const size_t at = ascii ? static_cast<size_t>(index) : byte_offset(text, static_cast<size_t>(index));
+  const size_t at =
+      ascii ? static_cast<size_t>(index) : byte_offset(text, static_cast<size_t>(index));
   return Value::string(meter, text.substr(at, character_size(text, at)));
 }
 
@@ -149,10 +150,11 @@ Value get_item(Runtime& runtime, const Value& object, const Value& key) {
   Meter& meter = runtime.meter();
   if (object.is_undefined()) refuse_undefined(object);
   const bool hashable = !key.is(Kind::kList) && !key.is(Kind::kDict) && !key.is(Kind::kView);
-  if (Value item = hashable ? own_item(meter, object, key) : Value(); !item.is_missing()) return item;
+  if (Value item = hashable ? own_item(meter, object, key) : Value(); !item.is_missing())
+    return item;
   if (!key.is_string()) {
-    return Value::undefined(meter, "'" + type_name(object) + " object' has no element " +
-                                       to_repr(meter, key));
+    return Value::undefined(
+        meter, "'" + type_name(object) + " object' has no element " + to_repr(meter, key));
   }
   Value own = own_attribute(meter, object, key.text());
   return own.is_missing() ? no_attribute(meter, object, key.text()) : own;

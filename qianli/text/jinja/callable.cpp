@@ -44,10 +44,13 @@ const Value* Arguments::find(std::string_view name) const {
 }
 
 FunctionObject::FunctionObject(Meter& meter, const Function& what, Value object)
-    : Object(meter, sizeof(FunctionObject), object.depth() + 1), function(&what), self(std::move(object)) {}
+    : Object(meter, sizeof(FunctionObject), object.depth() + 1),
+      function(&what),
+      self(std::move(object)) {}
 
 Value make_function(Meter& meter, const Function& function, Value self) {
-  return Value::of(Kind::kFunction, std::make_shared<FunctionObject>(meter, function, std::move(self)));
+  return Value::of(Kind::kFunction,
+                   std::make_shared<FunctionObject>(meter, function, std::move(self)));
 }
 
 bool same_function(const Value& a, const Value& b) {
@@ -55,7 +58,8 @@ bool same_function(const Value& a, const Value& b) {
   return left.function == right.function && left.self.object() == right.self.object();
 }
 
-Value call_function(Runtime& runtime, const Function& function, const Value* self, Arguments arguments) {
+Value call_function(Runtime& runtime, const Function& function, const Value* self,
+                    Arguments arguments) {
   bool more = false;
   const auto names = parameter_names(function.parameters, more);
   std::vector<Value> values(names.size());
@@ -63,13 +67,15 @@ Value call_function(Runtime& runtime, const Function& function, const Value* sel
   if (self) values[filled++] = *self;
   auto& positional = arguments.positional;
   size_t used = 0;
-  while (filled < names.size() && used < positional.size()) values[filled++] = std::move(positional[used++]);
+  while (filled < names.size() && used < positional.size())
+    values[filled++] = std::move(positional[used++]);
   positional.erase(positional.begin(), positional.begin() + static_cast<ptrdiff_t>(used));
   if (!more && !positional.empty()) refuse(function, "was given too many arguments");
   std::vector<std::pair<std::string, Value>> unknown;
   for (auto& [name, value] : arguments.named) {
-    const auto place = std::find_if(names.begin(), names.end(),
-                                    [&](const ParameterName& parameter) { return parameter.name == name; });
+    const auto place =
+        std::find_if(names.begin(), names.end(),
+                     [&](const ParameterName& parameter) { return parameter.name == name; });
     if (place == names.end() || (self && place == names.begin())) {
       unknown.emplace_back(name, std::move(value));
       continue;
@@ -132,7 +138,8 @@ const Function* find_in(FunctionTable table, std::string_view name) {
 }
 
 const Function* find_filter(std::string_view name) {
-  for (const FunctionTable table : {text_filters(), list_filters(), pick_filters(), number_filters()}) {
+  for (const FunctionTable table :
+       {text_filters(), list_filters(), pick_filters(), number_filters()}) {
     if (const Function* found = find_in(table, name)) return found;
   }
   return nullptr;
@@ -160,7 +167,8 @@ Value Runtime::make_namespace(std::vector<std::pair<std::string, Value>> attribu
   const auto space = std::make_shared<NamespaceObject>(meter_);
   namespaces_.push_back(space);
   const Value value = Value::of(Kind::kNamespace, space);
-  for (auto& [name, attribute] : attributes) set_attribute(meter_, value, name, std::move(attribute));
+  for (auto& [name, attribute] : attributes)
+    set_attribute(meter_, value, name, std::move(attribute));
   return value;
 }
 

@@ -26,7 +26,10 @@ struct Arguments {
 class Bound {
  public:
   Bound(Runtime& runtime, const Function& function, std::vector<Value> values, Arguments rest)
-      : runtime_(runtime), function_(function), values_(std::move(values)), rest_(std::move(rest)) {}
+      : runtime_(runtime),
+        function_(function),
+        values_(std::move(values)),
+        rest_(std::move(rest)) {}
 
   Runtime& runtime() const { return runtime_; }
   Meter& meter() const;

@@ -36,8 +36,10 @@ Evaluator::Flow Evaluator::run(const Block& block) {
 }
 
 void Evaluator::print(const Value& value) {
-  if (value.is_string()) output_->append(value.text());
-  else output_->append(to_text(meter(), value));
+  if (value.is_string())
+    output_->append(value.text());
+  else
+    output_->append(to_text(meter(), value));
 }
 
 Evaluator::Flow Evaluator::run(const Text& node) {
@@ -134,8 +136,10 @@ Evaluator::Flow Evaluator::run(const LoopControl& node) {
 void Evaluator::enter(const Scope& scope) {
   for (const Load& load : scope.loads) {
     Value value;
-    if (load.from == Load::From::kContext) value = from_context(load.name);
-    else if (load.from == Load::From::kPlace) value = variable(load.place);
+    if (load.from == Load::From::kContext)
+      value = from_context(load.name);
+    else if (load.from == Load::From::kPlace)
+      value = variable(load.place);
     activation_->slots[static_cast<size_t>(load.slot)] = std::move(value);
   }
 }

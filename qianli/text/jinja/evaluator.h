@@ -36,8 +36,8 @@ struct LoopState : Object {
   bool has_next();
   int64_t length();
 
-  Value iterable;                    // missing where a condition picks from it
-  std::function<bool(Value&)> pull;  // the next item, or false
+  Value iterable;                              // missing where a condition picks from it
+  std::function<bool(Value&)> pull;            // the next item, or false
   std::function<Value(const Value&)> recurse;  // of a recursive loop
   std::deque<Value> ahead;
   Value current, previous, changed;
@@ -103,7 +103,8 @@ class Evaluator : public Runtime {
   void bind_specials(const Macro& macro, Arguments& arguments, bool found_caller);
   Value make_macro(const Macro& macro);
   Arguments evaluate(const CallArguments& arguments);
-  std::shared_ptr<Activation> activate(const FunctionFrame& frame, std::shared_ptr<Activation> outer);
+  std::shared_ptr<Activation> activate(const FunctionFrame& frame,
+                                       std::shared_ptr<Activation> outer);
 
   // Expressions (evaluator_expression.cpp)
   Value evaluate(const Expression& expression);

@@ -23,7 +23,8 @@ Value Evaluator::make_macro(const Macro& macro) {
 Arguments Evaluator::evaluate(const CallArguments& arguments) {
   Arguments result;
   for (const auto& argument : arguments.positional) result.positional.push_back(evaluate(argument));
-  for (const auto& [name, argument] : arguments.named) result.named.emplace_back(name, evaluate(argument));
+  for (const auto& [name, argument] : arguments.named)
+    result.named.emplace_back(name, evaluate(argument));
   if (arguments.more_positional) {
     for (Value& item : to_items(meter(), evaluate(arguments.more_positional))) {
       result.positional.push_back(std::move(item));
@@ -34,7 +35,8 @@ Arguments Evaluator::evaluate(const CallArguments& arguments) {
   if (!more.is(Kind::kDict)) throw TemplateError("the argument behind ** must be a mapping");
   for (const auto& [key, value] : more.dict().entries) {
     if (!key.is_string()) throw TemplateError("keywords must be strings");
-    if (result.find(key.text())) throw TemplateError("a keyword is given twice: '" + key.text() + "'");
+    if (result.find(key.text()))
+      throw TemplateError("a keyword is given twice: '" + key.text() + "'");
     result.named.emplace_back(key.text(), value);
   }
   return result;
@@ -60,8 +62,10 @@ Value Evaluator::call(const Value& callee, Arguments arguments) {
       }
       return recurse(arguments.positional[0]);
     }
-    case Kind::kUndefined: throw TemplateError(callee.text());
-    default: throw TemplateError("'" + type_name(callee) + "' object is not callable");
+    case Kind::kUndefined:
+      throw TemplateError(callee.text());
+    default:
+      throw TemplateError("'" + type_name(callee) + "' object is not callable");
   }
 }
 
@@ -97,8 +101,9 @@ void Evaluator::bind_parameters(const MacroClosure& closure, Arguments& argument
       variable(name.place) = std::move(positional[i]);
       continue;
     }
-    const auto named = std::find_if(arguments.named.begin(), arguments.named.end(),
-                                    [&](const auto& argument) { return argument.first == name.name; });
+    const auto named =
+        std::find_if(arguments.named.begin(), arguments.named.end(),
+                     [&](const auto& argument) { return argument.first == name.name; });
     if (named == arguments.named.end()) continue;
     variable(name.place) = std::move(named->second);
     arguments.named.erase(named);
@@ -110,8 +115,9 @@ void Evaluator::bind_parameters(const MacroClosure& closure, Arguments& argument
 void Evaluator::bind_specials(const Macro& macro, Arguments& arguments, bool found_caller) {
   auto& slots = activation_->slots;
   if (macro.caller_slot >= 0 && !found_caller) {
-    const auto caller = std::find_if(arguments.named.begin(), arguments.named.end(),
-                                     [](const auto& argument) { return argument.first == "caller"; });
+    const auto caller =
+        std::find_if(arguments.named.begin(), arguments.named.end(),
+                     [](const auto& argument) { return argument.first == "caller"; });
     const bool given = caller != arguments.named.end() && !caller->second.is_none();
     slots[static_cast<size_t>(macro.caller_slot)] =
         given ? caller->second : Value::undefined(meter(), "No caller defined");

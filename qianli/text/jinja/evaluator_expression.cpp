@@ -34,7 +34,8 @@ Value Evaluator::evaluate(const Name& node) {
 Value Evaluator::evaluate(const ListExpression& node) {
   std::vector<Value> items;
   for (const auto& item : node.items) items.push_back(evaluate(item));
-  return node.tuple ? Value::tuple(meter(), std::move(items)) : Value::list(meter(), std::move(items));
+  return node.tuple ? Value::tuple(meter(), std::move(items))
+                    : Value::list(meter(), std::move(items));
 }
 
 Value Evaluator::evaluate(const DictExpression& node) {
@@ -49,9 +50,12 @@ Value Evaluator::evaluate(const DictExpression& node) {
 Value Evaluator::evaluate(const Unary& node) {
   const Value operand = evaluate(node.operand);
   switch (node.op) {
-    case Unary::Operator::kNot: return Value::boolean(!truth(operand));
-    case Unary::Operator::kNegate: return negate(operand);
-    case Unary::Operator::kPlus: return plus(operand);
+    case Unary::Operator::kNot:
+      return Value::boolean(!truth(operand));
+    case Unary::Operator::kNegate:
+      return negate(operand);
+    case Unary::Operator::kPlus:
+      return plus(operand);
   }
   return {};
 }

@@ -60,7 +60,8 @@ Value Evaluator::run_recursive(const For& node, const Value& iterable, int depth
 
 Evaluator::Flow Evaluator::run_items(const For& node, const Value& iterable, int depth0) {
   Cursor cursor(iterable);
-  // A macro that was given `loop` may ask for the next item: the condition runs in its own function.
+  // A macro that was given `loop` may ask for the next item: the condition runs in its own
+  // function.
   const auto pull = [this, &node, &cursor, activation = activation_](Value& item) {
     while (cursor.next(meter(), item)) {
       if (!node.condition) return true;
@@ -70,7 +71,8 @@ Evaluator::Flow Evaluator::run_items(const For& node, const Value& iterable, int
     return false;
   };
   if (node.condition) enter(node.condition_scope);
-  const auto state = std::make_shared<LoopState>(meter(), node.condition ? Value() : iterable, pull, depth0);
+  const auto state =
+      std::make_shared<LoopState>(meter(), node.condition ? Value() : iterable, pull, depth0);
   if (node.recursive) {
     state->recurse = [this, &node, depth0, outer = activation_->outer](const Value& inner) {
       return run_recursive(node, inner, depth0 + 1, outer);
@@ -113,7 +115,8 @@ int64_t loop_length(const Value& loop) { return state_of(loop).length(); }
 
 std::string loop_text(const Value& loop) {
   LoopState& state = state_of(loop);
-  return "<LoopContext " + std::to_string(state.index0 + 1) + "/" + std::to_string(state.length()) + ">";
+  return "<LoopContext " + std::to_string(state.index0 + 1) + "/" + std::to_string(state.length()) +
+         ">";
 }
 
 Value loop_attribute(Meter& meter, const Value& loop, std::string_view name) {
@@ -128,10 +131,12 @@ Value loop_attribute(Meter& meter, const Value& loop, std::string_view name) {
   if (name == "depth") return Value::integer(state.depth0 + 1);
   if (name == "depth0") return Value::integer(state.depth0);
   if (name == "previtem") {
-    return state.index0 == 0 ? Value::undefined(meter, "there is no previous item") : state.previous;
+    return state.index0 == 0 ? Value::undefined(meter, "there is no previous item")
+                             : state.previous;
   }
   if (name == "nextitem") {
-    return state.has_next() ? state.ahead.front() : Value::undefined(meter, "there is no next item");
+    return state.has_next() ? state.ahead.front()
+                            : Value::undefined(meter, "there is no next item");
   }
   const Function* method = find_method(loop, name);
   return method ? make_function(meter, *method, loop) : Value();

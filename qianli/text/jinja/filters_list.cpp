@@ -16,7 +16,8 @@ AttributePath::AttributePath(Runtime& runtime, const Value& attribute) {
     return;
   }
   for (const std::string_view part : split_text(attribute.text(), ".", -1)) {
-    const bool digits = !part.empty() && part.size() < 18 && part.find_first_not_of("0123456789") == part.npos;
+    const bool digits =
+        !part.empty() && part.size() < 18 && part.find_first_not_of("0123456789") == part.npos;
     parts_.push_back(digits ? Value::integer(std::stoll(std::string(part)))
                             : Value::string(runtime.meter(), std::string(part)));
   }
@@ -38,7 +39,8 @@ Value lowered(Meter& meter, Value value, bool case_sensitive) {
 }
 
 // Sorts by keys, equal ones in their order, as sorted(key=, reverse=) does.
-std::vector<Value> sorted(Meter& meter, std::vector<Value> items, const std::vector<Value>& keys, bool reverse) {
+std::vector<Value> sorted(Meter& meter, std::vector<Value> items, const std::vector<Value>& keys,
+                          bool reverse) {
   std::vector<size_t> order(items.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
@@ -96,7 +98,8 @@ Value join(const Bound& a) {
 Value items(const Bound& a) {
   std::vector<Value> pairs;
   if (a[0].is_undefined()) return Value::iterator(a.meter(), {});
-  if (!a[0].is(Kind::kDict)) throw TemplateError("items() expects a mapping, got '" + type_name(a[0]) + "'");
+  if (!a[0].is(Kind::kDict))
+    throw TemplateError("items() expects a mapping, got '" + type_name(a[0]) + "'");
   for (const auto& [key, value] : a[0].dict().entries) {
     pairs.push_back(Value::tuple(a.meter(), {key, value}));
   }
@@ -106,7 +109,8 @@ Value items(const Bound& a) {
 const DictObject& mapping(const Bound& a) {
   if (a[0].is_undefined()) throw TemplateError(a[0].text());
   if (!a[0].is(Kind::kDict)) {
-    throw TemplateError(std::string(a.function().name) + "() expects a mapping, got '" + type_name(a[0]) + "'");
+    throw TemplateError(std::string(a.function().name) + "() expects a mapping, got '" +
+                        type_name(a[0]) + "'");
   }
   return a[0].dict();
 }
@@ -170,7 +174,8 @@ Value extreme(const Bound& a, bool largest) {
     best = item;
     best_key = std::move(key);
   }
-  return best.is_missing() ? Value::undefined(meter, "No aggregated item, sequence was empty.") : best;
+  return best.is_missing() ? Value::undefined(meter, "No aggregated item, sequence was empty.")
+                           : best;
 }
 
 Value min_filter(const Bound& a) { return extreme(a, false); }

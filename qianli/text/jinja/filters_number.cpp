@@ -18,7 +18,9 @@ std::optional<std::string> without_underscores(std::string_view text) {
       result += text[i];
       continue;
     }
-    const auto is_digit = [&](size_t at) { return at < text.size() && std::isalnum(static_cast<unsigned char>(text[at])); };
+    const auto is_digit = [&](size_t at) {
+      return at < text.size() && std::isalnum(static_cast<unsigned char>(text[at]));
+    };
     if (i == 0 || !is_digit(i - 1) || !is_digit(i + 1)) return std::nullopt;
   }
   return result;
@@ -32,7 +34,8 @@ std::optional<int64_t> parse_integer(std::string_view text, int64_t base) {
   if (!text.empty() && (text[0] == '-' || text[0] == '+')) text.remove_prefix(1);
   const std::string prefix(text.substr(0, 2));
   for (const auto& [mark, value] : {std::pair("xX", 16), std::pair("oO", 8), std::pair("bB", 2)}) {
-    if (prefix.size() < 2 || prefix[0] != '0' || (prefix[1] != mark[0] && prefix[1] != mark[1])) continue;
+    if (prefix.size() < 2 || prefix[0] != '0' || (prefix[1] != mark[0] && prefix[1] != mark[1]))
+      continue;
     if (base != 0 && base != value) continue;
     base = value;
     text.remove_prefix(2);
@@ -45,7 +48,8 @@ std::optional<int64_t> parse_integer(std::string_view text, int64_t base) {
   if (!digits || digits->empty() || (*digits)[0] == '-') return std::nullopt;
   uint64_t number = 0;
   const char* end = digits->data() + digits->size();
-  const auto [stop, error] = std::from_chars(digits->data(), end, number, base == 0 ? 10 : static_cast<int>(base));
+  const auto [stop, error] =
+      std::from_chars(digits->data(), end, number, base == 0 ? 10 : static_cast<int>(base));
   if (stop != end) return std::nullopt;
   if (error == std::errc::result_out_of_range || number > uint64_t{INT64_MAX}) {
     throw TemplateError("an integer of more than 64 bits");
@@ -61,8 +65,10 @@ std::optional<double> parse_real(std::string_view text) {
   std::string plain = lower(*number);
   std::string_view unsigned_part = plain;
   if (unsigned_part[0] == '-' || unsigned_part[0] == '+') unsigned_part.remove_prefix(1);
-  const bool named = unsigned_part == "inf" || unsigned_part == "infinity" || unsigned_part == "nan";
-  if (!named && unsigned_part.find_first_not_of("0123456789.e+-") != unsigned_part.npos) return std::nullopt;
+  const bool named =
+      unsigned_part == "inf" || unsigned_part == "infinity" || unsigned_part == "nan";
+  if (!named && unsigned_part.find_first_not_of("0123456789.e+-") != unsigned_part.npos)
+    return std::nullopt;
   char* end = nullptr;
   const double value = std::strtod(plain.c_str(), &end);
   return end == plain.c_str() + plain.size() ? std::optional(value) : std::nullopt;
@@ -84,7 +90,8 @@ Value int_filter(const Bound& a) {
   const Value otherwise = a.has(1) ? a[1] : Value::integer(0);
   if (a[0].is_integral()) return Value::integer(a[0].as_integer());
   if (a[0].is_string()) {
-    if (const auto whole = parse_integer(a[0].text(), a.integer_or(2, 10))) return Value::integer(*whole);
+    if (const auto whole = parse_integer(a[0].text(), a.integer_or(2, 10)))
+      return Value::integer(*whole);
   }
   const auto real = to_real(a[0]);
   const auto whole = real ? truncated(*real) : std::nullopt;
@@ -99,7 +106,8 @@ Value float_filter(const Bound& a) {
 const Value& number(const Bound& a) {
   if (a[0].is_undefined()) throw TemplateError(a[0].text());
   if (!a[0].is_number()) {
-    throw TemplateError(std::string(a.function().name) + "() expects a number, got '" + type_name(a[0]) + "'");
+    throw TemplateError(std::string(a.function().name) + "() expects a number, got '" +
+                        type_name(a[0]) + "'");
   }
   return a[0];
 }
@@ -132,7 +140,8 @@ int64_t round_integer(int64_t value, int64_t digits) {
   if (rest < 0) rest += unit, --whole;
   if (2 * rest > unit || (2 * rest == unit && whole % 2 != 0)) ++whole;
   const __int128 result = whole * unit;
-  if (result > INT64_MAX || result < INT64_MIN) throw TemplateError("an integer of more than 64 bits");
+  if (result > INT64_MAX || result < INT64_MIN)
+    throw TemplateError("an integer of more than 64 bits");
   return static_cast<int64_t>(result);
 }
 
@@ -150,7 +159,8 @@ Value round_filter(const Bound& a) {
   const double unit = std::pow(10.0, static_cast<double>(digits));
   const double scaled = value.as_real() * unit;
   const double whole = method == "ceil" ? std::ceil(scaled) : std::floor(scaled);
-  if (!std::isfinite(whole) || unit == 0) throw TemplateError("round() of a number that is too large");
+  if (!std::isfinite(whole) || unit == 0)
+    throw TemplateError("round() of a number that is too large");
   return Value::real(whole / unit);
 }
 

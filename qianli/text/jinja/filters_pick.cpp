@@ -42,7 +42,8 @@ Value pick(const Bound& a, bool wanted, bool by_attribute) {
     rest.positional.erase(rest.positional.begin());
     return value;
   };
-  if (by_attribute && rest.positional.empty()) throw TemplateError("an attribute's name is missing");
+  if (by_attribute && rest.positional.empty())
+    throw TemplateError("an attribute's name is missing");
   const AttributePath path(runtime, by_attribute ? take() : Value());
   const Value test = rest.positional.empty() ? Value() : take();
   if (!test.is_missing() && !test.is_string()) throw TemplateError("expected the name of a test");
@@ -50,7 +51,8 @@ Value pick(const Bound& a, bool wanted, bool by_attribute) {
   Value item;
   for (Cursor cursor(a[0]); cursor.next(a.meter(), item);) {
     const Value looked_at = path.of(runtime, item);
-    const bool holds = test.is_missing() ? truth(looked_at) : runtime.test(test.text(), looked_at, rest);
+    const bool holds =
+        test.is_missing() ? truth(looked_at) : runtime.test(test.text(), looked_at, rest);
     if (holds == wanted) result.push_back(item);
   }
   return Value::iterator(a.meter(), std::move(result));

@@ -13,7 +13,8 @@ Value title_of(const Bound& a) { return a.like(0, title_filter(a.text(0))); }
 Value trim(const Bound& a) {
   const std::string text = a.text(0);
   const bool all = !a.is_set(1);
-  return a.like(0, std::string(all ? strip(text, Side::kBoth) : strip(text, Side::kBoth, a.string(1))));
+  return a.like(
+      0, std::string(all ? strip(text, Side::kBoth) : strip(text, Side::kBoth, a.string(1))));
 }
 
 Value replace(const Bound& a) {
@@ -41,8 +42,10 @@ Value indent(const Bound& a) {
   const std::string& text = a.string(0);
   const bool first = a.truth_or(2, false), blank = a.truth_or(3, false);
   std::string margin;
-  if (a.has(1) && a[1].is_string()) margin = a.string(1);
-  else margin = repeated(a, " ", a.has(1) ? a.integer(1) : 4);
+  if (a.has(1) && a[1].is_string())
+    margin = a.string(1);
+  else
+    margin = repeated(a, " ", a.has(1) ? a.integer(1) : 4);
   const std::string ended = text + "\n";
   const auto lines = split_lines(ended, false);
   a.meter().expect(text.size() + lines.size() * (margin.size() + 1));
@@ -68,7 +71,8 @@ Value truncate(const Bound& a) {
   const int64_t limit = a.integer_or(1, 255), leeway = a.integer_or(4, 5);
   const std::string end = a.text_or(3, "...");
   const int64_t kept = limit - static_cast<int64_t>(count_characters(end));
-  if (kept < 0 || leeway < 0) throw TemplateError("truncate() expects a length that its end fits into");
+  if (kept < 0 || leeway < 0)
+    throw TemplateError("truncate() expects a length that its end fits into");
   if (length(a[0]) <= limit + leeway) return a[0];
   const std::string& text = a.string(0);
   const std::string cut = text.substr(0, byte_offset(text, static_cast<size_t>(kept)));
@@ -100,7 +104,8 @@ Value format(const Bound& a) {
     throw TemplateError("format() cannot handle positional and keyword arguments at the same time");
   }
   if (rest.named.empty()) {
-    return Value::string(meter, format_percent(meter, a.text(0), Value::tuple(meter, rest.positional)));
+    return Value::string(meter,
+                         format_percent(meter, a.text(0), Value::tuple(meter, rest.positional)));
   }
   const auto dict = std::make_shared<DictObject>(meter);
   for (const auto& [name, value] : rest.named) dict->set(meter, Value::string(meter, name), value);

@@ -29,7 +29,8 @@ std::string pad(Meter& meter, const std::string& text, const Spec& spec, char de
   const int64_t left = align == '<' ? 0 : align == '^' ? total / 2 : total;
   meter.expect(static_cast<size_t>(total) * spec.fill.size() + text.size());
   std::string out;
-  const bool after_sign = align == '=' && !text.empty() && (text[0] == '-' || text[0] == '+' || text[0] == ' ');
+  const bool after_sign =
+      align == '=' && !text.empty() && (text[0] == '-' || text[0] == '+' || text[0] == ' ');
   if (after_sign) out += text[0];
   for (int64_t i = 0; i < left; ++i) out += spec.fill;
   out += after_sign ? text.substr(1) : text;
@@ -54,11 +55,16 @@ std::string integer_digits(int64_t value, const Spec& spec) {
     return (spec.alternate ? prefix : "") + digits;
   };
   switch (spec.type) {
-    case 'x': return prefixed("0x", fmt::format("{:x}", size));
-    case 'X': return prefixed("0X", fmt::format("{:X}", size));
-    case 'o': return prefixed("0o", fmt::format("{:o}", size));
-    case 'b': return prefixed("0b", fmt::format("{:b}", size));
-    default: return spec.comma ? grouped(std::to_string(size)) : std::to_string(size);
+    case 'x':
+      return prefixed("0x", fmt::format("{:x}", size));
+    case 'X':
+      return prefixed("0X", fmt::format("{:X}", size));
+    case 'o':
+      return prefixed("0o", fmt::format("{:o}", size));
+    case 'b':
+      return prefixed("0b", fmt::format("{:b}", size));
+    default:
+      return spec.comma ? grouped(std::to_string(size)) : std::to_string(size);
   }
 }
 
@@ -97,7 +103,8 @@ std::string format_number(Meter& meter, const Value& value, const Spec& spec) {
 
 std::string format_text(Meter& meter, const std::string& text, const Spec& spec, char align) {
   if (!spec.precision) return pad(meter, text, spec, align);
-  return pad(meter, text.substr(0, byte_offset(text, static_cast<size_t>(*spec.precision))), spec, align);
+  return pad(meter, text.substr(0, byte_offset(text, static_cast<size_t>(*spec.precision))), spec,
+             align);
 }
 
 // Digits at text[at], moved past.
@@ -142,7 +149,8 @@ class PercentValues {
   }
   void finish() const {
     // Python takes whatever has items for a mapping, an undefined value too.
-    const bool mapping = by_name_ || values_.is(Kind::kDict) || values_.is(Kind::kList) || values_.is_undefined();
+    const bool mapping =
+        by_name_ || values_.is(Kind::kDict) || values_.is(Kind::kList) || values_.is_undefined();
     const size_t size = values_.is(Kind::kTuple) ? values_.items().size() : 1;
     if (!mapping && used_ < size) {
       throw TemplateError("not all arguments converted during string formatting");
@@ -157,8 +165,10 @@ class PercentValues {
 
 std::string convert_percent(Meter& meter, char type, const Value& value, Spec spec) {
   switch (type) {
-    case 's': return format_text(meter, to_text(meter, value), spec, '>');
-    case 'r': return format_text(meter, to_repr(meter, value), spec, '>');
+    case 's':
+      return format_text(meter, to_text(meter, value), spec, '>');
+    case 'r':
+      return format_text(meter, to_repr(meter, value), spec, '>');
     case 'd':
     case 'i':
     case 'u':
@@ -182,7 +192,8 @@ std::string convert_percent(Meter& meter, char type, const Value& value, Spec sp
       if (!value.is_number()) throw TemplateError("must be real number, not " + type_name(value));
       spec.type = type;
       return format_number(meter, Value::real(value.as_real()), spec);
-    default: throw TemplateError(std::string("unsupported format character '") + type + "'");
+    default:
+      throw TemplateError(std::string("unsupported format character '") + type + "'");
   }
 }
 
@@ -206,18 +217,27 @@ std::string format_percent(Meter& meter, std::string_view format, const Value& v
       at = end + 1;
     }
     Spec spec;
-    for (; at < format.size() && std::string_view("-+ #0").find(format[at]) != std::string_view::npos; ++at) {
-      if (format[at] == '-') spec.align = '<';
-      else if (format[at] == '0') spec.zero = true;
-      else if (format[at] == '#') spec.alternate = true;
-      else if (spec.sign != '+') spec.sign = format[at];
+    for (;
+         at < format.size() && std::string_view("-+ #0").find(format[at]) != std::string_view::npos;
+         ++at) {
+      if (format[at] == '-')
+        spec.align = '<';
+      else if (format[at] == '0')
+        spec.zero = true;
+      else if (format[at] == '#')
+        spec.alternate = true;
+      else if (spec.sign != '+')
+        spec.sign = format[at];
     }
     spec.width = read_number(format, at, kMaxWidth);
-    if (at < format.size() && format[at] == '.') spec.precision = read_number(format, ++at, kMaxPrecision);
+    if (at < format.size() && format[at] == '.')
+      spec.precision = read_number(format, ++at, kMaxPrecision);
     if (at >= format.size()) throw TemplateError("incomplete format");
     const char type = format[at++];
-    if (type == '%') out += '%';
-    else out += convert_percent(meter, type, named ? *named : source.next(), spec);
+    if (type == '%')
+      out += '%';
+    else
+      out += convert_percent(meter, type, named ? *named : source.next(), spec);
     meter.check_fits(out.size());
   }
   source.finish();
@@ -239,17 +259,23 @@ Spec parse_spec(std::string_view text) {
     }
     if (at < text.size() && is_align(text[at])) spec.align = text[at++];
   }
-  const auto take = [&](char c) { return at < text.size() && text[at] == c ? (++at, true) : false; };
-  if (take('+')) spec.sign = '+';
-  else if (take(' ')) spec.sign = ' ';
-  else take('-');
+  const auto take = [&](char c) {
+    return at < text.size() && text[at] == c ? (++at, true) : false;
+  };
+  if (take('+'))
+    spec.sign = '+';
+  else if (take(' '))
+    spec.sign = ' ';
+  else
+    take('-');
   spec.alternate = take('#');
   spec.zero = take('0');
   spec.width = read_number(text, at, kMaxWidth);
   spec.comma = take(',');
   if (take('.')) spec.precision = read_number(text, at, kMaxPrecision);
   if (at < text.size()) spec.type = text[at++];
-  if (at != text.size()) throw TemplateError("invalid format specifier '" + std::string(text) + "'");
+  if (at != text.size())
+    throw TemplateError("invalid format specifier '" + std::string(text) + "'");
   return spec;
 }
 
@@ -267,23 +293,28 @@ std::string apply_spec(Meter& meter, const Value& value, std::string_view text) 
   if (!value.is_number()) {
     throw TemplateError("unsupported format string for " + type_name(value));
   }
-  const bool known = spec.type == 0 || is_real_type(spec.type) ||
-                     (value.is_integral() && std::string_view("dxXob").find(spec.type) != std::string_view::npos);
+  const bool known =
+      spec.type == 0 || is_real_type(spec.type) ||
+      (value.is_integral() && std::string_view("dxXob").find(spec.type) != std::string_view::npos);
   if (!known || (value.is_integral() && spec.precision && !is_real_type(spec.type))) {
     throw TemplateError("invalid format specifier '" + std::string(text) + "'");
   }
-  return format_number(meter, value.is(Kind::kBool) ? Value::integer(value.as_integer()) : value, spec);
+  return format_number(meter, value.is(Kind::kBool) ? Value::integer(value.as_integer()) : value,
+                       spec);
 }
 
 // The value of "0", "name", "" (the next one), each with ".attribute" and "[item]" behind it.
-Value field_value(Runtime& runtime, std::string_view field, const Arguments& arguments, size_t& next) {
+Value field_value(Runtime& runtime, std::string_view field, const Arguments& arguments,
+                  size_t& next) {
   const size_t end = std::min(field.find_first_of(".["), field.size());
   const std::string name(field.substr(0, end));
   Value value;
   if (name.empty() || name.find_first_not_of("0123456789") == name.npos) {
     size_t at = 0;
-    const auto index = name.empty() ? next++ : static_cast<size_t>(read_number(name, at, kMaxWidth));
-    if (index >= arguments.positional.size()) throw TemplateError("a format asks for more values than there are");
+    const auto index =
+        name.empty() ? next++ : static_cast<size_t>(read_number(name, at, kMaxWidth));
+    if (index >= arguments.positional.size())
+      throw TemplateError("a format asks for more values than there are");
     value = arguments.positional[index];
   } else {
     const Value* found = arguments.find(name);
@@ -308,21 +339,26 @@ Value field_value(Runtime& runtime, std::string_view field, const Arguments& arg
   return value;
 }
 
-std::string replacement(Runtime& runtime, std::string_view field, const Arguments& arguments, size_t& next) {
+std::string replacement(Runtime& runtime, std::string_view field, const Arguments& arguments,
+                        size_t& next) {
   Meter& meter = runtime.meter();
   const size_t colon = std::min(field.find(':'), field.size());
   std::string_view name = field.substr(0, colon);
   const std::string_view spec = colon < field.size() ? field.substr(colon + 1) : std::string_view();
-  if (spec.find('{') != spec.npos) throw TemplateError("nested fields in a format are not supported");
+  if (spec.find('{') != spec.npos)
+    throw TemplateError("nested fields in a format are not supported");
   char conversion = 0;
   if (name.size() >= 2 && name[name.size() - 2] == '!') {
     conversion = name.back();
     name.remove_suffix(2);
   }
   Value value = field_value(runtime, name, arguments, next);
-  if (conversion == 'r') value = Value::string(meter, to_repr(meter, value));
-  else if (conversion == 's') value = to_string(meter, value);
-  else if (conversion != 0) throw TemplateError("unknown conversion in a format");
+  if (conversion == 'r')
+    value = Value::string(meter, to_repr(meter, value));
+  else if (conversion == 's')
+    value = to_string(meter, value);
+  else if (conversion != 0)
+    throw TemplateError("unknown conversion in a format");
   return apply_spec(meter, value, spec);
 }
 

@@ -15,14 +15,28 @@ class JsonWriter {
   void write(const Value& value, int level) {
     const DepthGuard guard(meter_);
     switch (value.kind()) {
-      case Kind::kNone: append("null"); return;
-      case Kind::kBool: append(value.as_boolean() ? "true" : "false"); return;
-      case Kind::kInteger: append(std::to_string(value.as_integer())); return;
-      case Kind::kFloat: append(real(value.as_real())); return;
-      case Kind::kString: append(quote_json(value.text(), style_.ascii_only)); return;
+      case Kind::kNone:
+        append("null");
+        return;
+      case Kind::kBool:
+        append(value.as_boolean() ? "true" : "false");
+        return;
+      case Kind::kInteger:
+        append(std::to_string(value.as_integer()));
+        return;
+      case Kind::kFloat:
+        append(real(value.as_real()));
+        return;
+      case Kind::kString:
+        append(quote_json(value.text(), style_.ascii_only));
+        return;
       case Kind::kList:
-      case Kind::kTuple: write_list(value.items(), level + 1); return;
-      case Kind::kDict: write_dict(value.dict(), level + 1); return;
+      case Kind::kTuple:
+        write_list(value.items(), level + 1);
+        return;
+      case Kind::kDict:
+        write_dict(value.dict(), level + 1);
+        return;
       default:
         throw TemplateError("Object of type " + type_name(value) + " is not JSON serializable");
     }
@@ -65,11 +79,16 @@ class JsonWriter {
 
   std::string key_text(const Value& key) const {
     switch (key.kind()) {
-      case Kind::kString: return key.text();
-      case Kind::kNone: return "null";
-      case Kind::kBool: return key.as_boolean() ? "true" : "false";
-      case Kind::kInteger: return std::to_string(key.as_integer());
-      case Kind::kFloat: return real(key.as_real());
+      case Kind::kString:
+        return key.text();
+      case Kind::kNone:
+        return "null";
+      case Kind::kBool:
+        return key.as_boolean() ? "true" : "false";
+      case Kind::kInteger:
+        return std::to_string(key.as_integer());
+      case Kind::kFloat:
+        return real(key.as_real());
       default:
         throw TemplateError("keys must be str, int, float, bool or None, not " + type_name(key));
     }

@@ -17,8 +17,10 @@ bool is_digit(char c) { return c >= '0' && c <= '9'; }
 std::string normalize(std::string_view source) {
   std::string text;
   for (size_t i = 0; i < source.size(); ++i) {
-    if (source[i] != '\r') text += source[i];
-    else if (i + 1 == source.size() || source[i + 1] != '\n') text += '\n';
+    if (source[i] != '\r')
+      text += source[i];
+    else if (i + 1 == source.size() || source[i + 1] != '\n')
+      text += '\n';
   }
   if (!text.empty() && text.back() == '\n') text.pop_back();
   return text;
@@ -37,7 +39,9 @@ class Lexer {
  private:
   [[noreturn]] void fail(const std::string& problem) const { throw SyntaxError{problem, line_}; }
 
-  void add(TokenKind kind, std::string text = {}) { tokens_.push_back({kind, line_, std::move(text)}); }
+  void add(TokenKind kind, std::string text = {}) {
+    tokens_.push_back({kind, line_, std::move(text)});
+  }
 
   bool starts_with(std::string_view part, size_t at) const {
     return std::string_view(text_).substr(std::min(at, text_.size()), part.size()) == part;
@@ -63,7 +67,8 @@ class Lexer {
   // The next {{, {% or {#.
   size_t find_tag(size_t from) const {
     for (size_t at = text_.find('{', from); at != text_.npos; at = text_.find('{', at + 1)) {
-      if (at + 1 < text_.size() && std::string_view("{%#").find(text_[at + 1]) != std::string_view::npos) {
+      if (at + 1 < text_.size() &&
+          std::string_view("{%#").find(text_[at + 1]) != std::string_view::npos) {
         return at;
       }
     }
@@ -236,8 +241,10 @@ class Lexer {
       if (letter == 'x') base = 16, allowed = "0123456789abcdefABCDEF";
       if (letter == 'o') base = 8, allowed = "01234567";
       if (letter == 'b') base = 2, allowed = "01";
-      if (base != 10) begin += 2;
-      else allowed = "0";  // 007 is three numbers
+      if (base != 10)
+        begin += 2;
+      else
+        allowed = "0";  // 007 is three numbers
     }
     read_integer(begin, base, allowed);
   }
@@ -252,8 +259,8 @@ class Lexer {
     std::string number = text_.substr(begin, end - begin);
     std::erase(number, '_');
     add(TokenKind::kInteger);
-    const auto [stop, error] = std::from_chars(number.data(), number.data() + number.size(),
-                                               tokens_.back().integer, base);
+    const auto [stop, error] =
+        std::from_chars(number.data(), number.data() + number.size(), tokens_.back().integer, base);
     if (error != std::errc()) fail("an integer of more than 64 bits");
     advance(end);
   }
@@ -319,7 +326,8 @@ class Lexer {
     for (const std::string_view two : kTwo) {
       if (starts_with(two, at_)) symbol = two;
     }
-    if (symbol.size() == 1 && std::string_view("+-/*%~[](){}><=.:|,;").find(symbol[0]) == std::string_view::npos) {
+    if (symbol.size() == 1 &&
+        std::string_view("+-/*%~[](){}><=.:|,;").find(symbol[0]) == std::string_view::npos) {
       fail("unexpected character '" + text_.substr(at_, character_size(text_, at_)) + "'");
     }
     const char c = symbol[0];

@@ -22,9 +22,9 @@ struct Refusal : TemplateError {
 };
 
 struct Limits {
-  uint64_t steps = 20'000'000;           // nodes evaluated, items visited, 64-byte pieces of text touched
+  uint64_t steps = 20'000'000;  // nodes evaluated, items visited, 64-byte pieces of text touched
   size_t memory_bytes = size_t{1} << 28;  // values alive at one time, output included
-  int depth = 1000;                      // nested evaluations: expressions, blocks, macro calls
+  int depth = 1000;                       // nested evaluations: expressions, blocks, macro calls
 };
 
 class Meter {

@@ -71,14 +71,17 @@ Value loop_cycle(const Bound& a) {
 Value loop_changed(const Bound& a) {
   auto& state = const_cast<LoopState&>(a[0].get<LoopState>());
   Value values = Value::tuple(a.meter(), a.rest().positional);
-  if (!state.changed.is_missing() && equal(a.meter(), state.changed, values)) return Value::boolean(false);
+  if (!state.changed.is_missing() && equal(a.meter(), state.changed, values))
+    return Value::boolean(false);
   state.changed = std::move(values);
   return Value::boolean(true);
 }
 
 constexpr Function kDictMethods[] = {
-    {"get", "self,key,default?", dict_get}, {"keys", "self", dict_keys},
-    {"values", "self", dict_values},        {"items", "self", dict_items},
+    {"get", "self,key,default?", dict_get},
+    {"keys", "self", dict_keys},
+    {"values", "self", dict_values},
+    {"items", "self", dict_items},
     {"copy", "self", copy},
 };
 constexpr Function kListMethods[] = {
@@ -92,11 +95,12 @@ constexpr Function kLoopMethods[] = {
 };
 
 Value range(const Bound& a) {
-  if (a.is_set(2) && a.integer(2) == 0) throw TemplateError("range() expects a step other than zero");
+  if (a.is_set(2) && a.integer(2) == 0)
+    throw TemplateError("range() expects a step other than zero");
   const bool one = !a.has(1);
   const int64_t start = one ? 0 : a.integer(0), stop = one ? a.integer(0) : a.integer(1);
-  return Value::of(Kind::kRange,
-                   std::make_shared<RangeObject>(a.meter(), start, stop, a.has(2) ? a.integer(2) : 1));
+  return Value::of(Kind::kRange, std::make_shared<RangeObject>(a.meter(), start, stop,
+                                                               a.has(2) ? a.integer(2) : 1));
 }
 
 // dict(mapping or pairs, **named) as a list of entries.
@@ -114,7 +118,8 @@ std::shared_ptr<DictObject> dict_of(const Bound& a) {
       dict->set(meter, std::move(parts[0]), std::move(parts[1]));
     }
   }
-  for (const auto& [name, value] : a.rest().named) dict->set(meter, Value::string(meter, name), value);
+  for (const auto& [name, value] : a.rest().named)
+    dict->set(meter, Value::string(meter, name), value);
   return dict;
 }
 
@@ -142,10 +147,8 @@ Value strftime_now(const Bound& a) {
 }
 
 constexpr Function kGlobals[] = {
-    {"range", "start,stop?,step?", range},
-    {"dict", "*", dict},
-    {"namespace", "*", make_namespace},
-    {"raise_exception", "message", raise_exception},
+    {"range", "start,stop?,step?", range},    {"dict", "*", dict},
+    {"namespace", "*", make_namespace},       {"raise_exception", "message", raise_exception},
     {"strftime_now", "format", strftime_now},
 };
 
@@ -153,12 +156,18 @@ constexpr Function kGlobals[] = {
 
 const Function* find_method(const Value& self, std::string_view name) {
   switch (self.kind()) {
-    case Kind::kString: return find_in(string_methods(), name);
-    case Kind::kDict: return find_in(kDictMethods, name);
-    case Kind::kList: return find_in(kListMethods, name);
-    case Kind::kTuple: return find_in(FunctionTable(kListMethods).first(2), name);
-    case Kind::kLoop: return find_in(kLoopMethods, name);
-    default: return nullptr;
+    case Kind::kString:
+      return find_in(string_methods(), name);
+    case Kind::kDict:
+      return find_in(kDictMethods, name);
+    case Kind::kList:
+      return find_in(kListMethods, name);
+    case Kind::kTuple:
+      return find_in(FunctionTable(kListMethods).first(2), name);
+    case Kind::kLoop:
+      return find_in(kLoopMethods, name);
+    default:
+      return nullptr;
   }
 }
 

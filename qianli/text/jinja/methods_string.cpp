@@ -32,11 +32,15 @@ std::optional<std::string_view> separator(const Bound& a) {
   return a.string(1);
 }
 
-Value split(const Bound& a) { return list_of(a, split_text(a.string(0), separator(a), a.integer_or(2, -1))); }
+Value split(const Bound& a) {
+  return list_of(a, split_text(a.string(0), separator(a), a.integer_or(2, -1)));
+}
 Value split_right(const Bound& a) {
   return list_of(a, split_text_right(a.string(0), separator(a), a.integer_or(2, -1)));
 }
-Value split_lines_method(const Bound& a) { return list_of(a, split_lines(a.string(0), a.truth_or(1, false))); }
+Value split_lines_method(const Bound& a) {
+  return list_of(a, split_lines(a.string(0), a.truth_or(1, false)));
+}
 
 Value partition(const Bound& a, bool right) {
   if (a.string(1).empty()) throw TemplateError("empty separator");
@@ -47,7 +51,8 @@ Value partition(const Bound& a, bool right) {
     if (right) return Value::tuple(a.meter(), {make(""), make(""), make(text)});
     return Value::tuple(a.meter(), {make(text), make(""), make("")});
   }
-  return Value::tuple(a.meter(), {make(text.substr(0, at)), make(mark), make(text.substr(at + mark.size()))});
+  return Value::tuple(a.meter(),
+                      {make(text.substr(0, at)), make(mark), make(text.substr(at + mark.size()))});
 }
 Value partition_left(const Bound& a) { return partition(a, false); }
 Value partition_right(const Bound& a) { return partition(a, true); }
@@ -133,7 +138,8 @@ Value join(const Bound& a) {
   for (Cursor cursor(a[1]); cursor.next(a.meter(), item);) {
     if (begun) text += a.string(0);
     begun = true;
-    if (!item.is_string()) throw TemplateError("join() expects texts, got '" + type_name(item) + "'");
+    if (!item.is_string())
+      throw TemplateError("join() expects texts, got '" + type_name(item) + "'");
     text += item.text();
     a.meter().work(item.text().size() + a.string(0).size());
     a.meter().check_fits(text.size());
@@ -171,7 +177,8 @@ Value zero_fill(const Bound& a) {
   if (total > int64_t{1} << 32) throw TemplateError("the template needs too much memory");
   a.meter().expect(static_cast<size_t>(total));
   const size_t sign = !text.empty() && (text[0] == '-' || text[0] == '+') ? 1 : 0;
-  return a.like(0, text.substr(0, sign) + std::string(static_cast<size_t>(total), '0') + text.substr(sign));
+  return a.like(
+      0, text.substr(0, sign) + std::string(static_cast<size_t>(total), '0') + text.substr(sign));
 }
 
 Value remove_prefix(const Bound& a) {
@@ -180,7 +187,8 @@ Value remove_prefix(const Bound& a) {
 }
 Value remove_suffix(const Bound& a) {
   const std::string &text = a.string(0), &part = a.string(1);
-  return a.like(0, !part.empty() && text.ends_with(part) ? text.substr(0, text.size() - part.size()) : text);
+  return a.like(
+      0, !part.empty() && text.ends_with(part) ? text.substr(0, text.size() - part.size()) : text);
 }
 
 Value is_class(const Bound& a) { return Value::boolean(*classify(a.function().name, a.string(0))); }

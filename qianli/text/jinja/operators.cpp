@@ -1,4 +1,5 @@
-// + - * / // % ** and comparisons. Integers have 64 bits: where Python's would grow beyond, an error.
+// + - * / // % ** and comparisons. Integers have 64 bits: where Python's would grow beyond, an
+// error.
 #include <cmath>
 
 #include "qianli/text/jinja/runtime.h"
@@ -35,12 +36,19 @@ int64_t power(int64_t base, int64_t exponent) {
 Value integer_arithmetic(BinaryOperator op, int64_t a, int64_t b) {
   int64_t result = 0;
   switch (op) {
-    case BinaryOperator::kAdd: if (__builtin_add_overflow(a, b, &result)) overflow(); break;
-    case BinaryOperator::kSubtract: if (__builtin_sub_overflow(a, b, &result)) overflow(); break;
-    case BinaryOperator::kMultiply: if (__builtin_mul_overflow(a, b, &result)) overflow(); break;
+    case BinaryOperator::kAdd:
+      if (__builtin_add_overflow(a, b, &result)) overflow();
+      break;
+    case BinaryOperator::kSubtract:
+      if (__builtin_sub_overflow(a, b, &result)) overflow();
+      break;
+    case BinaryOperator::kMultiply:
+      if (__builtin_mul_overflow(a, b, &result)) overflow();
+      break;
     case BinaryOperator::kDivide:
       if (b == 0) throw TemplateError("division by zero");
-      return Value::real(static_cast<double>(static_cast<long double>(a) / static_cast<long double>(b)));
+      return Value::real(
+          static_cast<double>(static_cast<long double>(a) / static_cast<long double>(b)));
     case BinaryOperator::kFloorDivide:
     case BinaryOperator::kModulo: {
       if (b == 0) throw TemplateError("division by zero");
@@ -94,13 +102,20 @@ Value real_arithmetic(BinaryOperator op, double a, double b) {
                        op == BinaryOperator::kModulo;
   if (divides && b == 0) throw TemplateError("division by zero");
   switch (op) {
-    case BinaryOperator::kAdd: return Value::real(a + b);
-    case BinaryOperator::kSubtract: return Value::real(a - b);
-    case BinaryOperator::kMultiply: return Value::real(a * b);
-    case BinaryOperator::kDivide: return Value::real(a / b);
-    case BinaryOperator::kFloorDivide: return Value::real(floor_divide(a, b));
-    case BinaryOperator::kModulo: return Value::real(floor_modulo(a, b));
-    case BinaryOperator::kPower: return Value::real(real_power(a, b));
+    case BinaryOperator::kAdd:
+      return Value::real(a + b);
+    case BinaryOperator::kSubtract:
+      return Value::real(a - b);
+    case BinaryOperator::kMultiply:
+      return Value::real(a * b);
+    case BinaryOperator::kDivide:
+      return Value::real(a / b);
+    case BinaryOperator::kFloorDivide:
+      return Value::real(floor_divide(a, b));
+    case BinaryOperator::kModulo:
+      return Value::real(floor_modulo(a, b));
+    case BinaryOperator::kPower:
+      return Value::real(real_power(a, b));
   }
   return {};
 }
@@ -119,9 +134,10 @@ Value concatenate(Meter& meter, const Value& left, const Value& right) {
 
 Value repeat(Meter& meter, const Value& sequence, int64_t times) {
   const auto count = static_cast<size_t>(std::max<int64_t>(times, 0));
-  const size_t size = sequence.is_string() ? sequence.text().size()
-                                           : sequence.items().size() * sizeof(Value);
-  if (size != 0 && count > SIZE_MAX / 2 / size) throw TemplateError("the template needs too much memory");
+  const size_t size =
+      sequence.is_string() ? sequence.text().size() : sequence.items().size() * sizeof(Value);
+  if (size != 0 && count > SIZE_MAX / 2 / size)
+    throw TemplateError("the template needs too much memory");
   meter.expect(size * count);
   if (sequence.is_string()) {
     std::string text;
@@ -180,21 +196,30 @@ Value binary(Meter& meter, BinaryOperator op, const Value& left, const Value& ri
 
 bool compare(Meter& meter, CompareOperator op, const Value& left, const Value& right) {
   switch (op) {
-    case CompareOperator::kEqual: return equal(meter, left, right);
-    case CompareOperator::kNotEqual: return !equal(meter, left, right);
-    case CompareOperator::kLess: return less(meter, left, right);
-    case CompareOperator::kGreater: return less(meter, right, left);
-    case CompareOperator::kLessEqual: return less(meter, left, right) || equal(meter, left, right);
-    case CompareOperator::kGreaterEqual: return less(meter, right, left) || equal(meter, left, right);
-    case CompareOperator::kIn: return contains(meter, right, left);
-    case CompareOperator::kNotIn: return !contains(meter, right, left);
+    case CompareOperator::kEqual:
+      return equal(meter, left, right);
+    case CompareOperator::kNotEqual:
+      return !equal(meter, left, right);
+    case CompareOperator::kLess:
+      return less(meter, left, right);
+    case CompareOperator::kGreater:
+      return less(meter, right, left);
+    case CompareOperator::kLessEqual:
+      return less(meter, left, right) || equal(meter, left, right);
+    case CompareOperator::kGreaterEqual:
+      return less(meter, right, left) || equal(meter, left, right);
+    case CompareOperator::kIn:
+      return contains(meter, right, left);
+    case CompareOperator::kNotIn:
+      return !contains(meter, right, left);
   }
   return false;
 }
 
 Value negate(const Value& value) {
   if (value.is(Kind::kFloat)) return Value::real(-value.as_real());
-  if (value.is_integral()) return integer_arithmetic(BinaryOperator::kSubtract, 0, value.as_integer());
+  if (value.is_integral())
+    return integer_arithmetic(BinaryOperator::kSubtract, 0, value.as_integer());
   if (value.is_undefined()) throw TemplateError(value.text());
   throw TemplateError("bad operand type for unary -: '" + type_name(value) + "'");
 }

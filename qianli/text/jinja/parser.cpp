@@ -11,16 +11,25 @@ constexpr int kMaxTagNesting = 300;
 
 std::string describe(const Token& token) {
   switch (token.kind) {
-    case TokenKind::kData: return "text";
-    case TokenKind::kVariableBegin: return "'{{'";
-    case TokenKind::kVariableEnd: return "'}}'";
-    case TokenKind::kBlockBegin: return "'{%'";
-    case TokenKind::kBlockEnd: return "'%}'";
-    case TokenKind::kEnd: return "the end of the template";
+    case TokenKind::kData:
+      return "text";
+    case TokenKind::kVariableBegin:
+      return "'{{'";
+    case TokenKind::kVariableEnd:
+      return "'}}'";
+    case TokenKind::kBlockBegin:
+      return "'{%'";
+    case TokenKind::kBlockEnd:
+      return "'%}'";
+    case TokenKind::kEnd:
+      return "the end of the template";
     case TokenKind::kInteger:
-    case TokenKind::kFloat: return "a number";
-    case TokenKind::kString: return "a string";
-    default: return "'" + token.text + "'";
+    case TokenKind::kFloat:
+      return "a number";
+    case TokenKind::kString:
+      return "a string";
+    default:
+      return "'" + token.text + "'";
   }
 }
 
@@ -29,7 +38,9 @@ Parser::Nesting::Nesting(Parser& parser) : parser_(parser) {
   ++parser.nesting_;
 }
 
-void Parser::fail_at(int line, const std::string& problem) const { throw SyntaxError{problem, line}; }
+void Parser::fail_at(int line, const std::string& problem) const {
+  throw SyntaxError{problem, line};
+}
 void Parser::fail(const std::string& problem) const { fail_at(current().line, problem); }
 
 const Token& Parser::advance() {
@@ -51,7 +62,8 @@ bool Parser::skip_operator(std::string_view symbol) {
 }
 
 void Parser::expect(TokenKind kind, const char* what) {
-  if (current().kind != kind) fail(std::string("expected ") + what + ", got " + describe(current()));
+  if (current().kind != kind)
+    fail(std::string("expected ") + what + ", got " + describe(current()));
   advance();
 }
 
@@ -88,12 +100,15 @@ Block Parser::parse_until(Names ends) {
       expect(TokenKind::kBlockBegin, "'{%'");
       const auto ends_here = [&](std::string_view name) { return current().is_name(name); };
       if (std::any_of(ends.begin(), ends.end(), ends_here)) return block;
-      if (current().is_name("print")) parse_print(block);
-      else block.push_back(parse_statement());
+      if (current().is_name("print"))
+        parse_print(block);
+      else
+        block.push_back(parse_statement());
       expect(TokenKind::kBlockEnd, "'%}'");
     }
   }
-  if (ends.size() > 0) fail("the template ends, and {% " + std::string(*(ends.end() - 1)) + " %} is missing");
+  if (ends.size() > 0)
+    fail("the template ends, and {% " + std::string(*(ends.end() - 1)) + " %} is missing");
   return block;
 }
 
@@ -133,8 +148,10 @@ Statement Parser::parse_if(int line) {
     ExpressionPtr condition = parse_tuple(false, false);
     node.branches.emplace_back(std::move(condition), parse_body({"elif", "else", "endif"}));
     if (skip_name("elif")) continue;
-    if (skip_name("else")) node.otherwise = parse_whole_body({"endif"});
-    else advance();
+    if (skip_name("else"))
+      node.otherwise = parse_whole_body({"endif"});
+    else
+      advance();
     return {std::move(node), line};
   }
 }
@@ -151,8 +168,10 @@ Statement Parser::parse_for(int line) {
   }
   node.recursive = skip_name("recursive");
   node.body = parse_body({"else", "endfor"});
-  if (skip_name("else")) node.otherwise = parse_whole_body({"endfor"});
-  else advance();
+  if (skip_name("else"))
+    node.otherwise = parse_whole_body({"endfor"});
+  else
+    advance();
   return {std::move(node), line};
 }
 
@@ -187,8 +206,8 @@ Target Parser::parse_target(bool with_members) {
   bool several = false;
   while (true) {
     const Token& token = current();
-    if (several && (token.kind == TokenKind::kBlockEnd || token.is_operator(")") || token.is_operator("=") ||
-                    token.is_name("in"))) {
+    if (several && (token.kind == TokenKind::kBlockEnd || token.is_operator(")") ||
+                    token.is_operator("=") || token.is_name("in"))) {
       break;
     }
     targets.push_back(parse_one_target(with_members));

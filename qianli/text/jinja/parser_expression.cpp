@@ -62,16 +62,16 @@ ExpressionPtr Parser::parse_not() {
 
 ExpressionPtr Parser::parse_compare() {
   constexpr std::pair<std::string_view, CompareOperator> kSymbols[] = {
-      {"==", CompareOperator::kEqual},       {"!=", CompareOperator::kNotEqual},
-      {"<", CompareOperator::kLess},         {"<=", CompareOperator::kLessEqual},
-      {">", CompareOperator::kGreater},      {">=", CompareOperator::kGreaterEqual}};
+      {"==", CompareOperator::kEqual},  {"!=", CompareOperator::kNotEqual},
+      {"<", CompareOperator::kLess},    {"<=", CompareOperator::kLessEqual},
+      {">", CompareOperator::kGreater}, {">=", CompareOperator::kGreaterEqual}};
   const int line = current().line;
   ExpressionPtr first = parse_sum();
   std::vector<std::pair<CompareOperator, ExpressionPtr>> rest;
   while (true) {
-    const auto* symbol = std::find_if(std::begin(kSymbols), std::end(kSymbols), [&](const auto& entry) {
-      return current().is_operator(entry.first);
-    });
+    const auto* symbol =
+        std::find_if(std::begin(kSymbols), std::end(kSymbols),
+                     [&](const auto& entry) { return current().is_operator(entry.first); });
     if (symbol != std::end(kSymbols)) {
       advance();
       rest.emplace_back(symbol->second, parse_sum());
@@ -117,9 +117,9 @@ ExpressionPtr Parser::parse_product() {
   const int line = current().line;
   ExpressionPtr left = parse_power();
   while (true) {
-    const auto* symbol = std::find_if(std::begin(kSymbols), std::end(kSymbols), [&](const auto& entry) {
-      return current().is_operator(entry.first);
-    });
+    const auto* symbol =
+        std::find_if(std::begin(kSymbols), std::end(kSymbols),
+                     [&](const auto& entry) { return current().is_operator(entry.first); });
     if (symbol == std::end(kSymbols)) return left;
     advance();
     ExpressionPtr right = parse_power();
@@ -142,9 +142,12 @@ ExpressionPtr Parser::parse_unary(bool with_filter) {
   const Nesting nesting(*this);
   const int line = current().line;
   ExpressionPtr value;
-  if (skip_operator("-")) value = make(line, Unary{Unary::Operator::kNegate, parse_unary(false)});
-  else if (skip_operator("+")) value = make(line, Unary{Unary::Operator::kPlus, parse_unary(false)});
-  else value = parse_primary();
+  if (skip_operator("-"))
+    value = make(line, Unary{Unary::Operator::kNegate, parse_unary(false)});
+  else if (skip_operator("+"))
+    value = make(line, Unary{Unary::Operator::kPlus, parse_unary(false)});
+  else
+    value = parse_primary();
   value = parse_postfix(std::move(value));
   return with_filter ? parse_filters_and_tests(std::move(value)) : std::move(value);
 }
@@ -154,8 +157,10 @@ ExpressionPtr Parser::parse_primary() {
   switch (token.kind) {
     case TokenKind::kName: {
       advance();
-      if (token.text == "true" || token.text == "True") return make(token.line, LiteralConstant{true});
-      if (token.text == "false" || token.text == "False") return make(token.line, LiteralConstant{false});
+      if (token.text == "true" || token.text == "True")
+        return make(token.line, LiteralConstant{true});
+      if (token.text == "false" || token.text == "False")
+        return make(token.line, LiteralConstant{false});
       if (token.text == "none" || token.text == "None") return make(token.line, LiteralConstant{});
       return make(token.line, Name{token.text, {}});
     }
@@ -164,9 +169,14 @@ ExpressionPtr Parser::parse_primary() {
       while (current().kind == TokenKind::kString) text += advance().text;
       return make(token.line, LiteralText{std::move(text)});
     }
-    case TokenKind::kInteger: advance(); return make(token.line, LiteralInteger{token.integer});
-    case TokenKind::kFloat: advance(); return make(token.line, LiteralReal{token.real});
-    default: break;
+    case TokenKind::kInteger:
+      advance();
+      return make(token.line, LiteralInteger{token.integer});
+    case TokenKind::kFloat:
+      advance();
+      return make(token.line, LiteralReal{token.real});
+    default:
+      break;
   }
   if (token.is_operator("[")) return parse_list();
   if (token.is_operator("{")) return parse_dict();
@@ -224,18 +234,25 @@ ExpressionPtr Parser::parse_dict() {
 
 ExpressionPtr Parser::parse_postfix(ExpressionPtr value) {
   while (true) {
-    if (current().is_operator(".") || current().is_operator("[")) value = parse_subscript(std::move(value));
-    else if (current().is_operator("(")) value = parse_call(std::move(value));
-    else return value;
+    if (current().is_operator(".") || current().is_operator("["))
+      value = parse_subscript(std::move(value));
+    else if (current().is_operator("("))
+      value = parse_call(std::move(value));
+    else
+      return value;
   }
 }
 
 ExpressionPtr Parser::parse_filters_and_tests(ExpressionPtr value) {
   while (true) {
-    if (skip_operator("|")) value = parse_filter(std::move(value), true);
-    else if (current().is_name("is")) value = parse_test(std::move(value));
-    else if (current().is_operator("(")) value = parse_call(std::move(value));
-    else return value;
+    if (skip_operator("|"))
+      value = parse_filter(std::move(value), true);
+    else if (current().is_name("is"))
+      value = parse_test(std::move(value));
+    else if (current().is_operator("("))
+      value = parse_call(std::move(value));
+    else
+      return value;
   }
 }
 
@@ -263,9 +280,10 @@ ExpressionPtr Parser::parse_test(ExpressionPtr value) {
   Test test{std::move(value), parse_dotted_name(), {}};
   const Token& next = current();
   const bool bare = next.kind == TokenKind::kString || next.kind == TokenKind::kInteger ||
-                    next.kind == TokenKind::kFloat || next.is_operator("[") || next.is_operator("{") ||
-                    (next.kind == TokenKind::kName && !next.is_name("else") && !next.is_name("or") &&
-                     !next.is_name("and"));
+                    next.kind == TokenKind::kFloat || next.is_operator("[") ||
+                    next.is_operator("{") ||
+                    (next.kind == TokenKind::kName && !next.is_name("else") &&
+                     !next.is_name("or") && !next.is_name("and"));
   if (next.is_operator("(")) {
     test.arguments = parse_arguments();
   } else if (bare) {
@@ -281,12 +299,14 @@ ExpressionPtr Parser::parse_subscript(ExpressionPtr value) {
   if (skip_operator(".")) {
     const Token token = advance();
     if (token.kind == TokenKind::kName) return make(line, Attribute{std::move(value), token.text});
-    if (token.kind != TokenKind::kInteger) fail_at(token.line, "expected a name or a number behind '.'");
+    if (token.kind != TokenKind::kInteger)
+      fail_at(token.line, "expected a name or a number behind '.'");
     return make(line, Item{std::move(value), make(line, LiteralInteger{token.integer})});
   }
   advance();  // [
   const auto part = [&]() -> ExpressionPtr {
-    const bool absent = current().is_operator(":") || current().is_operator("]") || current().is_operator(",");
+    const bool absent =
+        current().is_operator(":") || current().is_operator("]") || current().is_operator(",");
     return absent ? nullptr : parse_expression();
   };
   ExpressionPtr first = part();
@@ -301,7 +321,8 @@ ExpressionPtr Parser::parse_subscript(ExpressionPtr value) {
   keys.push_back(std::move(first));
   while (skip_operator(",")) keys.push_back(parse_expression());
   expect_operator("]");
-  ExpressionPtr key = keys.size() == 1 ? std::move(keys[0]) : make(line, ListExpression{std::move(keys), true});
+  ExpressionPtr key =
+      keys.size() == 1 ? std::move(keys[0]) : make(line, ListExpression{std::move(keys), true});
   return make(line, Item{std::move(value), std::move(key)});
 }
 

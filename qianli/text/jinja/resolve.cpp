@@ -107,8 +107,10 @@ class Analyzer {
   }
   void store(Target& target) {
     each_name(target, [&](Name& name, bool stored) {
-      if (stored) symbols_->store(name.name);
-      else symbols_->load(name.name);
+      if (stored)
+        symbols_->store(name.name);
+      else
+        symbols_->load(name.name);
     });
   }
   void declare(Target& target) {
@@ -116,18 +118,19 @@ class Analyzer {
   }
   void block(Block& block) {
     for (Statement& statement : block) {
-      std::visit(Overloaded{[&](Text&) {}, [&](LoopControl&) {}, [&](Generation&) {},
-                            [&](Print& node) { load(node.value); }, [&](If& node) { branch(node, 0); },
-                            [&](For& node) { load(node.iterable); },
-                            [&](Assign& node) { load(node.value), store(node.target); },
-                            [&](AssignBlock& node) { store(node.target); },
-                            [&](MacroDefinition& node) { symbols_->store(node.macro->name.name); },
-                            [&](CallBlock& node) { load(node.call); },
-                            [&](FilterBlock& node) { load(node.filter); },
-                            [&](With& node) {
-                              for (auto& [target, value] : node.assignments) load(value);
-                            }},
-                 statement.node);
+      std::visit(
+          Overloaded{[&](Text&) {}, [&](LoopControl&) {}, [&](Generation&) {},
+                     [&](Print& node) { load(node.value); }, [&](If& node) { branch(node, 0); },
+                     [&](For& node) { load(node.iterable); },
+                     [&](Assign& node) { load(node.value), store(node.target); },
+                     [&](AssignBlock& node) { store(node.target); },
+                     [&](MacroDefinition& node) { symbols_->store(node.macro->name.name); },
+                     [&](CallBlock& node) { load(node.call); },
+                     [&](FilterBlock& node) { load(node.filter); },
+                     [&](With& node) {
+                       for (auto& [target, value] : node.assignments) load(value);
+                     }},
+          statement.node);
     }
   }
 
@@ -163,7 +166,8 @@ class Binder {
     }
   }
   void names(const ExpressionPtr& expression) {
-    if (expression) each_name(*expression, [&](Name& name) { name.place = symbols_.place(name.name); });
+    if (expression)
+      each_name(*expression, [&](Name& name) { name.place = symbols_.place(name.name); });
   }
   void names(Target& target) {
     each_name(target, [&](Name& name, bool) { name.place = symbols_.place(name.name); });
@@ -174,7 +178,8 @@ class Binder {
   void bind(Print& node, int) { names(node.value); }
   void bind(Assign& node, int) { names(node.value), names(node.target); }
   void bind(LoopControl& node, int line) {
-    if (!in_loop_) throw SyntaxError{node.is_break ? "break outside a loop" : "continue outside a loop", line};
+    if (!in_loop_)
+      throw SyntaxError{node.is_break ? "break outside a loop" : "continue outside a loop", line};
   }
   void bind(If& node, int) {
     for (auto& [condition, body] : node.branches) names(condition), block(body);
@@ -193,7 +198,8 @@ class Binder {
     bool stored = FirstUse("loop").is_stored_anywhere(node.body) ||
                   FirstUse("loop").is_stored_anywhere(node.otherwise);
     each_name(node.target, [&](Name& name, bool) { stored |= name.name == "loop"; });
-    if (stored) throw SyntaxError{"cannot assign to the special variable 'loop' within a loop", line};
+    if (stored)
+      throw SyntaxError{"cannot assign to the special variable 'loop' within a loop", line};
   }
 
   void bind_loop(For& node, FunctionVariables& function) {
@@ -302,7 +308,8 @@ class Binder {
       slot = inner.place(name).slot;
     };
     const Parameter* caller = nullptr;
-    if (is_parameter("caller", &caller) && !caller->otherwise && FirstUse("caller").is_read(macro.body)) {
+    if (is_parameter("caller", &caller) && !caller->otherwise &&
+        FirstUse("caller").is_read(macro.body)) {
       throw SyntaxError{"the parameter 'caller' of a macro needs a default", line};
     }
     declare("caller", macro.caller_slot);

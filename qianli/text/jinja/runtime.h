@@ -44,7 +44,16 @@ Value get_slice(Meter& meter, const Value& object, const Value& start, const Val
 void set_attribute(Meter& meter, const Value& space, const std::string& name, Value value);
 
 enum class BinaryOperator { kAdd, kSubtract, kMultiply, kDivide, kFloorDivide, kModulo, kPower };
-enum class CompareOperator { kEqual, kNotEqual, kLess, kLessEqual, kGreater, kGreaterEqual, kIn, kNotIn };
+enum class CompareOperator {
+  kEqual,
+  kNotEqual,
+  kLess,
+  kLessEqual,
+  kGreater,
+  kGreaterEqual,
+  kIn,
+  kNotIn
+};
 Value binary(Meter& meter, BinaryOperator op, const Value& left, const Value& right);
 bool compare(Meter& meter, CompareOperator op, const Value& left, const Value& right);
 Value negate(const Value& value);

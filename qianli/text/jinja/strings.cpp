@@ -11,7 +11,9 @@ size_t count_characters(std::string_view text) {
       std::count_if(text.begin(), text.end(), [](char c) { return !is_continuation(c); }));
 }
 
-size_t character_size(std::string_view text, size_t at) { return decode_char(text.data() + at).size; }
+size_t character_size(std::string_view text, size_t at) {
+  return decode_char(text.data() + at).size;
+}
 
 size_t byte_offset(std::string_view text, size_t index) {
   size_t at = 0;

@@ -40,8 +40,9 @@ std::string replace_text(std::string_view text, std::string_view old, std::strin
 std::string upper(std::string_view text);
 std::string lower(std::string_view text);
 std::string capitalize(std::string_view text);
-std::string title(std::string_view text);          // str.title
-std::string title_filter(std::string_view text);   // jinja2's filter: words after blanks and brackets
+std::string title(std::string_view text);  // str.title
+std::string title_filter(
+    std::string_view text);  // jinja2's filter: words after blanks and brackets
 std::string swap_case(std::string_view text);
 std::string case_fold(std::string_view text);
 

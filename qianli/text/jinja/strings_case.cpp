@@ -34,13 +34,17 @@ char32_t simple_lower(char32_t c) {
 }
 
 void append_upper(std::u32string& out, char32_t c) {
-  if (const SpecialCase* special = special_case(c)) out += special->upper;
-  else out += static_cast<char32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(c)));
+  if (const SpecialCase* special = special_case(c))
+    out += special->upper;
+  else
+    out += static_cast<char32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(c)));
 }
 
 void append_title(std::u32string& out, char32_t c) {
-  if (const SpecialCase* special = special_case(c)) out += special->title;
-  else out += static_cast<char32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(c)));
+  if (const SpecialCase* special = special_case(c))
+    out += special->title;
+  else
+    out += static_cast<char32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(c)));
 }
 
 bool is_upper(char32_t c) { return category(c) == UTF8PROC_CATEGORY_LU; }
@@ -54,10 +58,13 @@ bool is_case_ignorable(char32_t c) {
     case UTF8PROC_CATEGORY_ME:
     case UTF8PROC_CATEGORY_CF:
     case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_SK: return true;
-    default: break;
+    case UTF8PROC_CATEGORY_SK:
+      return true;
+    default:
+      break;
   }
-  return std::u32string_view(U"'.:\u00B7\u2018\u2019\u2024\u2027").find(c) != std::u32string_view::npos;
+  return std::u32string_view(U"'.:\u00B7\u2018\u2019\u2024\u2027").find(c) !=
+         std::u32string_view::npos;
 }
 
 // The sigma at the end of a word has a form of its own (SpecialCasing's Final_Sigma).
@@ -72,9 +79,12 @@ bool is_final_sigma(std::u32string_view text, size_t at) {
 
 void append_lower(std::u32string& out, std::u32string_view text, size_t at) {
   const char32_t c = text[at];
-  if (c == 0x3A3) out += is_final_sigma(text, at) ? U'\u03C2' : U'\u03C3';
-  else if (c == 0x130) out += U"i\u0307";
-  else out += simple_lower(c);
+  if (c == 0x3A3)
+    out += is_final_sigma(text, at) ? U'\u03C2' : U'\u03C3';
+  else if (c == 0x130)
+    out += U"i\u0307";
+  else
+    out += simple_lower(c);
 }
 
 bool is_letter(char32_t c) {
@@ -137,8 +147,10 @@ std::string capitalize(std::string_view text) {
   const std::u32string characters = to_characters(text);
   std::u32string out;
   for (size_t i = 0; i < characters.size(); ++i) {
-    if (i == 0) append_title(out, characters[i]);
-    else append_lower(out, characters, i);
+    if (i == 0)
+      append_title(out, characters[i]);
+    else
+      append_lower(out, characters, i);
   }
   return from_characters(out);
 }
@@ -148,8 +160,10 @@ std::string title(std::string_view text) {
   std::u32string out;
   bool inside = false;
   for (size_t i = 0; i < characters.size(); ++i) {
-    if (inside) append_lower(out, characters, i);
-    else append_title(out, characters[i]);
+    if (inside)
+      append_lower(out, characters, i);
+    else
+      append_title(out, characters[i]);
     inside = is_cased(characters[i]);
   }
   return from_characters(out);
@@ -178,18 +192,21 @@ std::string swap_case(std::string_view text) {
   const std::u32string characters = to_characters(text);
   std::u32string out;
   for (size_t i = 0; i < characters.size(); ++i) {
-    if (is_upper(characters[i])) append_lower(out, characters, i);
-    else if (is_lower(characters[i])) append_upper(out, characters[i]);
-    else out += characters[i];
+    if (is_upper(characters[i]))
+      append_lower(out, characters, i);
+    else if (is_lower(characters[i]))
+      append_upper(out, characters[i]);
+    else
+      out += characters[i];
   }
   return from_characters(out);
 }
 
 std::string case_fold(std::string_view text) {
   utf8proc_uint8_t* folded = nullptr;
-  const auto size = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                                 static_cast<utf8proc_ssize_t>(text.size()), &folded,
-                                 UTF8PROC_CASEFOLD);
+  const auto size =
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                   static_cast<utf8proc_ssize_t>(text.size()), &folded, UTF8PROC_CASEFOLD);
   if (size < 0) return std::string(text);
   std::string result(reinterpret_cast<const char*>(folded), static_cast<size_t>(size));
   std::free(folded);

@@ -36,8 +36,10 @@ void Symbols::store(const std::string& name) {
   stores_.insert(name);
   if (references_.count(name)) return;
   auto outer = parent_ ? parent_->find(name) : std::nullopt;
-  if (outer) define(name, {Start::From::kAlias, name, std::move(outer)});
-  else define(name, {Start::From::kNothing, name, {}});
+  if (outer)
+    define(name, {Start::From::kAlias, name, std::move(outer)});
+  else
+    define(name, {Start::From::kNothing, name, {}});
 }
 
 void Symbols::declare(const std::string& name) {
@@ -47,7 +49,8 @@ void Symbols::declare(const std::string& name) {
 
 void Symbols::merge(std::initializer_list<const Symbols*> branches) {
   std::set<std::string> stored;
-  for (const Symbols* branch : branches) stored.insert(branch->stores_.begin(), branch->stores_.end());
+  for (const Symbols* branch : branches)
+    stored.insert(branch->stores_.begin(), branch->stores_.end());
   for (const std::string& name : stores_) stored.erase(name);
   for (const Symbols* branch : branches) {
     for (const auto& [name, identifier] : branch->references_) references_[name] = identifier;
@@ -58,8 +61,10 @@ void Symbols::merge(std::initializer_list<const Symbols*> branches) {
   for (const std::string& name : stored) {
     const std::string identifier = find(name)->identifier;
     auto outer = parent_ ? parent_->find(name) : std::nullopt;
-    if (outer) starts_[identifier] = {Start::From::kAlias, name, std::move(outer)};
-    else starts_[identifier] = {Start::From::kContext, name, {}};
+    if (outer)
+      starts_[identifier] = {Start::From::kAlias, name, std::move(outer)};
+    else
+      starts_[identifier] = {Start::From::kContext, name, {}};
   }
 }
 
@@ -77,9 +82,14 @@ Scope Symbols::scope() const {
     const int slot = function_->slot(identifier);
     scope.slots.push_back(slot);
     switch (start.from) {
-      case Start::From::kParameter: break;
-      case Start::From::kContext: scope.loads.push_back({slot, Load::From::kContext, start.name, {}}); break;
-      case Start::From::kNothing: scope.loads.push_back({slot, Load::From::kNothing, {}, {}}); break;
+      case Start::From::kParameter:
+        break;
+      case Start::From::kContext:
+        scope.loads.push_back({slot, Load::From::kContext, start.name, {}});
+        break;
+      case Start::From::kNothing:
+        scope.loads.push_back({slot, Load::From::kNothing, {}, {}});
+        break;
       case Start::From::kAlias:
         scope.loads.push_back({slot, Load::From::kPlace, {}, place(*start.alias)});
         break;

@@ -14,7 +14,8 @@ namespace qianli::text::jinja {
 // Variables of a function, by identifiers that are unique within it.
 class FunctionVariables {
  public:
-  FunctionVariables(FunctionVariables* parent, FunctionFrame& frame) : parent_(parent), frame_(frame) {
+  FunctionVariables(FunctionVariables* parent, FunctionFrame& frame)
+      : parent_(parent), frame_(frame) {
     if (parent) parent->frame_.captured = true;
   }
   int slot(const std::string& identifier);

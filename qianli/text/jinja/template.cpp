@@ -15,15 +15,19 @@ constexpr size_t kMaxSource = size_t{1} << 22;
 Value from_json(Meter& meter, const OrderedJson& json) {
   const DepthGuard guard(meter);
   switch (json.type()) {
-    case OrderedJson::value_t::boolean: return Value::boolean(json.get<bool>());
-    case OrderedJson::value_t::number_integer: return Value::integer(json.get<int64_t>());
+    case OrderedJson::value_t::boolean:
+      return Value::boolean(json.get<bool>());
+    case OrderedJson::value_t::number_integer:
+      return Value::integer(json.get<int64_t>());
     case OrderedJson::value_t::number_unsigned:
       if (json.get<uint64_t>() > uint64_t{INT64_MAX}) {
         throw TemplateError("an integer of more than 64 bits");
       }
       return Value::integer(json.get<int64_t>());
-    case OrderedJson::value_t::number_float: return Value::real(json.get<double>());
-    case OrderedJson::value_t::string: return Value::string(meter, json.get_ref<const std::string&>());
+    case OrderedJson::value_t::number_float:
+      return Value::real(json.get<double>());
+    case OrderedJson::value_t::string:
+      return Value::string(meter, json.get_ref<const std::string&>());
     case OrderedJson::value_t::array: {
       std::vector<Value> items;
       for (const OrderedJson& item : json) items.push_back(from_json(meter, item));
@@ -36,7 +40,8 @@ Value from_json(Meter& meter, const OrderedJson& json) {
       }
       return make_dict(dict);
     }
-    default: return Value::none();
+    default:
+      return Value::none();
   }
 }
 
@@ -57,8 +62,8 @@ bool has_generation(const Block& block) {
             return has_generation(node.macro->body);
           } else if constexpr (std::is_same_v<Node, CallBlock>) {
             return has_generation(node.body->body);
-          } else if constexpr (std::is_same_v<Node, AssignBlock> || std::is_same_v<Node, FilterBlock> ||
-                               std::is_same_v<Node, With>) {
+          } else if constexpr (std::is_same_v<Node, AssignBlock> ||
+                               std::is_same_v<Node, FilterBlock> || std::is_same_v<Node, With>) {
             return has_generation(node.body);
           } else {
             return false;
@@ -74,8 +79,8 @@ bool has_generation(const Block& block) {
 
 Template::Template(std::string_view source, std::string name) : name_(std::move(name)) {
   if (source.size() > kMaxSource) {
-    throw DataError("chat template", fmt::format("expected at most {} bytes in {}, got {}", kMaxSource, name_,
-                                                 source.size()));
+    throw DataError("chat template", fmt::format("expected at most {} bytes in {}, got {}",
+                                                 kMaxSource, name_, source.size()));
   }
   if (valid_utf8_prefix(source) != source.size()) {
     throw DataError("chat template", fmt::format("{} is not valid UTF-8", name_));
@@ -83,7 +88,8 @@ Template::Template(std::string_view source, std::string name) : name_(std::move(
   try {
     parsed_ = std::make_unique<ParsedTemplate>(parse(source));
   } catch (const SyntaxError& error) {
-    throw DataError("chat template", fmt::format("{} at line {} of {}", error.problem, error.line, name_));
+    throw DataError("chat template",
+                    fmt::format("{} at line {} of {}", error.problem, error.line, name_));
   }
   marks_generation_ = has_generation(parsed_->body);
 }
@@ -91,7 +97,8 @@ Template::Template(std::string_view source, std::string name) : name_(std::move(
 Template::~Template() = default;
 Template::Template(Template&&) noexcept = default;
 
-Rendered Template::render(const OrderedJson& variables, const std::tm& now, const Limits& limits) const {
+Rendered Template::render(const OrderedJson& variables, const std::tm& now,
+                          const Limits& limits) const {
   Meter meter(limits);
   int line = 0;
   try {
@@ -110,7 +117,8 @@ Rendered Template::render(const OrderedJson& variables, const std::tm& now, cons
     rendered.nested_generation = evaluator.nested_generation();
     return rendered;
   } catch (const Refusal& refusal) {
-    throw DataError("chat template", fmt::format("{} refuses these messages: {}", name_, refusal.what()));
+    throw DataError("chat template",
+                    fmt::format("{} refuses these messages: {}", name_, refusal.what()));
   } catch (const TemplateError& error) {
     throw DataError("chat template", fmt::format("{} at line {} of {}", error.what(), line, name_));
   }

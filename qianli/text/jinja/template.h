@@ -44,7 +44,8 @@ class Template {
 
   // `variables`: an object; its names are variables of the template. `now` is for strftime_now.
   // Throws DataError where the template fails, goes beyond a limit, or calls raise_exception.
-  Rendered render(const OrderedJson& variables, const std::tm& now, const Limits& limits = {}) const;
+  Rendered render(const OrderedJson& variables, const std::tm& now,
+                  const Limits& limits = {}) const;
 
   // Whether the template has a {% generation %} block.
   bool marks_generation() const { return marks_generation_; }

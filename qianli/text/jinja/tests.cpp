@@ -12,10 +12,14 @@ Value is_kind(const Bound& a) {
 
 Value is_defined(const Bound& a) { return Value::boolean(!a[0].is_undefined()); }
 Value is_true(const Bound& a) { return Value::boolean(a[0].is(Kind::kBool) && a[0].as_boolean()); }
-Value is_false(const Bound& a) { return Value::boolean(a[0].is(Kind::kBool) && !a[0].as_boolean()); }
+Value is_false(const Bound& a) {
+  return Value::boolean(a[0].is(Kind::kBool) && !a[0].as_boolean());
+}
 Value is_number(const Bound& a) { return Value::boolean(a[0].is_number()); }
 Value is_escaped(const Bound& a) { return Value::boolean(a[0].is_markup()); }
-Value is_iterable_test(const Bound& a) { return Value::boolean(is_iterable(a[0]) || a[0].is(Kind::kLoop)); }
+Value is_iterable_test(const Bound& a) {
+  return Value::boolean(is_iterable(a[0]) || a[0].is(Kind::kLoop));
+}
 Value is_lower(const Bound& a) { return Value::boolean(*classify("islower", a.text(0))); }
 Value is_upper(const Bound& a) { return Value::boolean(*classify("isupper", a.text(0))); }
 

@@ -15,7 +15,7 @@ enum class TokenKind : uint8_t {
   kBlockBegin,  // {%
   kBlockEnd,
   kName,
-  kString,   // unescaped
+  kString,  // unescaped
   kInteger,
   kFloat,
   kOperator,

@@ -28,7 +28,8 @@ int64_t range_size(int64_t start, int64_t stop, int64_t step) {
 // The object itself, its reference counts and the allocator's overhead.
 constexpr size_t kObjectBytes = 112;
 
-Object::Object(Meter& meter, size_t bytes, int nesting) : charge(meter, bytes + kObjectBytes), depth(nesting) {
+Object::Object(Meter& meter, size_t bytes, int nesting)
+    : charge(meter, bytes + kObjectBytes), depth(nesting) {
   if (nesting > kMaxNesting) throw TemplateError("a value nests too deeply");
   meter.work(bytes);
 }
@@ -99,7 +100,9 @@ Value Value::as_markup() const {
 
 const DictObject& Value::dict() const { return get<DictObject>(); }
 
-Value make_dict(std::shared_ptr<DictObject> dict) { return Value::of(Kind::kDict, std::move(dict)); }
+Value make_dict(std::shared_ptr<DictObject> dict) {
+  return Value::of(Kind::kDict, std::move(dict));
+}
 
 DictObject::DictObject(Meter& meter) : Object(meter, sizeof(DictObject), 1) {}
 
@@ -142,22 +145,38 @@ void DictObject::set(Meter& meter, Value key, Value value) {
 std::string type_name(const Value& value) {
   switch (value.kind()) {
     case Kind::kMissing:
-    case Kind::kUndefined: return "Undefined";
-    case Kind::kNone: return "NoneType";
-    case Kind::kBool: return "bool";
-    case Kind::kInteger: return "int";
-    case Kind::kFloat: return "float";
-    case Kind::kString: return value.is_markup() ? "Markup" : "str";
-    case Kind::kList: return "list";
-    case Kind::kTuple: return "tuple";
-    case Kind::kDict: return "dict";
-    case Kind::kView: return value.get<ListObject>().view;
-    case Kind::kRange: return "range";
-    case Kind::kIterator: return "generator";
-    case Kind::kNamespace: return "Namespace";
-    case Kind::kFunction: return "function";
-    case Kind::kMacro: return "Macro";
-    case Kind::kLoop: return "LoopContext";
+    case Kind::kUndefined:
+      return "Undefined";
+    case Kind::kNone:
+      return "NoneType";
+    case Kind::kBool:
+      return "bool";
+    case Kind::kInteger:
+      return "int";
+    case Kind::kFloat:
+      return "float";
+    case Kind::kString:
+      return value.is_markup() ? "Markup" : "str";
+    case Kind::kList:
+      return "list";
+    case Kind::kTuple:
+      return "tuple";
+    case Kind::kDict:
+      return "dict";
+    case Kind::kView:
+      return value.get<ListObject>().view;
+    case Kind::kRange:
+      return "range";
+    case Kind::kIterator:
+      return "generator";
+    case Kind::kNamespace:
+      return "Namespace";
+    case Kind::kFunction:
+      return "function";
+    case Kind::kMacro:
+      return "Macro";
+    case Kind::kLoop:
+      return "LoopContext";
   }
   return "";
 }
@@ -201,7 +220,8 @@ bool Cursor::next(Meter& meter, Value& item) {
       item = std::move(iterator.items[iterator.next++]);
       return true;
     }
-    default: return false;  // undefined is empty
+    default:
+      return false;  // undefined is empty
   }
 }
 

@@ -26,7 +26,7 @@ enum class Kind : uint8_t {
   kList,
   kTuple,
   kDict,
-  kView,      // dict.keys(), .values(), .items()
+  kView,  // dict.keys(), .values(), .items()
   kRange,
   kIterator,  // what lazy filters give: read once
   kNamespace,
@@ -59,8 +59,8 @@ struct StringObject : Object {
 struct ListObject : Object {  // lists, tuples, views
   ListObject(Meter& meter, std::vector<Value> values);
   std::vector<Value> items;
-  const char* view = "";       // "dict_keys", ... of a view
-  bool is_group = false;       // a tuple of the groupby filter: .grouper and .list
+  const char* view = "";  // "dict_keys", ... of a view
+  bool is_group = false;  // a tuple of the groupby filter: .grouper and .list
 };
 
 struct DictObject;
@@ -112,9 +112,7 @@ class Value {
   // Each only for its kind; as_integer also for kBool, as_real for all numbers.
   bool as_boolean() const { return integer_ != 0; }
   int64_t as_integer() const { return integer_; }
-  double as_real() const {
-    return kind_ == Kind::kFloat ? real_ : static_cast<double>(integer_);
-  }
+  double as_real() const { return kind_ == Kind::kFloat ? real_ : static_cast<double>(integer_); }
   const std::string& text() const { return get<StringObject>().text; }
   size_t characters() const { return get<StringObject>().characters; }
   const std::vector<Value>& items() const { return get<ListObject>().items; }

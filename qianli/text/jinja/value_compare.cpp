@@ -46,7 +46,8 @@ bool equal_dicts(Meter& meter, const DictObject& a, const DictObject& b) {
 }
 
 bool equal_ranges(const RangeObject& a, const RangeObject& b) {
-  return a.size == b.size && (a.size == 0 || (a.start == b.start && (a.size == 1 || a.step == b.step)));
+  return a.size == b.size &&
+         (a.size == 0 || (a.start == b.start && (a.size == 1 || a.step == b.step)));
 }
 
 }  // namespace
@@ -55,15 +56,20 @@ bool truth(const Value& value) {
   switch (value.kind()) {
     case Kind::kMissing:
     case Kind::kUndefined:
-    case Kind::kNone: return false;
+    case Kind::kNone:
+      return false;
     case Kind::kBool:
-    case Kind::kInteger: return value.as_integer() != 0;
-    case Kind::kFloat: return value.as_real() != 0;
+    case Kind::kInteger:
+      return value.as_integer() != 0;
+    case Kind::kFloat:
+      return value.as_real() != 0;
     case Kind::kIterator:
     case Kind::kNamespace:
     case Kind::kFunction:
-    case Kind::kMacro: return true;
-    default: return length(value) != 0;
+    case Kind::kMacro:
+      return true;
+    default:
+      return length(value) != 0;
   }
 }
 
@@ -76,8 +82,10 @@ bool has_length(const Value& value) {
     case Kind::kDict:
     case Kind::kView:
     case Kind::kRange:
-    case Kind::kLoop: return true;
-    default: return false;
+    case Kind::kLoop:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -87,15 +95,22 @@ bool is_iterable(const Value& value) {
 
 int64_t length(const Value& value) {
   switch (value.kind()) {
-    case Kind::kUndefined: return 0;
-    case Kind::kString: return static_cast<int64_t>(value.characters());
+    case Kind::kUndefined:
+      return 0;
+    case Kind::kString:
+      return static_cast<int64_t>(value.characters());
     case Kind::kList:
     case Kind::kTuple:
-    case Kind::kView: return static_cast<int64_t>(value.items().size());
-    case Kind::kDict: return static_cast<int64_t>(value.dict().entries.size());
-    case Kind::kRange: return value.range().size;
-    case Kind::kLoop: return loop_length(value);
-    default: throw TemplateError("object of type '" + type_name(value) + "' has no len()");
+    case Kind::kView:
+      return static_cast<int64_t>(value.items().size());
+    case Kind::kDict:
+      return static_cast<int64_t>(value.dict().entries.size());
+    case Kind::kRange:
+      return value.range().size;
+    case Kind::kLoop:
+      return loop_length(value);
+    default:
+      throw TemplateError("object of type '" + type_name(value) + "' has no len()");
   }
 }
 
@@ -105,16 +120,22 @@ bool equal(Meter& meter, const Value& a, const Value& b) {
   if (a.kind() != b.kind()) return false;
   switch (a.kind()) {
     case Kind::kUndefined:
-    case Kind::kNone: return true;
+    case Kind::kNone:
+      return true;
     case Kind::kString:
       meter.work(a.text().size());
       return a.text() == b.text();
-    case Kind::kDict: return a.object() == b.object() || equal_dicts(meter, a.dict(), b.dict());
-    case Kind::kRange: return equal_ranges(a.range(), b.range());
+    case Kind::kDict:
+      return a.object() == b.object() || equal_dicts(meter, a.dict(), b.dict());
+    case Kind::kRange:
+      return equal_ranges(a.range(), b.range());
     case Kind::kList:
-    case Kind::kTuple: return a.object() == b.object() || equal_items(meter, a.items(), b.items());
-    case Kind::kFunction: return same_function(a, b);
-    default: return a.object() == b.object();
+    case Kind::kTuple:
+      return a.object() == b.object() || equal_items(meter, a.items(), b.items());
+    case Kind::kFunction:
+      return same_function(a, b);
+    default:
+      return a.object() == b.object();
   }
 }
 
@@ -143,13 +164,16 @@ size_t hash(Meter& meter, const Value& value) {
   meter.step();
   switch (value.kind()) {
     case Kind::kBool:
-    case Kind::kInteger: return std::hash<int64_t>{}(value.as_integer());
+    case Kind::kInteger:
+      return std::hash<int64_t>{}(value.as_integer());
     case Kind::kFloat: {
       const double real = value.as_real();
       const bool whole = std::abs(real) < 9e18 && real == std::floor(real);
       return whole ? std::hash<int64_t>{}(static_cast<int64_t>(real)) : std::hash<double>{}(real);
     }
-    case Kind::kString: meter.work(value.text().size()); return std::hash<std::string_view>{}(value.text());
+    case Kind::kString:
+      meter.work(value.text().size());
+      return std::hash<std::string_view>{}(value.text());
     case Kind::kTuple: {
       size_t combined = 17;
       for (const Value& item : value.items()) combined = combined * 31 + hash(meter, item);
@@ -157,11 +181,14 @@ size_t hash(Meter& meter, const Value& value) {
     }
     case Kind::kNone:
     case Kind::kUndefined:
-    case Kind::kRange: return static_cast<size_t>(value.kind());
+    case Kind::kRange:
+      return static_cast<size_t>(value.kind());
     case Kind::kList:
     case Kind::kDict:
-    case Kind::kView: throw TemplateError("unhashable type: '" + type_name(value) + "'");
-    default: return std::hash<const void*>{}(value.object());
+    case Kind::kView:
+      throw TemplateError("unhashable type: '" + type_name(value) + "'");
+    default:
+      return std::hash<const void*>{}(value.object());
   }
 }
 

@@ -46,20 +46,29 @@ void append_namespace(Meter& meter, std::string& out, const NamespaceObject& spa
 std::string scalar_text(const Value& value) {
   switch (value.kind()) {
     case Kind::kMissing:
-    case Kind::kUndefined: return "Undefined";
-    case Kind::kNone: return "None";
-    case Kind::kBool: return value.as_boolean() ? "True" : "False";
-    case Kind::kInteger: return std::to_string(value.as_integer());
-    case Kind::kFloat: return real_text(value.as_real());
+    case Kind::kUndefined:
+      return "Undefined";
+    case Kind::kNone:
+      return "None";
+    case Kind::kBool:
+      return value.as_boolean() ? "True" : "False";
+    case Kind::kInteger:
+      return std::to_string(value.as_integer());
+    case Kind::kFloat:
+      return real_text(value.as_real());
     case Kind::kRange: {
       const RangeObject& range = value.range();
       const std::string ends = std::to_string(range.start) + ", " + std::to_string(range.stop);
       return "range(" + ends + (range.step == 1 ? ")" : ", " + std::to_string(range.step) + ")");
     }
-    case Kind::kIterator: return "<generator object>";
-    case Kind::kMacro: return macro_text(value);
-    case Kind::kLoop: return loop_text(value);
-    default: return "<built-in " + type_name(value) + ">";
+    case Kind::kIterator:
+      return "<generator object>";
+    case Kind::kMacro:
+      return macro_text(value);
+    case Kind::kLoop:
+      return loop_text(value);
+    default:
+      return "<built-in " + type_name(value) + ">";
   }
 }
 
@@ -67,7 +76,8 @@ void append_repr(Meter& meter, std::string& out, const Value& value) {
   const DepthGuard guard(meter);
   switch (value.kind()) {
     case Kind::kString:
-      append(meter, out, value.is_markup() ? "Markup(" + quote(value.text()) + ")" : quote(value.text()));
+      append(meter, out,
+             value.is_markup() ? "Markup(" + quote(value.text()) + ")" : quote(value.text()));
       return;
     case Kind::kList:
       out += '[';
@@ -85,9 +95,14 @@ void append_repr(Meter& meter, std::string& out, const Value& value) {
       append_items(meter, out, value.items());
       out += "])";
       return;
-    case Kind::kDict: append_dict(meter, out, value.dict()); return;
-    case Kind::kNamespace: append_namespace(meter, out, value.get<NamespaceObject>()); return;
-    default: append(meter, out, scalar_text(value));
+    case Kind::kDict:
+      append_dict(meter, out, value.dict());
+      return;
+    case Kind::kNamespace:
+      append_namespace(meter, out, value.get<NamespaceObject>());
+      return;
+    default:
+      append(meter, out, scalar_text(value));
   }
 }
 
