@@ -188,7 +188,7 @@ void add_data_inspect(CLI::App& data) {
   command->add_option("PATH", options->paths, "Text, JSONL, or the prefix of a .bin/.idx pair")
       ->required();
   command->add_option("--tokenizer", options->tokenizer,
-                      "Folder with tokenizer.json, or that file; needed for text");
+                      "Folder with tokenizer files, or one of them; needed for text");
   command->add_option("--key", options->key, "Field of a JSON record that holds the text [text]");
   command->add_flag("--no-append-eod", options->no_append_eod,
                     "Do not end documents with the end-of-document token");

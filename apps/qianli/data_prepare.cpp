@@ -70,7 +70,8 @@ void add_data_prepare(CLI::App& data) {
       "is\n"
       "kept in a .parts folder: the same command goes on.");
   command->add_option("INPUT", options->inputs, "Text or JSON files, in this order")->required();
-  command->add_option("--tokenizer", options->tokenizer, "Folder with tokenizer.json, or that file")
+  command
+      ->add_option("--tokenizer", options->tokenizer, "Folder with tokenizer files, or one of them")
       ->required();
   command->add_option("--output", options->output, "PREFIX of the files written")->required();
   command->add_option("--key", options->key, "Field of a JSON record that holds the text [text]");

@@ -1,4 +1,4 @@
-// qianli tokenizer encode | decode: text to ids and back with a tokenizer.json. (train and inspect
+// qianli tokenizer encode | decode: text to ids and back. (train and inspect
 // have files of their own.)
 #include <fmt/core.h>
 #include <fmt/format.h>
@@ -196,7 +196,9 @@ void decode(const Options& options) {
 
 CLI::App* add_sub(CLI::App* parent, const char* name, const char* help, Options& options) {
   CLI::App* sub = parent->add_subcommand(name, help);
-  sub->add_option("model", options.model, "Folder with tokenizer.json, or that file (.gz too)")
+  sub->add_option(
+         "model", options.model,
+         "Folder with tokenizer files, or one of them (tokenizer.json, tokenizer.model, ...)")
       ->required();
   sub->add_flag("--json", options.json, "Print JSON");
   return sub;

@@ -104,7 +104,9 @@ void add_tokenizer_inspect(CLI::App& tokenizer) {
   const auto options = std::make_shared<Options>();
   CLI::App* sub =
       tokenizer.add_subcommand("inspect", "Kind, size, special tokens; the pieces of a text");
-  sub->add_option("model", options->model, "Folder with tokenizer.json, or that file (.gz too)")
+  sub->add_option(
+         "model", options->model,
+         "Folder with tokenizer files, or one of them (tokenizer.json, tokenizer.model, ...)")
       ->required();
   const CLI::Option* text = sub->add_option("--text", options->text, "Show how this text is split");
   sub->add_flag("--no-special-tokens", options->no_special,

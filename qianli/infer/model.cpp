@@ -109,20 +109,20 @@ Model::Model(fs::path folder, model::ModelSpec spec, at::ScalarType dtype, at::D
       decoder_(spec_, parameters_) {}
 
 void Model::load_tokenizer() {
-  if (!fs::exists(folder_ / "tokenizer.json") && !fs::exists(folder_ / "tokenizer.json.gz")) return;
+  if (!text::Tokenizer::is_in(folder_)) return;
   tokenizer_ = text::Tokenizer::load(folder_);
   if (tokenizer_->vocab_size() <= spec_.vocab_size) return;
   throw DataError("tokenizer",
-                  fmt::format("expected at most {} ids as {} has rows, got {} in {}",
+                  fmt::format("expected at most {} ids as {} has rows, got {} in its tokenizer",
                               spec_.vocab_size, (folder_ / "config.json").string(),
-                              tokenizer_->vocab_size(), (folder_ / "tokenizer.json").string()),
+                              tokenizer_->vocab_size()),
                   "the tokenizer belongs to another model");
 }
 
 const std::shared_ptr<const text::Tokenizer>& Model::tokenizer() const {
   if (!tokenizer_) {
     throw DataError("tokenizer",
-                    fmt::format("expected {}, found none", (folder_ / "tokenizer.json").string()),
+                    fmt::format("expected a tokenizer in {}, found none", folder_.string()),
                     "copy the model's tokenizer files into its folder");
   }
   return tokenizer_;

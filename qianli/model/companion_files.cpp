@@ -9,6 +9,7 @@ namespace {
 
 constexpr const char* kNames[] = {
     "tokenizer.json",
+    "tokenizer.json.gz",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "generation_config.json",
@@ -17,6 +18,11 @@ constexpr const char* kNames[] = {
     "vocab.json",
     "merges.txt",
     "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tiktoken.model",
+    "tekken.json",
+    "vocab.txt",
 };
 constexpr uint64_t kMaxBytes = uint64_t{256} << 20;
 
@@ -38,6 +44,9 @@ std::vector<CompanionFile> read_companion_files(const fs::path& source) {
   }
   for (const char* name : kNames) {
     if (fs::is_regular_file(source / name)) add(source / name);
+  }
+  for (const auto& entry : fs::directory_iterator(source)) {
+    if (entry.path().extension() == ".tiktoken" && entry.is_regular_file()) add(entry.path());
   }
   return files;
 }

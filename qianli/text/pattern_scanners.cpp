@@ -1,6 +1,10 @@
 // Scanners for the split expressions of the well-known tokenizers. Each function below is one
 // expression, alternative by alternative; where an alternative needs backtracking the comment says
 // what it comes to.
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
 #include "qianli/text/pattern.h"
 #include "qianli/text/scan.h"
 
@@ -167,6 +171,91 @@ struct DeepSeek {
   }
 };
 
+// Script Han, Unicode 16.
+bool is_han(char32_t c) {
+  constexpr std::pair<char32_t, char32_t> kRanges[] = {
+      {0x2E80, 0x2E99},   {0x2E9B, 0x2EF3},   {0x2F00, 0x2FD5},   {0x3005, 0x3005},
+      {0x3007, 0x3007},   {0x3021, 0x3029},   {0x3038, 0x303B},   {0x3400, 0x4DBF},
+      {0x4E00, 0x9FFF},   {0xF900, 0xFA6D},   {0xFA70, 0xFAD9},   {0x16FE2, 0x16FE3},
+      {0x16FF0, 0x16FF1}, {0x20000, 0x2A6DF}, {0x2A700, 0x2B739}, {0x2B740, 0x2B81D},
+      {0x2B820, 0x2CEA1}, {0x2CEB0, 0x2EBE0}, {0x2EBF0, 0x2EE5D}, {0x2F800, 0x2FA1D},
+      {0x30000, 0x3134A}, {0x31350, 0x323AF}};
+  if (c < kRanges[0].first) return false;
+  return std::any_of(std::begin(kRanges), std::end(kRanges),
+                     [c](const auto& range) { return c >= range.first && c <= range.second; });
+}
+
+// o200k, and Kimi's, which takes runs of Han first and lets words hold none.
+template <bool kHanApart>
+struct O200k {
+  static constexpr uint16_t kUpper = kUpperLetter | kOtherLetter | kMark;
+  static constexpr uint16_t kLower = kLowerLetter | kOtherLetter | kMark;
+
+  static bool next(const Text& text, size_t begin, size_t& end) {
+    const Char c = text.at(begin);
+    if (kHanApart && is_han(c.code)) {
+      end = begin + c.size;
+      for (Char d = text.at(end); is_han(d.code); d = text.at(end)) end += d.size;
+      return true;
+    }
+    const bool may_lead = !c.is(kNewline | kLetter | kNumber);
+    if (match_word(text, begin, may_lead ? begin + c.size : begin, end)) {
+      if (end < text.size() && text.byte(end) == '\'') {
+        end = end_of_contraction_any_case(text, end);
+      }
+      return true;
+    }
+    if (c.is(kNumber)) {
+      end = begin;
+      for (int i = 0; i < 3 && text.at(end).is(kNumber); ++i) end += text.at(end).size;
+      return true;
+    }
+    const Char second = text.at(begin + c.size);
+    const bool spaced = c.code == ' ' && second.size > 0 && !second.is(kSpaceLetterNumber);
+    if (spaced || !c.is(kSpace)) {
+      end = end_of_lines(text, text.end_of_run(begin + c.size, kSpaceLetterNumber, false));
+      return true;
+    }
+    end = end_of_spaces_or_newlines(text, begin);
+    return true;
+  }
+
+ private:
+  static bool is(const Char& c, uint16_t mask) {
+    return c.is(mask) && !(kHanApart && is_han(c.code));
+  }
+  // X?[U]*[L]+ or, where that fails, X?[U]+[L]*; [begin, body) is X.
+  static bool match_word(const Text& text, size_t begin, size_t body, size_t& end) {
+    size_t at = body;
+    end = body;  // behind the last character of the run of U that is in L, too
+    Char c = text.at(at);
+    for (; is(c, kUpper); c = text.at(at)) {
+      at += c.size;
+      if (c.is(kLower)) end = at;
+    }
+    if (is(c, kLower)) {
+      for (; is(c, kLower); c = text.at(at)) at += c.size;
+      end = at;
+    }
+    if (end > body) return true;
+    // A mark that does not lead is a word itself.
+    if (body > begin && is(text.at(begin), kMark)) {
+      end = body;
+      return true;
+    }
+    end = at;
+    return end > body;
+  }
+  // [\r\n/]* for o200k, [\r\n]* for Kimi's.
+  static size_t end_of_lines(const Text& text, size_t at) {
+    while (at < text.size() && (text.byte(at) == '\r' || text.byte(at) == '\n' ||
+                                (!kHanApart && text.byte(at) == '/'))) {
+      ++at;
+    }
+    return at;
+  }
+};
+
 // \p{N}{1,3} and \p{N}
 template <int kMost>
 struct Numbers {
@@ -201,6 +290,8 @@ std::unique_ptr<const Pattern> make_known_pattern(std::string_view expression) {
   if (expression == kLlama3Regex) return std::make_unique<ScannerPattern<Llama3<3>>>();
   if (expression == kQwen2Regex) return std::make_unique<ScannerPattern<Llama3<1>>>();
   if (expression == kCl100kRegex) return std::make_unique<ScannerPattern<Llama3<3, true>>>();
+  if (expression == kO200kRegex) return std::make_unique<ScannerPattern<O200k<false>>>();
+  if (expression == kKimiRegex) return std::make_unique<ScannerPattern<O200k<true>>>();
   if (expression == kDeepSeekRegex) return std::make_unique<ScannerPattern<DeepSeek>>();
   if (expression == "\\p{N}{1,3}") return std::make_unique<ScannerPattern<Numbers<3>>>();
   if (expression == "\\p{N}") return std::make_unique<ScannerPattern<Numbers<1>>>();

@@ -152,16 +152,14 @@ void read_word_level_model(const JsonView& json, TokenizerImpl& tokenizer) {
 double as_reference_reads(double score) {
   // The shortest digits that tell the number: what files hold. "7.224...", no exponent.
   const std::string text = fmt::format("{}", std::abs(score));
+  const size_t point = std::min(text.find('.'), text.size());
+  const size_t decimals = point == text.size() ? 0 : text.size() - point - 1;
   uint64_t digits = 0;
-  size_t decimals = 0, seen = 0;
-  for (const char c : text) {
-    if (c == '.') {
-      decimals = text.size() - 1 - static_cast<size_t>(&c - text.data());
-    } else if (c < '0' || c > '9' || ++seen > 18) {
-      return score;
-    } else {
-      digits = 10 * digits + static_cast<uint64_t>(c - '0');
-    }
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (i == point) continue;
+    // An exponent, or more than 64 bits.
+    if (text[i] < '0' || text[i] > '9' || i > 18) return score;
+    digits = 10 * digits + static_cast<uint64_t>(text[i] - '0');
   }
   double power = 1;  // exact up to 1e22
   for (size_t i = 0; i < decimals; ++i) power *= 10;

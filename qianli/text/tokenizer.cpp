@@ -150,8 +150,8 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const fs::path& folder_or_file)
   return std::shared_ptr<const Tokenizer>(new Tokenizer(make(source, main.string(), config)));
 }
 
-bool Tokenizer::is_in(const fs::path& folder_or_file) {
-  return find_tokenizer_file(folder_or_file).has_value();
+bool Tokenizer::is_in(const fs::path& folder) {
+  return fs::is_directory(folder) && find_tokenizer_file(folder).has_value();
 }
 
 std::shared_ptr<const Tokenizer> Tokenizer::from_json(std::string_view json,

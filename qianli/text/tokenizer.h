@@ -50,8 +50,8 @@ class Tokenizer {
   // is no tokenizer.json they also say which tokens to look for in texts and what stands around a
   // text. Throws DataError naming file and key.
   static std::shared_ptr<const Tokenizer> load(const fs::path& folder_or_file);
-  // Whether load() would find a file.
-  static bool is_in(const fs::path& folder_or_file);
+  // Whether `folder` is one in which load() would find a file.
+  static bool is_in(const fs::path& folder);
   // From the text of a tokenizer.json; `source` names it in errors.
   static std::shared_ptr<const Tokenizer> from_json(std::string_view json,
                                                     const std::string& source,

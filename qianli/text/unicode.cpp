@@ -1,8 +1,11 @@
 #include "qianli/text/unicode.h"
 
+#include <fmt/format.h>
 #include <utf8proc.h>
 
 #include <cstring>
+#include <iterator>
+#include <utility>
 
 namespace qianli::text {
 namespace {
@@ -57,6 +60,17 @@ constexpr CategoryRange kAddedSince15_0[] = {
     {0x1FAC6, 0x1FAC6, UTF8PROC_CATEGORY_SO}, {0x1FADC, 0x1FADC, UTF8PROC_CATEGORY_SO},
     {0x1FADF, 0x1FADF, UTF8PROC_CATEGORY_SO}, {0x1FAE9, 0x1FAE9, UTF8PROC_CATEGORY_SO},
     {0x1FBCB, 0x1FBEF, UTF8PROC_CATEGORY_SO}, {0x2EBF0, 0x2EE5D, UTF8PROC_CATEGORY_LO}};
+
+// What Unicode 15.0 added to 14.0.
+constexpr std::pair<char32_t, char32_t> kAddedIn15_0[] = {
+    {0xCF3, 0xCF3},     {0xECE, 0xECE},     {0x10EFD, 0x10EFF}, {0x1123F, 0x11241},
+    {0x11B00, 0x11B09}, {0x11F00, 0x11F10}, {0x11F12, 0x11F3A}, {0x11F3E, 0x11F59},
+    {0x1342F, 0x1342F}, {0x13439, 0x13455}, {0x1B132, 0x1B132}, {0x1B155, 0x1B155},
+    {0x1D2C0, 0x1D2D3}, {0x1DF25, 0x1DF2A}, {0x1E030, 0x1E06D}, {0x1E08F, 0x1E08F},
+    {0x1E4D0, 0x1E4F9}, {0x1F6DC, 0x1F6DC}, {0x1F774, 0x1F776}, {0x1F77B, 0x1F77F},
+    {0x1F7D9, 0x1F7D9}, {0x1FA75, 0x1FA77}, {0x1FA87, 0x1FA88}, {0x1FAAD, 0x1FAAF},
+    {0x1FABB, 0x1FABD}, {0x1FABF, 0x1FABF}, {0x1FACE, 0x1FACF}, {0x1FADA, 0x1FADB},
+    {0x1FAE8, 0x1FAE8}, {0x1FAF7, 0x1FAF8}, {0x2B739, 0x2B739}, {0x31350, 0x323AF}};
 
 // Alphabetic without being a letter, a mark or a number: circled and squared Latin letters.
 bool is_alphabetic_symbol(char32_t c) {
@@ -147,6 +161,29 @@ void CharTable::add_page(uint32_t page, const std::array<uint16_t, 256>& classes
     pages_.push_back(classes);
   }
   page_of_[page] = static_cast<uint16_t>(pages_.size() - 1);
+}
+
+std::string newer_characters(std::string_view property) {
+  constexpr std::string_view kNames[] = {"Cn", "Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc",
+                                         "Me", "Nd", "Nl", "No", "Pc", "Pd", "Ps", "Pe",
+                                         "Pi", "Pf", "Po", "Sm", "Sc", "Sk", "So"};
+  std::string out;
+  const auto add = [&](char32_t first, char32_t last, utf8proc_category_t category) {
+    const auto i = static_cast<size_t>(category);
+    if (i >= std::size(kNames) || !kNames[i].starts_with(property)) return;
+    fmt::format_to(std::back_inserter(out), "\\x{{{:x}}}-\\x{{{:x}}}", static_cast<uint32_t>(first),
+                   static_cast<uint32_t>(last));
+  };
+  for (const auto& [first, last] : kAddedIn15_0) {
+    for (char32_t begin = first, c = first; c <= last; ++c) {
+      const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
+      if (c < last && utf8proc_category(static_cast<utf8proc_int32_t>(c + 1)) == category) continue;
+      add(begin, c, category);
+      begin = c + 1;
+    }
+  }
+  for (const CategoryRange& range : kAddedSince15_0) add(range.first, range.last, range.category);
+  return out;
 }
 
 const CharTable& char_table() {

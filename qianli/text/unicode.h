@@ -39,6 +39,9 @@ class CharTable {
   std::vector<std::array<uint16_t, 256>> pages_;
 };
 const CharTable& char_table();
+// Characters that Unicode 15 and 16 added with a general category whose name begins with
+// `property` ("L", "Nd"), as members of a regular expression's class: \x{897}-\x{897}...
+std::string newer_characters(std::string_view property);
 
 // One decoded character; size is its bytes in the text.
 struct Decoded {

@@ -84,7 +84,7 @@ void UnigramModel::find_best_path(std::string_view piece, Buffers& buffers) cons
 
 void UnigramModel::append_unknown(std::string_view text, std::vector<int32_t>& ids) const {
   const auto byte_id = [this](char c) { return byte_ids_[static_cast<unsigned char>(c)]; };
-  if (options_.byte_fallback &&
+  if (options_.unk_id && options_.byte_fallback &&
       std::all_of(text.begin(), text.end(), [&](char c) { return byte_id(c) >= 0; })) {
     for (const char c : text) ids.push_back(byte_id(c));
     return;

@@ -35,7 +35,7 @@ fs::path find_tokenizer(const config::Config& config) {
                       "make one with `qianli tokenizer train`");
   }
   const fs::path model = config.model.source;
-  return fs::exists(model / "tokenizer.json") ? model : fs::path();
+  return text::Tokenizer::is_in(model) ? model : fs::path();
 }
 
 void take_special_ids(model::ModelSpec& spec, const text::Tokenizer& tokenizer) {

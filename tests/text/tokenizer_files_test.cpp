@@ -215,7 +215,7 @@ TEST(TokenizerFiles, refuse_what_is_damaged_by_name) {
   const Refused cases[] = {
       {"tokenizer.model", "", "none"},
       {"tokenizer.model", model.substr(0, model.size() / 2), "protocol buffer"},
-      {"tokenizer.model", "\x0a\x02\x0a\x00", "1 to 7999 bytes"},
+      {"tokenizer.model", std::string("\x0a\x02\x0a\x00", 4), "1 to 7999 bytes"},
       {"tokenizer.model", std::string("\x0a\x03\x0a\x01\xff", 5), "UTF-8"},
       {"tokenizer.model", std::string("\x0a\x03\x0a\x01z", 5), "unknown piece"},
       {"tokenizer.model", "\x0b", "type 3"},

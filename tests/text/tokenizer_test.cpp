@@ -221,8 +221,10 @@ struct Refused {
 
 TEST(Tokenizer, refuses_what_it_does_not_support_by_name) {
   const Json word_piece = {{"type", "WordPiece"}, {"vocab", {{"a", 0}}}, {"unk_token", "[UNK]"}};
-  const Json unigram = {{"type", "Unigram"}, {"vocab", Json::array({Json::array({"a", 0.0})})}, {"unk_id", 1}};
-  const Json twice = {{"type", "Unigram"}, {"vocab", Json::array({Json::array({"a", 0}), Json::array({"a", 0})})}};
+  const Json unigram = {
+      {"type", "Unigram"}, {"vocab", Json::array({Json::array({"a", 0.0})})}, {"unk_id", 1}};
+  const Json twice = {{"type", "Unigram"},
+                      {"vocab", Json::array({Json::array({"a", 0}), Json::array({"a", 0})})}};
   const Json regex = [](const char* expression) {
     return Json{{"type", "Split"},
                 {"pattern", {{"Regex", expression}}},
@@ -275,6 +277,19 @@ TEST(Tokenizer, bounds_a_regular_expression_that_explodes) {
                            {"invert", false}};
   const auto tokenizer = tokenizer_of(json);
   EXPECT_THROW(tokenizer->encode(std::string(200, 'a'), true), DataError);
+}
+
+// No match explodes here, but each of the many places is tried to the end of the text.
+TEST(Tokenizer, bounds_a_regular_expression_that_takes_quadratic_time) {
+  Json json = base_tokenizer();
+  json["pre_tokenizer"] = {{"type", "Split"},
+                           {"pattern", {{"Regex", "(?:a|b)*c"}}},
+                           {"behavior", "Isolated"},
+                           {"invert", false}};
+  const auto tokenizer = tokenizer_of(json);
+  std::string text;
+  for (int i = 0; i < 30000; ++i) text += "ab";
+  EXPECT_THROW(tokenizer->encode(text, true), DataError);
 }
 
 TEST(Tokenizer, bounds_replacements_that_explode) {

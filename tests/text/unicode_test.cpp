@@ -81,13 +81,13 @@ std::vector<std::pair<size_t, size_t>> matches(const Pattern& pattern, std::stri
 // Every text of up to four characters out of an alphabet with one character for each thing the
 // expressions tell apart.
 TEST(Scanners, match_as_the_regular_expressions_do) {
-  const std::string alphabet[] = {" ", "\n",     "\t",     "a",      "S",      "'", ".",
-                                  "1", "\u00e9", "\u0301", "\u4f60", "\u017f", "l", "\x01"};
+  const std::string alphabet[] = {" ",      "\n",     "\t",     "a",      "S", "'",    ".", "1",
+                                  "\u00e9", "\u0301", "\u4f60", "\u017f", "l", "\x01", "/"};
   constexpr size_t kLetters = std::size(alphabet);
   for (const std::string& expression :
        {std::string(kGpt2Regex), std::string(kLlama3Regex), std::string(kQwen2Regex),
-        std::string(kDeepSeekRegex), std::string("\\p{N}{1,3}"),
-        std::string("[一-龥\u3040-ゟ゠-ヿ]+")}) {
+        std::string(kDeepSeekRegex), std::string(kO200kRegex), std::string(kKimiRegex),
+        std::string("\\p{N}{1,3}"), std::string("[一-龥\u3040-ゟ゠-ヿ]+")}) {
     const auto scanner = make_known_pattern(expression);
     ASSERT_TRUE(scanner) << expression;
     const auto regex = make_pcre_pattern(expression, "test");

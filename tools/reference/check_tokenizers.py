@@ -20,7 +20,7 @@ from pathlib import Path
 import sentencepiece
 import tiktoken
 import tiktoken.load
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
 from random_text import random_bytes_lines, random_lines
 
@@ -74,12 +74,14 @@ class TiktokenReference:
     def __init__(self, path):
         ranks = tiktoken.load.load_tiktoken_bpe(str(path))
         pattern, special = tiktoken_family(path.stem, len(ranks))
+        # QWenTokenizer does this before it calls tiktoken; the form of the other library's tables.
+        self.normalize = normalizers.NFC().normalize_str if path.stem == "qwen" else str
         self.encoding = tiktoken.Encoding(path.stem, pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
         self.contents = list(special)
         self.ids = [*ranks.values(), *special.values()]
 
     def encode(self, texts):
-        return [self.encoding.encode(text, allowed_special="all") for text in texts]
+        return [self.encoding.encode(self.normalize(text), allowed_special="all") for text in texts]
 
     def decode(self, lists, skip):
         return [self.encoding.decode(ids, errors="replace") for ids in lists]
