@@ -111,6 +111,14 @@ std::string fingerprint_of(const Source& source, const FolderConfig& config) {
   return fmt::format("{:016x}", hash);
 }
 
+// For these classes transformers puts its own template in the place of the file's.
+bool overrides_template(const FolderConfig& config) {
+  const std::string name = config.class_name();
+  const bool has_flags = config.main.add_bos_token || config.main.add_eos_token;
+  return has_flags && (name == "LlamaTokenizer" || name == "CodeLlamaTokenizer" ||
+                       name == "GemmaTokenizer" || name == "CohereTokenizer");
+}
+
 std::unique_ptr<const TokenizerImpl> make(const Source& source, const std::string& name,
                                           const FolderConfig& config) {
   auto impl = std::make_unique<TokenizerImpl>();
@@ -119,7 +127,14 @@ std::unique_ptr<const TokenizerImpl> make(const Source& source, const std::strin
   impl->fingerprint = fingerprint_of(source, config);
   read_into(source, config, *impl);
   find_special_ids(*impl);
-  if (!is_json(source)) put_bos_and_eos(config, *impl);
+  if (!is_json(source)) {
+    put_bos_and_eos(config, *impl);
+  } else if (overrides_template(config)) {
+    impl->prefix.clear();
+    impl->suffix.clear();
+    impl->puts_bos = true;
+    put_bos_and_eos(config, *impl);
+  }
   return impl;
 }
 

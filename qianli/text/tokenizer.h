@@ -24,8 +24,8 @@ struct TokenizerImpl;
 struct TokenizerConfig {
   std::string tokenizer_class;
   std::optional<std::string> bos_token, eos_token, pad_token, unk_token;
-  // For LLaMA-family classes transformers lets these override the post-processor of tokenizer.json;
-  // encode() follows tokenizer.json alone.
+  // For the classes of LLaMA, Gemma and Cohere these override the post-processor of
+  // tokenizer.json, as in transformers; for others they count where there is no tokenizer.json.
   std::optional<bool> add_bos_token, add_eos_token;
   std::optional<int64_t> model_max_length;  // absent where the file says "no limit" (1e30)
   // transformers' default is false where the key is missing.
@@ -66,7 +66,7 @@ class Tokenizer {
   Tokenizer& operator=(const Tokenizer&) = delete;
 
   // Invalid UTF-8 is read as U+FFFD, one per maximal ill-formed part (as Python's and Rust's lossy
-  // decoding do). `add_special_tokens`: what the file's post-processor adds, for example a leading
+  // decoding do). `add_special_tokens`: what the files put around a text, for example a leading
   // <s>. Added tokens that stand in the text ("<|im_end|>") become their ids either way.
   std::vector<int32_t> encode(std::string_view text, bool add_special_tokens) const;
   // The same, appended to `ids`: for loops that reuse a buffer.

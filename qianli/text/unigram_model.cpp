@@ -50,33 +50,31 @@ std::unique_ptr<Model::Scratch> UnigramModel::make_scratch() const {
   return std::make_unique<Buffers>();
 }
 
-// Sums are made in double precision and kept in `Real`, as both libraries do.
+// Scores are added and compared as `Real`: SentencePiece's float, or the double of `tokenizers`.
 template <class Real>
 void UnigramModel::find_best_path(std::string_view piece, Buffers& buffers) const {
   auto& ends = buffers.ends;
   ends.assign(piece.size() + 1, PathEnd{});
-  const auto offer = [&](size_t begin, size_t end, int32_t id, double score) {
+  const auto largest = static_cast<Real>(largest_score_);
+  const auto offer = [&](size_t begin, size_t end, int32_t id, Real score) {
+    const Real sum = score + static_cast<Real>(ends[begin].score);
     PathEnd& target = ends[end];
-    if (target.begin >= 0 && !(score > target.score)) return;
-    target = {static_cast<double>(static_cast<Real>(score)), id, static_cast<int32_t>(begin)};
+    if (target.begin >= 0 && !(sum > static_cast<Real>(target.score))) return;
+    target = {static_cast<double>(sum), id, static_cast<int32_t>(begin)};
   };
   for (size_t begin = 0; begin < piece.size();) {
-    const double so_far = ends[begin].score;
     const size_t next = begin + decode_char(piece.data() + begin).size;
     bool has_character = false;
     trie_.each_prefix(piece, begin, [&](size_t end, int32_t id) {
       const auto i = static_cast<size_t>(id);
-      const double score = user_defined_[i]
-                               ? static_cast<double>(static_cast<Real>(end - begin) *
-                                                     static_cast<Real>(largest_score_)) -
-                                     0.1
-                               : scores_[i];
-      offer(begin, end, id, score + so_far);
+      const auto score = user_defined_[i]
+                             ? static_cast<Real>(static_cast<Real>(end - begin) * largest - 0.1)
+                             : static_cast<Real>(scores_[i]);
+      offer(begin, end, id, score);
       has_character |= end == next;
     });
     if (!has_character) {
-      const auto score = static_cast<Real>(options_.unk_score + so_far);
-      offer(begin, next, options_.unk_id.value_or(-1), static_cast<double>(score));
+      offer(begin, next, options_.unk_id.value_or(-1), static_cast<Real>(options_.unk_score));
     }
     begin = next;
   }

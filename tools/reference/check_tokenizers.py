@@ -41,9 +41,16 @@ class TokenizersReference:
         self.tokenizer = Tokenizer.from_str(unpacked(path).decode())
         self.contents = [token.content for token in self.tokenizer.get_added_tokens_decoder().values()]
         self.ids = list(range(self.tokenizer.get_vocab_size()))
+        # transformers lets the configuration of these classes override the file's template.
+        config = path.parent / "tokenizer_config.json"
+        settings = json.loads(config.read_text()) if config.exists() else {}
+        llama = settings.get("tokenizer_class", "").removesuffix("Fast") == "LlamaTokenizer"
+        if llama and ("add_bos_token" in settings or "add_eos_token" in settings):
+            self.encode_flags = ["--no-special-tokens"]
 
     def encode(self, texts):
-        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts)]
+        special = not self.encode_flags
+        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=special)]
 
     def decode(self, lists, skip):
         return self.tokenizer.decode_batch(lists, skip_special_tokens=skip)
