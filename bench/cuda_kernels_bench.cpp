@@ -149,6 +149,7 @@ void Bench::rotary(int64_t tokens, int64_t heads, int64_t head_dim) {
                     .rotary_dim = head_dim,
                     .x = x.as(),
                     .x_stride = row,
+                    .x_head_stride = head_dim,
                     .y = x.as(),
                     .y_stride = row,
                     .cos = cosine.as<float>(),

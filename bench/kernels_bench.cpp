@@ -53,6 +53,12 @@ std::vector<float> random_floats(int64_t size, uint32_t seed) {
 
 struct AttentionShape {
   int64_t sequences, q_len, k_len, query_heads, key_heads, head_dim;
+  int64_t value_dim = 0;  // 0: head_dim
+  const char* with = "";  // a switch: cap, slopes, sinks, window, chosen
+  bool by_heads = false;  // keys and values lie [heads, rows, dim], as in a cache
+  Dtype dtype = Dtype::kFloat32;
+
+  bool has(const char* what) const { return std::strcmp(with, what) == 0; }
 };
 
 struct ExpertShape {
@@ -135,7 +141,36 @@ class Bench {
           [&] { table_.activation_backward(backward, nullptr); });
   }
 
-  void rotary() const {
+  void gated_norm() const {
+    const int64_t rows = 2048, width = 2048, size = rows * width;
+    const auto x = random_floats(size, 1), gate = random_floats(size, 2);
+    const auto weight = random_floats(width, 3), grad = random_floats(size, 4);
+    std::vector<float> y(x.size()), rstd(rows), grad_x(x.size()), grad_gate(x.size());
+    std::vector<float> grad_weight(weight.size());
+    const GatedNormForward forward{.dtype = Dtype::kFloat32,
+                                   .rows = rows,
+                                   .width = width,
+                                   .gate_first = true,
+                                   .eps = 1e-6,
+                                   .x = x.data(),
+                                   .gate = gate.data(),
+                                   .gate_rows = 1,
+                                   .gate_stride = width,
+                                   .weight = weight.data(),
+                                   .y = y.data(),
+                                   .rstd = rstd.data()};
+    bytes("gated_norm_forward", "2048 x 2048", 12 * size,
+          [&] { table_.gated_norm_forward(forward, nullptr); });
+    const GatedNormBackward backward{.forward = forward,
+                                     .grad_y = grad.data(),
+                                     .grad_x = grad_x.data(),
+                                     .grad_gate = grad_gate.data(),
+                                     .grad_weight = grad_weight.data()};
+    bytes("gated_norm_backward", "2048 x 2048", 20 * size,
+          [&] { table_.gated_norm_backward(backward, nullptr); });
+  }
+
+  void rotary(bool interleaved) const {
     const int64_t tokens = 2048, heads = 16, head_dim = 64, width = heads * head_dim;
     const auto x = random_floats(tokens * width, 1), angles = random_floats(tokens * head_dim, 2);
     std::vector<float> y(x.size());
@@ -146,15 +181,18 @@ class Bench {
                       .heads = heads,
                       .head_dim = head_dim,
                       .rotary_dim = head_dim,
+                      .interleaved = interleaved,
                       .x = x.data(),
                       .x_stride = width,
+                      .x_head_stride = head_dim,
                       .y = y.data(),
                       .y_stride = width,
                       .cos = angles.data(),
                       .sin = angles.data(),
                       .positions = positions.data(),
                       .inverse = false};
-    bytes("rotary", "2048 x 16 x 64", 8 * tokens * width, [&] { table_.rotary(args, nullptr); });
+    bytes(interleaved ? "rotary interleaved" : "rotary", "2048 x 16 x 64", 8 * tokens * width,
+          [&] { table_.rotary(args, nullptr); });
   }
 
   void embedding() const {
@@ -278,32 +316,47 @@ class Bench {
 
   void attention(const AttentionShape& s) const {
     const int64_t q_rows = s.sequences * s.q_len, k_rows = s.sequences * s.k_len;
+    const int64_t value_dim = s.value_dim > 0 ? s.value_dim : s.head_dim;
     const int64_t q_width = s.query_heads * s.head_dim, k_width = s.key_heads * s.head_dim;
+    const int64_t v_width = s.key_heads * value_dim, out_width = s.query_heads * value_dim;
+    // bfloat16 calls read the halves of these as numbers; only the time counts here.
     const auto q = random_floats(q_rows * q_width, 1), k = random_floats(k_rows * k_width, 2);
-    const auto v = random_floats(k_rows * k_width, 3), grad = random_floats(q_rows * q_width, 4);
-    std::vector<float> out(q.size()), grad_q(q.size()), grad_k(k.size()), grad_v(v.size());
+    const auto v = random_floats(k_rows * v_width, 3), grad = random_floats(q_rows * out_width, 4);
+    const auto slopes = random_floats(s.query_heads, 5), sinks = random_floats(s.query_heads, 6);
+    std::vector<float> out(grad.size()), grad_q(q.size()), grad_k(k.size()), grad_v(v.size());
     std::vector<float> lse(static_cast<size_t>(q_rows * s.query_heads));
-    std::vector<int64_t> q_starts, k_starts;
+    std::vector<int64_t> q_starts, k_starts, chosen;
     for (int64_t i = 0; i <= s.sequences; ++i) {
       q_starts.push_back(i * s.q_len);
       k_starts.push_back(i * s.k_len);
     }
-    const AttentionForward forward{.dtype = Dtype::kFloat32,
+    const int64_t chosen_count = s.has("chosen") ? s.k_len / 4 : 0;
+    for (int64_t i = 0; i < q_rows * chosen_count; ++i) chosen.push_back(i * 7919 % s.k_len);
+    const AttentionForward forward{.dtype = s.dtype,
                                    .sequences = s.sequences,
                                    .q_starts = q_starts.data(),
                                    .k_starts = k_starts.data(),
                                    .query_heads = s.query_heads,
                                    .key_heads = s.key_heads,
                                    .head_dim = s.head_dim,
+                                   .value_dim = value_dim,
                                    .scale = 1.0 / std::sqrt(static_cast<double>(s.head_dim)),
+                                   .softcap = s.has("cap") ? 50.0 : 0.0,
                                    .causal = true,
-                                   .window = 0,
+                                   .window = s.has("window") ? s.k_len / 8 : 0,
+                                   .slopes = s.has("slopes") ? slopes.data() : nullptr,
+                                   .sinks = s.has("sinks") ? sinks.data() : nullptr,
+                                   .chosen = chosen_count > 0 ? chosen.data() : nullptr,
+                                   .chosen_count = chosen_count,
                                    .q = q.data(),
                                    .k = k.data(),
                                    .v = v.data(),
                                    .q_stride = q_width,
-                                   .k_stride = k_width,
-                                   .v_stride = k_width,
+                                   .k_stride = s.by_heads ? s.head_dim : k_width,
+                                   .v_stride = s.by_heads ? value_dim : v_width,
+                                   .q_head_stride = s.head_dim,
+                                   .k_head_stride = s.by_heads ? k_rows * s.head_dim : s.head_dim,
+                                   .v_head_stride = s.by_heads ? k_rows * value_dim : value_dim,
                                    .out = out.data(),
                                    .lse = lse.data()};
     const AttentionBackward backward{.forward = forward,
@@ -313,18 +366,27 @@ class Bench {
                                      .grad_v = grad_v.data(),
                                      .grad_q_stride = q_width,
                                      .grad_k_stride = k_width,
-                                     .grad_v_stride = k_width};
-    const std::string shape = "B" + std::to_string(s.sequences) + " H" +
-                              std::to_string(s.query_heads) + "/" + std::to_string(s.key_heads) +
-                              " S" + std::to_string(s.q_len) + "/" + std::to_string(s.k_len) +
-                              " D" + std::to_string(s.head_dim);
+                                     .grad_v_stride = v_width};
+    const std::string shape =
+        "B" + std::to_string(s.sequences) + " H" + std::to_string(s.query_heads) + "/" +
+        std::to_string(s.key_heads) + " S" + std::to_string(s.q_len) + "/" +
+        std::to_string(s.k_len) + " D" + std::to_string(s.head_dim) +
+        (value_dim != s.head_dim ? "/" + std::to_string(value_dim) : std::string()) +
+        (s.by_heads ? " by heads" : "") + (s.dtype == Dtype::kBFloat16 ? " bf16" : "");
+    const std::string with = *s.with ? std::string(" ") + s.with : "";
     const auto run = [&] { table_.attention_forward(forward, nullptr); };
-    if (s.q_len == 1) return bytes("attention generation", shape, 8 * k_rows * k_width, run);
+    const int64_t item = s.dtype == Dtype::kFloat32 ? 4 : 2;
+    if (s.q_len == 1) {
+      const int64_t read = item * k_rows * (k_width + v_width) / (chosen_count > 0 ? 4 : 1);
+      return bytes("attention generation" + with, shape, read, run);
+    }
     run();
-    // Causal pairs only; the backward pass makes five products of the forward pass's two.
-    const double flops = 2.0 * static_cast<double>(q_rows * q_width * (s.q_len + 1));
-    line("attention_forward causal", shape, flops, "GF/s", run);
-    line("attention_backward causal", shape, 2.5 * flops, "GF/s",
+    // Causal pairs only, masked ones included; the backward pass makes five products of the forward
+    // pass's two: three along the head size and two along the value size.
+    const double pairs = static_cast<double>(q_rows * s.query_heads * (s.q_len + 1)) / 2.0;
+    const double keys = static_cast<double>(s.head_dim), values = static_cast<double>(value_dim);
+    line("attention_forward" + with, shape, 2.0 * pairs * (keys + values), "GF/s", run);
+    line("attention_backward" + with, shape, 2.0 * pairs * (3.0 * keys + 2.0 * values), "GF/s",
          [&] { table_.attention_backward(backward, nullptr); });
   }
 
@@ -369,7 +431,10 @@ int main(int argc, char** argv) {
   bench.activations(ActivationKind::kSilu, "silu");
   bench.activations(ActivationKind::kGelu, "gelu");
   bench.activations(ActivationKind::kGeluTanh, "gelu_tanh");
-  bench.rotary();
+  bench.activations(ActivationKind::kRelu2, "relu2");
+  bench.activations(ActivationKind::kClampedSwiglu, "clamped_swiglu");
+  for (const bool interleaved : {false, true}) bench.rotary(interleaved);
+  bench.gated_norm();
   bench.embedding();
   for (const bool keep : {true, false}) {
     bench.cross_entropy(512, 32000, keep);
@@ -383,8 +448,19 @@ int main(int argc, char** argv) {
   bench.permute();
   bench.attention({8, 256, 256, 8, 8, 64});
   bench.attention({8, 1024, 1024, 8, 8, 64});
+  for (const char* with : {"cap", "slopes", "sinks", "window", "chosen"}) {
+    bench.attention({8, 1024, 1024, 8, 8, 64, 0, with});
+  }
   bench.attention({2, 512, 512, 16, 4, 128});
-  bench.attention({1, 1, 4096, 32, 8, 128});
-  bench.attention({1, 1, 4096, 16, 16, 64});
+  bench.attention({1, 1024, 1024, 8, 8, 192, 128});
+  for (const bool by_heads : {false, true}) {
+    bench.attention({1, 1, 4096, 32, 8, 128, 0, "", by_heads});
+    bench.attention({1, 1, 4096, 16, 16, 64, 0, "", by_heads});
+    bench.attention({1, 1, 32768, 32, 8, 128, 0, "", by_heads});
+    bench.attention({1, 1, 32768, 32, 8, 128, 0, "", by_heads, Dtype::kBFloat16});
+  }
+  bench.attention({1, 1, 4096, 32, 8, 128, 0, "cap", true});
+  bench.attention({1, 1, 16384, 128, 1, 576, 512});
+  bench.attention({1, 1, 16384, 128, 1, 576, 512, "chosen"});
   bench.recurrent();
 }

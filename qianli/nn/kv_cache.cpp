@@ -29,8 +29,8 @@ KvCache::KvCache(const model::ModelSpec& spec, int64_t capacity, at::ScalarType 
         layer.index_keys = at::empty({capacity, spec.indexer->head_dim}, options);
       continue;
     }
-    layer.keys = at::empty({capacity, spec.num_query_groups, spec.head_dim}, options);
-    layer.values = at::empty({capacity, spec.num_query_groups, spec.head_dim}, options);
+    layer.keys = at::empty({spec.num_query_groups, capacity, spec.head_dim}, options);
+    layer.values = at::empty({spec.num_query_groups, capacity, spec.head_dim}, options);
   }
 }
 
@@ -76,7 +76,7 @@ at::Tensor KvCache::append_to(const at::Tensor& storage, const at::Tensor& rows)
 
 KvCache::KeysValues KvCache::append(int64_t layer, const at::Tensor& k, const at::Tensor& v) {
   const Layer& to = layers_[static_cast<size_t>(layer)];
-  return {append_to(to.keys, k), append_to(to.values, v)};
+  return {append_to(to.keys.transpose(0, 1), k), append_to(to.values.transpose(0, 1), v)};
 }
 
 at::Tensor KvCache::append_latent(int64_t layer, const at::Tensor& latent) {

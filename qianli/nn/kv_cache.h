@@ -23,10 +23,11 @@ class KvCache {
   int64_t length() const { return length_; }
   int64_t capacity() const { return capacity_; }
   // The appends put rows of one layer behind its first length() rows and return all rows so far,
-  // [length
-  // + new, …]. They throw MemoryError when the capacity is exceeded.
+  // [length + new, …]. They throw MemoryError when the capacity is exceeded.
   //
-  // k: [new, key heads, D]; v: [new, key heads, D].
+  // k: [new, key heads, D]; v: [new, key heads, D]. The rows of a head follow each other in memory,
+  // because attention reads a long cache head by head: what comes back is a view of [heads,
+  // capacity, D].
   struct KeysValues {
     at::Tensor k, v;
   };
@@ -45,7 +46,8 @@ class KvCache {
 
  private:
   struct Layer {
-    at::Tensor keys, values, latents, index_keys;  // [capacity, …], undefined where not kept
+    at::Tensor keys, values;         // [key heads, capacity, D]
+    at::Tensor latents, index_keys;  // [capacity, …]; of all four undefined what is not kept
     RecurrentState recurrent;
   };
   at::Tensor append_to(const at::Tensor& storage, const at::Tensor& rows) const;
