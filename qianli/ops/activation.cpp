@@ -19,8 +19,8 @@ using torch::autograd::variable_list;
 
 class ActivationFunction : public torch::autograd::Function<ActivationFunction> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_given, int64_t kind, bool gated,
-                            double limit) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_given, int64_t kind,
+                            bool gated, double limit) {
     const at::Tensor x = x_given.contiguous();
     context->save_for_backward({x});
     context->saved_data["kind"] = kind;
@@ -32,11 +32,11 @@ class ActivationFunction : public torch::autograd::Function<ActivationFunction> 
         ->activation_forward({.dtype = kernel_dtype(x),
                               .kind = static_cast<ActivationKind>(kind),
                               .gated = gated,
-                              .limit = limit,
                               .rows = x.size(0),
                               .width = width,
                               .x = x.data_ptr(),
-                              .y = y.data_ptr()},
+                              .y = y.data_ptr(),
+                              .limit = limit},
                              stream_of(x));
     return y;
   }
@@ -46,22 +46,24 @@ class ActivationFunction : public torch::autograd::Function<ActivationFunction> 
     const at::Tensor grad_y = grads[0].contiguous();
     at::Tensor grad_x = at::empty_like(x);
     kernels_for(Op::kActivation, x)
-        ->activation_backward({.dtype = kernel_dtype(x),
-                               .kind = static_cast<ActivationKind>(context->saved_data["kind"].toInt()),
-                               .gated = context->saved_data["gated"].toBool(),
-                               .limit = context->saved_data["limit"].toDouble(),
-                               .rows = x.size(0),
-                               .width = grad_y.size(1),
-                               .x = x.data_ptr(),
-                               .grad_y = grad_y.data_ptr(),
-                               .grad_x = grad_x.data_ptr()},
-                              stream_of(x));
+        ->activation_backward(
+            {.dtype = kernel_dtype(x),
+             .kind = static_cast<ActivationKind>(context->saved_data["kind"].toInt()),
+             .gated = context->saved_data["gated"].toBool(),
+             .rows = x.size(0),
+             .width = grad_y.size(1),
+             .x = x.data_ptr(),
+             .grad_y = grad_y.data_ptr(),
+             .grad_x = grad_x.data_ptr(),
+             .limit = context->saved_data["limit"].toDouble()},
+            stream_of(x));
     return {grad_x, {}, {}, {}};
   }
 };
 
 at::Tensor apply(const at::Tensor& x, ActivationKind kind, bool gated, double limit) {
-  TORCH_CHECK(gated || kind != ActivationKind::kClampedSwiglu, "[activation] expected a gate beside a clamped SwiGLU");
+  TORCH_CHECK(gated || kind != ActivationKind::kClampedSwiglu,
+              "[activation] expected a gate beside a clamped SwiGLU");
   if (!kernels_for(Op::kActivation, x)) {
     const auto formula = [kind, gated, limit](const Tensors& inputs, const Tensors&) {
       return Tensors{gated ? reference::gated_activation(inputs[0], kind, limit)
@@ -74,7 +76,9 @@ at::Tensor apply(const at::Tensor& x, ActivationKind kind, bool gated, double li
 
 }  // namespace
 
-at::Tensor activation(const at::Tensor& x, ActivationKind kind) { return apply(x, kind, /*gated=*/false, 0.0); }
+at::Tensor activation(const at::Tensor& x, ActivationKind kind) {
+  return apply(x, kind, /*gated=*/false, 0.0);
+}
 at::Tensor gated_activation(const at::Tensor& x, ActivationKind kind, double limit) {
   return apply(x, kind, /*gated=*/true, limit);
 }

@@ -1,18 +1,11 @@
 #include "qianli/ops/attention.h"
 
-#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/full_like.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
-#include <ATen/ops/tanh.h>
-#include <ATen/ops/where.h>
-#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <cmath>
-#include <limits>
+#include <algorithm>
 
 #include "qianli/ops/cuda/flash_attention.h"
 #include "qianli/ops/dispatch.h"
@@ -26,7 +19,8 @@ using torch::autograd::variable_list;
 
 at::Tensor with_whole_heads(const at::Tensor& x) { return x.stride(2) == 1 ? x : x.contiguous(); }
 
-// One call, kept for the backward pass. Tensors that the kernels read as float32 and int64 on q's device.
+// One call, kept for the backward pass. Tensors that the kernels read as float32 and int64 on q's
+// device.
 struct Call : torch::CustomClassHolder {
   AttentionLayout layout;
   Parameter* sinks = nullptr;
@@ -41,10 +35,18 @@ struct Call : torch::CustomClassHolder {
   bool sinks_trainable() const { return sinks && sinks->trainable(); }
 };
 
-const float* float_data(const at::Tensor& tensor) { return tensor.defined() ? tensor.data_ptr<float>() : nullptr; }
+// Our kernels, also where LibTorch's come first: the caller has seen that those do not serve.
+const KernelTable* own_kernels(const at::Tensor& q) {
+  const KernelTable* kernels = kernels_for(Op::kAttention, q);
+  return kernels ? kernels : kernels_beside_torch(Op::kAttention, q);
+}
 
-AttentionForward forward_call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& out,
-                              const at::Tensor& lse, const Call& call) {
+const float* float_data(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor.data_ptr<float>() : nullptr;
+}
+
+AttentionForward forward_call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              const at::Tensor& out, const at::Tensor& lse, const Call& call) {
   const AttentionLayout& layout = call.layout;
   return {.dtype = kernel_dtype(q),
           .sequences = static_cast<int64_t>(layout.q_starts.size()) - 1,
@@ -77,13 +79,15 @@ AttentionForward forward_call(const at::Tensor& q, const at::Tensor& k, const at
 
 class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& q_given, const at::Tensor& k_given,
-                            const at::Tensor& v_given, const at::Tensor&, const c10::intrusive_ptr<Call>& call,
-                            bool record) {
-    const at::Tensor q = with_whole_heads(q_given), k = with_whole_heads(k_given), v = with_whole_heads(v_given);
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& q_given,
+                            const at::Tensor& k_given, const at::Tensor& v_given, const at::Tensor&,
+                            const c10::intrusive_ptr<Call>& call, bool record) {
+    const at::Tensor q = with_whole_heads(q_given), k = with_whole_heads(k_given),
+                     v = with_whole_heads(v_given);
     at::Tensor out = at::empty({q.size(0), q.size(1), v.size(2)}, q.options());
-    at::Tensor lse = record ? at::empty({q.size(1), q.size(0)}, q.options().dtype(at::kFloat)) : at::Tensor();
-    kernels_for(Op::kAttention, q)->attention_forward(forward_call(q, k, v, out, lse, *call), stream_of(q));
+    at::Tensor lse =
+        record ? at::empty({q.size(1), q.size(0)}, q.options().dtype(at::kFloat)) : at::Tensor();
+    own_kernels(q)->attention_forward(forward_call(q, k, v, out, lse, *call), stream_of(q));
     if (record) {
       context->save_for_backward({q, k, v, out, lse});
       context->saved_data["call"] = c10::IValue::make_capsule(call);
@@ -94,50 +98,42 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const auto saved = context->get_saved_variables();
     const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2];
-    const auto call = c10::static_intrusive_pointer_cast<Call>(context->saved_data["call"].toCapsule());
+    const auto call =
+        c10::static_intrusive_pointer_cast<Call>(context->saved_data["call"].toCapsule());
     const at::Tensor grad_out = grads[0].contiguous();
     at::Tensor grad_q = at::empty(q.sizes(), q.options());
     at::Tensor grad_k = at::empty(k.sizes(), k.options());
     at::Tensor grad_v = at::empty(v.sizes(), v.options());
-    kernels_for(Op::kAttention, q)
-        ->attention_backward(
-            {.forward = forward_call(q, k, v, saved[3], saved[4], *call),
-             .grad_out = grad_out.data_ptr(),
-             .grad_q = grad_q.data_ptr(),
-             .grad_k = grad_k.data_ptr(),
-             .grad_v = grad_v.data_ptr(),
-             .grad_q_stride = grad_q.stride(0),
-             .grad_k_stride = grad_k.stride(0),
-             .grad_v_stride = grad_v.stride(0),
-             .grad_sinks = call->sinks_trainable() ? call->sinks->grad_to_add().data_ptr<float>() : nullptr},
-            stream_of(q));
+    own_kernels(q)->attention_backward(
+        {.forward = forward_call(q, k, v, saved[3], saved[4], *call),
+         .grad_out = grad_out.data_ptr(),
+         .grad_q = grad_q.data_ptr(),
+         .grad_k = grad_k.data_ptr(),
+         .grad_v = grad_v.data_ptr(),
+         .grad_q_stride = grad_q.stride(0),
+         .grad_k_stride = grad_k.stride(0),
+         .grad_v_stride = grad_v.stride(0),
+         .grad_sinks =
+             call->sinks_trainable() ? call->sinks->grad_to_add().data_ptr<float>() : nullptr},
+        stream_of(q));
     return {grad_q, grad_k, grad_v, {}, {}, {}};
   }
 };
 
-// [Sq, Sk] bool: which keys a query sees.
-at::Tensor visible(int64_t q_length, int64_t k_length, const AttentionLayout& layout, at::Device device) {
-  const auto options = at::TensorOptions().dtype(at::kLong).device(device);
-  const at::Tensor distance = at::arange(q_length, options).unsqueeze(1) + (k_length - q_length) -
-                              at::arange(k_length, options).unsqueeze(0);
-  at::Tensor mask = layout.causal ? distance >= 0 : distance == distance;
-  if (layout.window > 0) mask = mask & (distance < layout.window);
-  return mask;
-}
-
 // LibTorch's fused kernels, batched when every sequence has the same length, else one by one.
 at::Tensor torch_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                            const AttentionLayout& layout) {
-  const auto attend = [&](const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values) {
+  const auto attend = [&](const at::Tensor& queries, const at::Tensor& keys,
+                          const at::Tensor& values) {
     const int64_t q_length = queries.size(1), k_length = keys.size(1);
     const bool plain = layout.window == 0 && (!layout.causal || q_length == k_length);
     const std::optional<at::Tensor> mask =
         plain || (q_length == 1 && layout.window == 0)
             ? std::nullopt
-            : std::optional(visible(q_length, k_length, layout, q.device()));
-    return at::scaled_dot_product_attention(queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2),
-                                            mask, 0.0, plain && layout.causal && q_length > 1, layout.scale,
-                                            q.size(1) != k.size(1))
+            : std::optional(reference::visible_keys(q_length, k_length, layout, q.device()));
+    return at::scaled_dot_product_attention(
+               queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), mask, 0.0,
+               plain && layout.causal && q_length > 1, layout.scale, q.size(1) != k.size(1))
         .transpose(1, 2)
         .reshape({-1, q.size(1), v.size(2)});
   };
@@ -147,33 +143,40 @@ at::Tensor torch_attention(const at::Tensor& q, const at::Tensor& k, const at::T
     equal = equal && layout.q_starts[s + 1] - layout.q_starts[s] == layout.q_starts[1] &&
             layout.k_starts[s + 1] - layout.k_starts[s] == layout.k_starts[1];
   }
-  const auto batched = [&](const at::Tensor& x) { return x.unflatten(0, {sequences, x.size(0) / sequences}); };
+  const auto batched = [&](const at::Tensor& x) {
+    return x.unflatten(0, {sequences, x.size(0) / sequences});
+  };
   if (equal && sequences > 0) return attend(batched(q), batched(k), batched(v));
   std::vector<at::Tensor> parts;
   for (int64_t s = 0; s < sequences; ++s) {
     const int64_t q_begin = layout.q_starts[s], k_begin = layout.k_starts[s];
-    const int64_t q_rows = layout.q_starts[s + 1] - q_begin, k_rows = layout.k_starts[s + 1] - k_begin;
-    parts.push_back(attend(q.narrow(0, q_begin, q_rows).unsqueeze(0), k.narrow(0, k_begin, k_rows).unsqueeze(0),
+    const int64_t q_rows = layout.q_starts[s + 1] - q_begin,
+                  k_rows = layout.k_starts[s + 1] - k_begin;
+    parts.push_back(attend(q.narrow(0, q_begin, q_rows).unsqueeze(0),
+                           k.narrow(0, k_begin, k_rows).unsqueeze(0),
                            v.narrow(0, k_begin, k_rows).unsqueeze(0)));
   }
   return at::cat(parts, 0);
 }
 
-void check_shapes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionLayout& layout,
-                  const at::Tensor& sinks) {
-  TORCH_CHECK(q.dim() == 3 && k.dim() == 3 && v.dim() == 3 && q.size(2) == k.size(2) && k.size(0) == v.size(0) &&
-                  k.size(1) == v.size(1) && q.size(1) % k.size(1) == 0,
-              "[attention] expected q [Tq, heads, D], k [Tk, key heads, D] and v [Tk, key heads, Dv], got ", q.sizes(),
-              ", ", k.sizes(), " and ", v.sizes());
+void check_shapes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                  const AttentionLayout& layout, const at::Tensor& sinks) {
+  TORCH_CHECK(
+      q.dim() == 3 && k.dim() == 3 && v.dim() == 3 && q.size(2) == k.size(2) &&
+          k.size(0) == v.size(0) && k.size(1) == v.size(1) && q.size(1) % k.size(1) == 0,
+      "[attention] expected q [Tq, heads, D], k [Tk, key heads, D] and v [Tk, key heads, Dv], got ",
+      q.sizes(), ", ", k.sizes(), " and ", v.sizes());
   TORCH_CHECK(layout.q_starts.size() == layout.k_starts.size() && !layout.q_starts.empty() &&
                   layout.q_starts.back() == q.size(0) && layout.k_starts.back() == k.size(0),
-              "[attention] expected starts that end at ", q.size(0), " queries and ", k.size(0), " keys");
+              "[attention] expected starts that end at ", q.size(0), " queries and ", k.size(0),
+              " keys");
   TORCH_CHECK(!layout.slopes.defined() || layout.slopes.sizes() == at::IntArrayRef{q.size(1)},
               "[attention] expected one slope per head");
   TORCH_CHECK(!sinks.defined() || sinks.sizes() == at::IntArrayRef{q.size(1)},
               "[attention] expected one sink per head");
-  TORCH_CHECK(!layout.chosen.defined() || (layout.chosen.dim() == 2 && layout.chosen.size(0) == q.size(0)),
-              "[attention] expected one row of chosen keys per query");
+  TORCH_CHECK(
+      !layout.chosen.defined() || (layout.chosen.dim() == 2 && layout.chosen.size(0) == q.size(0)),
+      "[attention] expected one row of chosen keys per query");
 }
 
 // What every fused kernel offers.
@@ -187,94 +190,31 @@ at::Tensor reference_attention(const at::Tensor& q, const at::Tensor& k, const a
     return Tensors{reference::attention(inputs[0], inputs[1], inputs[2], layout,
                                         weights.empty() ? at::Tensor() : weights[0])};
   };
-  return apply_reference(formula, {q, k, v}, sinks ? std::vector<Parameter*>{sinks} : std::vector<Parameter*>{})[0];
-}
-
-// The keys of one sequence that its queries [Sq, n] list, as [Sq, Sk] bool.
-at::Tensor listed(const at::Tensor& chosen, int64_t k_length) {
-  // Entries that are no key go to a column of their own.
-  const at::Tensor valid = (chosen >= 0).logical_and(chosen < k_length);
-  const at::Tensor columns = at::where(valid, chosen, at::full_like(chosen, k_length));
-  at::Tensor mask = at::zeros({chosen.size(0), k_length + 1}, chosen.options().dtype(at::kBool));
-  mask.scatter_(1, columns, true);
-  return mask.narrow(1, 0, k_length);
-}
-
-// Scores of one sequence before the masks. q: [heads, Sq, D]; k: [heads, Sk, D].
-at::Tensor scores_of(const at::Tensor& q, const at::Tensor& k, const AttentionLayout& layout) {
-  const at::ScalarType wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  at::Tensor scores = q.matmul(k.transpose(1, 2)).to(wide) * layout.scale;
-  if (layout.softcap > 0.0) scores = layout.softcap * at::tanh(scores / layout.softcap);
-  if (!layout.slopes.defined()) return scores;
-  const int64_t q_length = q.size(1), k_length = k.size(1);
-  const auto options = q.options().dtype(wide).requires_grad(false);
-  const at::Tensor distance = at::arange(k_length, options).unsqueeze(0) -
-                              (at::arange(q_length, options) + (k_length - q_length)).unsqueeze(1);
-  return scores + layout.slopes.to(options).view({-1, 1, 1}) * distance;
+  return apply_reference(formula, {q, k, v},
+                         sinks ? std::vector<Parameter*>{sinks} : std::vector<Parameter*>{})[0];
 }
 
 }  // namespace
 
-at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionLayout& layout,
-                     Parameter* sinks) {
+at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                     const AttentionLayout& layout, Parameter* sinks) {
   check_shapes(q, k, v, layout, sinks ? sinks->value() : at::Tensor());
-  if (kernels_for(Op::kAttention, q)) {
-    auto call = c10::make_intrusive<Call>(layout, sinks, q.device());
-    const at::Tensor anchor = call->sinks_trainable() ? gradient_anchor() : gradient_anchor().detach();
-    const bool record = at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad() ||
-                                                       call->sinks_trainable());
-    return AttentionFunction::apply(q, k, v, anchor, call, record);
+  if (use_torch(Op::kAttention, q)) {
+    if (cuda::flash_attention_serves(q, v, layout))
+      return cuda::flash_attention(q, k, v, layout, sinks);
+    if (is_plain(layout, sinks)) return torch_attention(q, k, v, layout);
   }
-  if (use_torch(Op::kAttention, q) && is_plain(layout, sinks)) {
-    return cuda::flash_attention_serves(q) && q.size(2) == v.size(2) ? cuda::flash_attention(q, k, v, layout)
-                                                                     : torch_attention(q, k, v, layout);
+  const bool heads_fit = !q.is_cuda() || std::max(q.size(2), v.size(2)) <= kMostCudaHeadDim;
+  if (heads_fit && own_kernels(q)) {
+    auto call = c10::make_intrusive<Call>(layout, sinks, q.device());
+    const at::Tensor anchor =
+        call->sinks_trainable() ? gradient_anchor() : gradient_anchor().detach();
+    const bool record =
+        at::GradMode::is_enabled() &&
+        (q.requires_grad() || k.requires_grad() || v.requires_grad() || call->sinks_trainable());
+    return AttentionFunction::apply(q, k, v, anchor, call, record);
   }
   return reference_attention(q, k, v, layout, sinks);
 }
-
-at::Tensor alibi_slopes(int64_t heads) {
-  TORCH_CHECK(heads > 0, "[attention] expected at least one head for the slopes of ALiBi");
-  const int64_t power = int64_t{1} << (63 - __builtin_clzll(static_cast<uint64_t>(heads)));
-  at::Tensor slopes = at::empty({heads}, at::kDouble);
-  double* slope = slopes.data_ptr<double>();
-  for (int64_t i = 0; i < power; ++i) slope[i] = std::exp2(-8.0 * static_cast<double>(i + 1) / static_cast<double>(power));
-  for (int64_t i = power; i < heads; ++i) {
-    const int64_t second = 2 * (i - power);  // of the slopes for twice as many heads
-    slope[i] = std::exp2(-8.0 * static_cast<double>(second + 1) / static_cast<double>(2 * power));
-  }
-  return slopes;
-}
-
-namespace reference {
-
-at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionLayout& layout,
-                     const at::Tensor& sinks) {
-  const int64_t repeats = q.size(1) / k.size(1);
-  std::vector<at::Tensor> parts;
-  for (size_t s = 0; s + 1 < layout.q_starts.size(); ++s) {
-    const int64_t q_rows = layout.q_starts[s + 1] - layout.q_starts[s];
-    const int64_t k_rows = layout.k_starts[s + 1] - layout.k_starts[s];
-    const at::Tensor qs = q.narrow(0, layout.q_starts[s], q_rows).transpose(0, 1);
-    const at::Tensor ks = k.narrow(0, layout.k_starts[s], k_rows).transpose(0, 1).repeat_interleave(repeats, 0);
-    const at::Tensor vs = v.narrow(0, layout.k_starts[s], k_rows).transpose(0, 1).repeat_interleave(repeats, 0);
-    at::Tensor seen = visible(q_rows, k_rows, layout, q.device());
-    if (layout.chosen.defined()) {
-      seen = seen & listed(layout.chosen.narrow(0, layout.q_starts[s], q_rows).to(q.device()), k_rows);
-    }
-    at::Tensor scores = scores_of(qs, ks, layout);
-    scores = scores.masked_fill(seen.logical_not(), -std::numeric_limits<double>::infinity());
-    // A sink is a key whose value is 0; without one a row that sees nothing still needs a denominator.
-    const at::Tensor sink = sinks.defined() ? sinks.to(scores.scalar_type()).view({-1, 1, 1}).expand({-1, q_rows, 1})
-                                            : at::where(seen.any(1, /*keepdim=*/true),
-                                                        at::full({}, -std::numeric_limits<double>::infinity(), scores.options()),
-                                                        at::zeros({}, scores.options()))
-                                                  .expand({q.size(1), q_rows, 1});
-    const at::Tensor weights = at::cat({scores, sink}, 2).softmax(-1).narrow(2, 0, k_rows);
-    parts.push_back(weights.to(q.scalar_type()).matmul(vs).transpose(0, 1));
-  }
-  return at::cat(parts, 0);
-}
-
-}  // namespace reference
 
 }  // namespace qianli::ops

@@ -4,7 +4,8 @@
 //   z = scale q k;  z = softcap tanh(z / softcap);  z += slope (j - p);  out = softmax(masked z) v
 //
 // for a key j and a query at position p of its sequence. All switches work together, forward and
-// backward, with fewer queries than keys (a cache) and with key heads shared by several query heads.
+// backward, with fewer queries than keys (a cache) and with key heads shared by several query
+// heads.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,8 +16,8 @@
 
 namespace qianli::ops {
 
-// Sequence s owns query rows [q_starts[s], q_starts[s+1]) and key rows [k_starts[s], k_starts[s+1]).
-// Causal masks are aligned at the end: the last query sees the last key.
+// Sequence s owns query rows [q_starts[s], q_starts[s+1]) and key rows [k_starts[s],
+// k_starts[s+1]). Causal masks are aligned at the end: the last query sees the last key.
 struct AttentionLayout {
   std::vector<int64_t> q_starts;
   std::vector<int64_t> k_starts;
@@ -24,31 +25,36 @@ struct AttentionLayout {
   int64_t window = 0;    // with w > 0 a query sees only the last w keys it may see
   double scale = 1.0;    // of the scores, before the softmax
   double softcap = 0.0;  // c > 0: a score z becomes c tanh(z / c), before the masks
-  at::Tensor slopes;     // ALiBi: one slope per query head (alibi_slopes, or a part of them); undefined: none
-  // [Tq, n] int64: of the keys above, a query sees only those listed in its row, counted from the first
-  // key of its sequence, each once. Entries that are no key of the sequence, like -1, fill up rows.
-  // Undefined: all. Shared by all heads (the indexer of DeepSeek-V3.2).
+  at::Tensor
+      slopes;  // ALiBi: one slope per query head (alibi_slopes, or a part of them); undefined: none
+  // [Tq, n] int64: of the keys above, a query sees only those listed in its row, counted from the
+  // first key of its sequence, each once. Entries that are no key of the sequence, like -1, fill up
+  // rows. Undefined: all. Shared by all heads (the indexer of DeepSeek-V3.2).
   at::Tensor chosen;
 };
 
-// q: [Tq, heads, D]; k: [Tk, key heads, D]; v: [Tk, key heads, Dv], key heads dividing heads. The last
-// axis of each is contiguous, rows and heads may lie anywhere (a view of a fused projection, a cache laid
-// out by heads, values that are a part of the keys). Returns [Tq, heads, Dv]; rows that see no key are 0.
+// q: [Tq, heads, D]; k: [Tk, key heads, D]; v: [Tk, key heads, Dv], key heads dividing heads. The
+// last axis of each is contiguous, rows and heads may lie anywhere (a view of a fused projection, a
+// cache laid out by heads, values that are a part of the keys). Returns [Tq, heads, Dv]; rows that
+// see no key are 0.
 //
 // sinks: [heads] or null, one learned logit per head in the denominator of the softmax (gpt-oss):
 //   out = sum_j exp(z_j) v_j / (sum_j exp(z_j) + exp(sink)).
-at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionLayout& layout,
-                     Parameter* sinks = nullptr);
+at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                     const AttentionLayout& layout, Parameter* sinks = nullptr);
 
-// The slopes of ALiBi (Press et al., arXiv:2108.12409) for `heads` heads, float64 on the CPU: 2^(-8 (i + 1) / n)
-// for a power of two n; otherwise those of the largest power of two p below, then every second one of 2p.
-// Tensor-parallel ranks take their part of the whole.
+// The slopes of ALiBi (Press et al., arXiv:2108.12409) for `heads` heads, float64 on the CPU: 2^(-8
+// (i + 1) / n) for a power of two n; otherwise those of the largest power of two p below, then
+// every second one of 2p. Tensor-parallel ranks take their part of the whole.
 at::Tensor alibi_slopes(int64_t heads);
 
 namespace reference {
+// [Sq, Sk] bool: the keys that the queries of one sequence see by their positions.
+at::Tensor visible_keys(int64_t q_length, int64_t k_length, const AttentionLayout& layout,
+                        at::Device device);
 // sinks: [heads] or undefined.
-at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionLayout& layout,
-                     const at::Tensor& sinks = {});
-}
+at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                     const AttentionLayout& layout, const at::Tensor& sinks = {});
+}  // namespace reference
 
 }  // namespace qianli::ops

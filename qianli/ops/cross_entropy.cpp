@@ -24,12 +24,14 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Each chunk reads and writes the whole weight gradient once, so chunks are large: a few hundred rows.
+// Each chunk reads and writes the whole weight gradient once, so chunks are large: a few hundred
+// rows.
 constexpr int64_t kChunkBytes = int64_t{128} << 20;
 constexpr int64_t kMinimumRows = 128;
 
 int64_t chunk_rows(int64_t rows, int64_t vocabulary, int64_t item_bytes) {
-  const int64_t wanted = std::max(kMinimumRows, kChunkBytes / std::max<int64_t>(1, vocabulary * item_bytes));
+  const int64_t wanted =
+      std::max(kMinimumRows, kChunkBytes / std::max<int64_t>(1, vocabulary * item_bytes));
   const int64_t chunks = std::max<int64_t>(1, (rows + wanted - 1) / wanted);
   return (rows + chunks - 1) / chunks;  // even chunks: no small one at the end
 }
@@ -42,23 +44,25 @@ at::Tensor capped(const at::Tensor& logits, const OutputLayer& layer) {
 // 1 / the length of each row of the weight, [V], in float32 or float64.
 at::Tensor inverse_lengths(const at::Tensor& weight) {
   const at::ScalarType wide = weight.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  return at::linalg_vector_norm(weight, 2, at::IntArrayRef{1}, /*keepdim=*/false, wide).clamp_min(1e-12).reciprocal();
+  return at::linalg_vector_norm(weight, 2, at::IntArrayRef{1}, /*keepdim=*/false, wide)
+      .clamp_min(1e-12)
+      .reciprocal();
 }
 
 // Losses of one chunk of x W^T + b; with `want_grad` the logits become their own gradient.
-void chunk_losses(at::Tensor& logits, const OutputLayer& layer, const at::Tensor& labels, const at::Tensor& weights,
-                  at::Tensor losses, bool want_grad) {
+void chunk_losses(at::Tensor& logits, const OutputLayer& layer, const at::Tensor& labels,
+                  const at::Tensor& weights, at::Tensor losses, bool want_grad) {
   if (const KernelTable* kernels = kernels_for(Op::kCrossEntropy, logits)) {
     kernels->cross_entropy({.dtype = kernel_dtype(logits),
                             .rows = logits.size(0),
                             .vocabulary = logits.size(1),
-                            .multiplier = layer.multiplier,
-                            .softcap = layer.softcap,
                             .logits = logits.data_ptr(),
                             .labels = labels.data_ptr<int64_t>(),
                             .weights = weights.data_ptr<float>(),
                             .losses = losses.data_ptr<float>(),
-                            .keep_logits = !want_grad},
+                            .keep_logits = !want_grad,
+                            .multiplier = layer.multiplier,
+                            .softcap = layer.softcap},
                            stream_of(logits));
     return;
   }
@@ -68,7 +72,8 @@ void chunk_losses(at::Tensor& logits, const OutputLayer& layer, const at::Tensor
   losses.copy_(reference::cross_entropy(final_logits, safe_labels) * counted);
   if (!want_grad) return;
   const at::Tensor scale = weights.to(logits.scalar_type()).unsqueeze(1);
-  at::Tensor grad = (at::softmax(final_logits, 1) * scale).scatter_add(1, safe_labels.unsqueeze(1), -scale);
+  at::Tensor grad =
+      (at::softmax(final_logits, 1) * scale).scatter_add(1, safe_labels.unsqueeze(1), -scale);
   if (layer.softcap > 0.0) grad = grad * (1.0 - (final_logits / layer.softcap).square());
   logits.copy_(grad * layer.multiplier);
 }
@@ -84,8 +89,9 @@ at::Tensor row_dots(const at::Tensor& a, const at::Tensor& b) {
   return dots;
 }
 
-// Rows w divided by their length, w_hat = w / |w|, get dw = (dw_hat - w_hat (w_hat dw_hat)) / |w|. The chunks
-// add the first part, dw_hat / |w|, to the buffer themselves; with it goes the second, from what they added.
+// Rows w divided by their length, w_hat = w / |w|, get dw = (dw_hat - w_hat (w_hat dw_hat)) / |w|.
+// The chunks add the first part, dw_hat / |w|, to the buffer themselves; with it goes the second,
+// from what they added.
 class NormalizedRows {
  public:
   NormalizedRows(Parameter& weight, bool active, bool record)
@@ -104,8 +110,8 @@ class NormalizedRows {
     constexpr int64_t kRows = 2048;
     for (int64_t begin = 0; begin < buffer.size(0); begin += kRows) {
       const int64_t rows = std::min(kRows, buffer.size(0) - begin);
-      buffer.narrow(0, begin, rows).sub_(weight_.value().narrow(0, begin, rows) *
-                                         along.narrow(0, begin, rows).unsqueeze(1));
+      buffer.narrow(0, begin, rows)
+          .sub_(weight_.value().narrow(0, begin, rows) * along.narrow(0, begin, rows).unsqueeze(1));
     }
   }
 
@@ -117,9 +123,9 @@ class NormalizedRows {
 
 class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossEntropyFunction> {
  public:
-  static variable_list forward(AutogradContext* context, const at::Tensor& hidden, const at::Tensor&,
-                               const OutputLayer& layer, const at::Tensor& labels, const at::Tensor& weights,
-                               bool record) {
+  static variable_list forward(AutogradContext* context, const at::Tensor& hidden,
+                               const at::Tensor&, const OutputLayer& layer,
+                               const at::Tensor& labels, const at::Tensor& weights, bool record) {
     const int64_t rows = hidden.size(0);
     const at::ScalarType wide = hidden.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     at::Tensor losses = at::empty({rows}, hidden.options().dtype(wide));
@@ -148,7 +154,8 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
   }
 
  private:
-  static at::Tensor raw_logits(const at::Tensor& x, const OutputLayer& layer, const NormalizedRows& normalized) {
+  static at::Tensor raw_logits(const at::Tensor& x, const OutputLayer& layer,
+                               const NormalizedRows& normalized) {
     const at::Tensor bias = layer.bias ? layer.bias->value() : at::Tensor();
     if (!layer.normalized_rows) return gemm_nt(x, layer.weight.value(), bias);
     at::Tensor logits = gemm_nt(x, layer.weight.value());
@@ -157,8 +164,8 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
   }
 
   // From the gradient of the logits to that of x; those of the parameters go to their buffers.
-  static at::Tensor chunk_gradients(const at::Tensor& x, const OutputLayer& layer, const NormalizedRows& normalized,
-                                    at::Tensor& grad) {
+  static at::Tensor chunk_gradients(const at::Tensor& x, const OutputLayer& layer,
+                                    const NormalizedRows& normalized, at::Tensor& grad) {
     if (layer.bias && layer.bias->trainable()) {
       at::Tensor& buffer = layer.bias->grad_to_add();
       buffer.add_(grad.sum(0, /*keepdim=*/false, buffer.scalar_type()));
@@ -174,26 +181,28 @@ bool trainable(const OutputLayer& layer) {
 }
 
 void check_layer(const at::Tensor& hidden, const OutputLayer& layer) {
-  TORCH_CHECK(hidden.dim() == 2 && layer.weight.value().dim() == 2 && hidden.size(1) == layer.weight.value().size(1),
+  TORCH_CHECK(hidden.dim() == 2 && layer.weight.value().dim() == 2 &&
+                  hidden.size(1) == layer.weight.value().size(1),
               "[output] expected hidden [T, H] and weight [V, H], got ", hidden.sizes(), " and ",
               layer.weight.value().sizes());
-  TORCH_CHECK(layer.multiplier > 0.0, "[output] expected a positive logits multiplier, got ", layer.multiplier);
+  TORCH_CHECK(layer.multiplier > 0.0, "[output] expected a positive logits multiplier, got ",
+              layer.multiplier);
 }
 
 }  // namespace
 
-CrossEntropyResult linear_cross_entropy(const at::Tensor& hidden, const OutputLayer& layer, const at::Tensor& labels,
-                                        const at::Tensor& weights) {
+CrossEntropyResult linear_cross_entropy(const at::Tensor& hidden, const OutputLayer& layer,
+                                        const at::Tensor& labels, const at::Tensor& weights) {
   check_layer(hidden, layer);
   const bool record = at::GradMode::is_enabled() && (hidden.requires_grad() || trainable(layer));
   const at::Tensor anchor = trainable(layer) ? gradient_anchor() : gradient_anchor().detach();
-  const auto results = LinearCrossEntropyFunction::apply(hidden.contiguous(), anchor, layer, labels.contiguous(),
-                                                         weights.contiguous(), record);
+  const auto results = LinearCrossEntropyFunction::apply(
+      hidden.contiguous(), anchor, layer, labels.contiguous(), weights.contiguous(), record);
   return {results[0], results[1]};
 }
 
-CrossEntropyResult linear_cross_entropy(const at::Tensor& hidden, Parameter& weight, const at::Tensor& labels,
-                                        const at::Tensor& weights) {
+CrossEntropyResult linear_cross_entropy(const at::Tensor& hidden, Parameter& weight,
+                                        const at::Tensor& labels, const at::Tensor& weights) {
   return linear_cross_entropy(hidden, OutputLayer{.weight = weight}, labels, weights);
 }
 
@@ -204,11 +213,13 @@ at::Tensor output_logits(const at::Tensor& hidden, const OutputLayer& layer) {
     std::vector<Parameter*> parameters{&layer.weight};
     if (layer.bias) parameters.push_back(layer.bias);
     const auto formula = [layer](const Tensors& inputs, const Tensors& values) {
-      return Tensors{reference::output_logits(inputs[0], values[0], values.size() > 1 ? values[1] : at::Tensor(), layer)};
+      return Tensors{reference::output_logits(inputs[0], values[0],
+                                              values.size() > 1 ? values[1] : at::Tensor(), layer)};
     };
     return apply_reference(formula, {hidden}, parameters)[0];
   }
-  at::Tensor logits = linear(hidden, layer.weight) * inverse_lengths(layer.weight.value()).to(hidden.scalar_type());
+  at::Tensor logits =
+      linear(hidden, layer.weight) * inverse_lengths(layer.weight.value()).to(hidden.scalar_type());
   if (layer.bias) logits = logits + layer.bias->value();
   return capped(logits, layer);
 }
@@ -223,7 +234,8 @@ at::Tensor cross_entropy(const at::Tensor& logits, const at::Tensor& labels) {
 at::Tensor output_logits(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& bias,
                          const OutputLayer& layer) {
   const at::Tensor rows =
-      layer.normalized_rows ? weight * inverse_lengths(weight).to(weight.scalar_type()).unsqueeze(1) : weight;
+      layer.normalized_rows ? weight * inverse_lengths(weight).to(weight.scalar_type()).unsqueeze(1)
+                            : weight;
   const at::Tensor logits = hidden.matmul(rows.t());
   return capped(bias.defined() ? logits + bias : logits, layer);
 }

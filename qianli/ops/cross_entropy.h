@@ -1,5 +1,5 @@
-// The output layer and its cross entropy in one op that never holds the full logits: rows are taken in
-// chunks, and each chunk's logits turn into their own gradient in place.
+// The output layer and its cross entropy in one op that never holds the full logits: rows are taken
+// in chunks, and each chunk's logits turn into their own gradient in place.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,8 +14,8 @@ struct OutputLayer {
   Parameter* bias = nullptr;  // [V]
   double multiplier = 1.0;    // positive (Grok-1, Command-R)
   double softcap = 0.0;       // 0: none (Gemma 2: 30)
-  // W stands for its rows divided by their length (Baichuan2's NormHead). Rows are never stored normalised
-  // here; a model that only infers may do that once and leave this off.
+  // W stands for its rows divided by their length (Baichuan2's NormHead). Rows are never stored
+  // normalised here; a model that only infers may do that once and leave this off.
   bool normalized_rows = false;
 };
 
@@ -26,13 +26,14 @@ struct CrossEntropyResult {
 
 // hidden: [T, H]; labels: [T] int64 (read only where weights != 0); weights: [T] float32.
 //
-// While gradients are recorded, the gradients of hidden and of the layer's parameters are computed during
-// the forward pass, because keeping the logits or computing them twice would cost more. Hence the contract:
-// the returned loss is the end of the graph, and backward() is called on it once, with gradient 1.
-CrossEntropyResult linear_cross_entropy(const at::Tensor& hidden, const OutputLayer& layer, const at::Tensor& labels,
-                                        const at::Tensor& weights);
-CrossEntropyResult linear_cross_entropy(const at::Tensor& hidden, Parameter& weight, const at::Tensor& labels,
-                                        const at::Tensor& weights);
+// While gradients are recorded, the gradients of hidden and of the layer's parameters are computed
+// during the forward pass, because keeping the logits or computing them twice would cost more.
+// Hence the contract: the returned loss is the end of the graph, and backward() is called on it
+// once, with gradient 1.
+CrossEntropyResult linear_cross_entropy(const at::Tensor& hidden, const OutputLayer& layer,
+                                        const at::Tensor& labels, const at::Tensor& weights);
+CrossEntropyResult linear_cross_entropy(const at::Tensor& hidden, Parameter& weight,
+                                        const at::Tensor& labels, const at::Tensor& weights);
 
 // The logits themselves, [T, V], differentiable: for generation and for losses of other kinds.
 at::Tensor output_logits(const at::Tensor& hidden, const OutputLayer& layer);
@@ -43,6 +44,6 @@ at::Tensor cross_entropy(const at::Tensor& logits, const at::Tensor& labels);
 // weight: [V, H]; bias: [V] or undefined; the switches of `layer`, whose parameters are not read.
 at::Tensor output_logits(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& bias,
                          const OutputLayer& layer);
-}
+}  // namespace reference
 
 }  // namespace qianli::ops

@@ -65,19 +65,25 @@ bool has_kernel(const KernelTable& table, Op op) {
 
 enum class Implementation { kReference, kKernel, kTorch };
 
+// The table of the device, if it has a kernel for the op and dtype.
+const KernelTable* table_with(Op op, bool cuda, at::ScalarType dtype) {
+  const KernelTable* table = cuda ? state().cuda : &cpu_kernels();
+  const bool kernel_dtype = dtype == at::kFloat || dtype == at::kBFloat16;
+  return table && kernel_dtype && has_kernel(*table, op) ? table : nullptr;
+}
+
 Implementation implementation_of(Op op, bool cuda, at::ScalarType dtype) {
   const Choice choice = state().choices[static_cast<size_t>(op)];
   if (choice == Choice::kReference) return Implementation::kReference;
-  const bool kernel_dtype = dtype == at::kFloat || dtype == at::kBFloat16;
-  const KernelTable* table = cuda ? state().cuda : &cpu_kernels();
-  const bool kernel_wanted =
-      choice == Choice::kAutomatic || (cuda ? choice == Choice::kCuda : choice == Choice::kNative);
-  if (kernel_wanted && kernel_dtype && table && has_kernel(*table, op))
-    return Implementation::kKernel;
   const bool torch_serves = op == Op::kLinear || op == Op::kLinearFewRows ||
                             op == Op::kGroupedLinear || op == Op::kGatedDeltaRule ||
                             op == Op::kStateSpace ||
                             (op == Op::kAttention && dtype != at::kDouble);
+  // Tensor cores: our own attention on CUDA is for what LibTorch's does not know.
+  const bool torch_first = cuda && op == Op::kAttention && torch_serves;
+  const bool kernel_wanted = (choice == Choice::kAutomatic && !torch_first) ||
+                             (cuda ? choice == Choice::kCuda : choice == Choice::kNative);
+  if (kernel_wanted && table_with(op, cuda, dtype)) return Implementation::kKernel;
   if (torch_serves && choice != Choice::kReference) return Implementation::kTorch;
   return Implementation::kReference;
 }
@@ -120,6 +126,10 @@ const KernelTable* kernels_for(Op op, const at::Tensor& x) {
   if (implementation_of(op, x.is_cuda(), x.scalar_type()) != Implementation::kKernel)
     return nullptr;
   return x.is_cuda() ? state().cuda : &cpu_kernels();
+}
+
+const KernelTable* kernels_beside_torch(Op op, const at::Tensor& x) {
+  return use_torch(op, x) ? table_with(op, x.is_cuda(), x.scalar_type()) : nullptr;
 }
 
 bool use_torch(Op op, const at::Tensor& x) {

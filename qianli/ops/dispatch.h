@@ -50,6 +50,9 @@ void load_cuda_kernels();
 
 // The kernel table that serves `op` on tensors like x, or null for the reference.
 const KernelTable* kernels_for(Op op, const at::Tensor& x);
+// The same where LibTorch's kernel comes first: for calls that it does not know. Null for float64
+// and where the reference was asked for.
+const KernelTable* kernels_beside_torch(Op op, const at::Tensor& x);
 // True when LibTorch's fused kernel is to be used for `op`.
 bool use_torch(Op op, const at::Tensor& x);
 

@@ -1,9 +1,10 @@
-// The border between ops and the kernels of a back end: raw pointers and plain structs, so that neither
-// CPU kernels nor .cu files see a torch header, and a plugin library can offer the same table.
+// The border between ops and the kernels of a back end: raw pointers and plain structs, so that
+// neither CPU kernels nor .cu files see a torch header, and a plugin library can offer the same
+// table.
 //
-// Shapes are row-major and contiguous unless a stride is given (in elements). "half" below means the
-// dtype of the call; statistics, weights' gradients and optimizer state are float32 always. Kernels that
-// say "+=" accumulate. All results are deterministic for a given number of threads.
+// Shapes are row-major and contiguous unless a stride is given (in elements). "half" below means
+// the dtype of the call; statistics, weights' gradients and optimizer state are float32 always.
+// Kernels that say "+=" accumulate. All results are deterministic for a given number of threads.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +16,8 @@ enum class Dtype : int { kFloat32 = 0, kBFloat16 = 1 };
 // CUDA: a cudaStream_t. CPU: ignored.
 using Stream = void*;
 
-// sum = x + residual (when residual is given), y = norm(sum) * w [+ bias], where w is the weight, or 1 + weight
-// when zero_centered. Row r takes row r % weight_rows of weight and bias.
+// sum = x + residual (when residual is given), y = norm(sum) * w [+ bias], where w is the weight,
+// or 1 + weight when zero_centered. Row r takes row r % weight_rows of weight and bias.
 struct NormForward {
   Dtype dtype;
   int64_t rows, width;
@@ -49,16 +50,17 @@ struct NormBackward {
 };
 
 // RMSNorm with a gate. gate_first: y = norm(x * silu(gate)) * weight (Mamba-2); otherwise
-// y = norm(x) * weight * silu(gate) (gated DeltaNet). Row r takes row r % weight_rows of the weight. Rows of
-// the gate come in groups of gate_rows that follow each other; the groups are gate_stride elements apart.
+// y = norm(x) * weight * silu(gate) (gated DeltaNet). Row r takes row r % weight_rows of the
+// weight. Rows of the gate come in groups of gate_rows that follow each other; the groups are
+// gate_stride elements apart.
 struct GatedNormForward {
   Dtype dtype;
   int64_t rows, width;
   int64_t weight_rows = 1;
   bool gate_first;
   double eps;
-  const void* x;       // [rows, width]
-  const void* gate;    // [rows / gate_rows, gate_rows, width]
+  const void* x;     // [rows, width]
+  const void* gate;  // [rows / gate_rows, gate_rows, width]
   int64_t gate_rows, gate_stride;
   const void* weight;  // [weight_rows, width]
   void* y;             // [rows, width]
@@ -72,18 +74,18 @@ struct GatedNormBackward {
   float* grad_weight;        // [weight_rows, width] +=, or null when frozen
 };
 
-// Rotates dimensions [offset, offset + rotary_dim) of each head by pairs: (i, i + rotary_dim/2) or, interleaved,
-// (2i, 2i + 1), counted from offset. The rest is copied.
+// Rotates dimensions [offset, offset + rotary_dim) of each head by pairs: (i, i + rotary_dim/2) or,
+// interleaved, (2i, 2i + 1), counted from offset. The rest is copied.
 struct Rotary {
   Dtype dtype;
   int64_t tokens, heads, head_dim, rotary_dim;
   int64_t offset = 0;
   bool interleaved = false;
-  const void* x;             // [tokens, heads, head_dim], rows `x_stride` and heads `x_head_stride` apart
+  const void* x;  // [tokens, heads, head_dim], rows `x_stride` and heads `x_head_stride` apart
   int64_t x_stride, x_head_stride;
-  void* y;                   // [tokens, heads, head_dim], rows `y_stride` apart; may be x where the strides agree
+  void* y;  // [tokens, heads, head_dim], rows `y_stride` apart; may be x where the strides agree
   int64_t y_stride;
-  const float* cos;          // [positions, rotary_dim / 2]
+  const float* cos;  // [positions, rotary_dim / 2]
   const float* sin;
   const int64_t* positions;  // [tokens]
   bool inverse;              // rotate back: the backward pass
@@ -91,27 +93,27 @@ struct Rotary {
 
 // kRelu2: relu(x)^2. kClampedSwiglu, gated only: y = (up + 1) * gate * sigmoid(1.702 gate).
 enum class ActivationKind : int { kSilu, kGelu, kGeluTanh, kRelu, kRelu2, kClampedSwiglu };
-// Plain: y = act(x). Gated: x is [rows, 2 width], gate = x[:, :width], up = x[:, width:], y = act(gate) * up.
-// limit > 0, gated only: up is clamped to [-limit, limit] and act(gate), or for kClampedSwiglu the gate itself,
-// from above; what is clamped gets no gradient.
+// Plain: y = act(x). Gated: x is [rows, 2 width], gate = x[:, :width], up = x[:, width:], y =
+// act(gate) * up. limit > 0, gated only: up is clamped to [-limit, limit] and act(gate), or for
+// kClampedSwiglu the gate itself, from above; what is clamped gets no gradient.
 struct ActivationForward {
   Dtype dtype;
   ActivationKind kind;
   bool gated;
-  double limit = 0.0;
   int64_t rows, width;  // width of y
   const void* x;
   void* y;
+  double limit = 0.0;
 };
 struct ActivationBackward {
   Dtype dtype;
   ActivationKind kind;
   bool gated;
-  double limit = 0.0;
   int64_t rows, width;
   const void* x;
   const void* grad_y;
   void* grad_x;  // shape of x
+  double limit = 0.0;
 };
 
 struct EmbeddingForward {
@@ -129,20 +131,20 @@ struct EmbeddingBackward {
   float* grad_table;  // [vocabulary, width] +=; equal ids are added in token order
 };
 
-// One chunk of rows of logits x. With z = multiplier x, or softcap tanh(multiplier x / softcap) where softcap > 0:
-// loss[r] = logsumexp(z[r]) - z[r][label[r]]; then, unless `keep_logits`, x[r] is overwritten by its gradient
-// weight[r] * (softmax(z[r]) - onehot(label[r])) * dz/dx.
-// Rows with weight 0 get loss 0 and gradient 0 (their label is not read).
+// One chunk of rows of logits x. With z = multiplier x, or softcap tanh(multiplier x / softcap)
+// where softcap > 0: loss[r] = logsumexp(z[r]) - z[r][label[r]]; then, unless `keep_logits`, x[r]
+// is overwritten by its gradient weight[r] * (softmax(z[r]) - onehot(label[r])) * dz/dx. Rows with
+// weight 0 get loss 0 and gradient 0 (their label is not read).
 struct CrossEntropy {
   Dtype dtype;  // of logits
   int64_t rows, vocabulary;
-  double multiplier = 1.0;  // positive
-  double softcap = 0.0;     // 0: none
   void* logits;
   const int64_t* labels;
   const float* weights;
   float* losses;  // [rows], unweighted
   bool keep_logits;
+  double multiplier = 1.0;  // positive
+  double softcap = 0.0;     // 0: none
 };
 
 // AdamW on flat float32 ranges (optimizers-and-tools 1.2, the decoupled form):
@@ -165,12 +167,14 @@ struct SquaredNorm {
   double* result;
 };
 
-// Attention over packed sequences. Sequence s owns query rows [q_starts[s], q_starts[s+1]) and key rows
-// [k_starts[s], k_starts[s+1]). Causal is aligned at the end: query i of q_len sees keys j with
-// j - i <= k_len - q_len, and with window w > 0 only the last w of those. Query head h uses key head
-// h / (query_heads / key_heads). Score of a query at position p = i + k_len - q_len and a key:
+// Attention over packed sequences. Sequence s owns query rows [q_starts[s], q_starts[s+1]) and key
+// rows [k_starts[s], k_starts[s+1]). Causal is aligned at the end: query i of q_len sees keys j
+// with j - i <= k_len - q_len, and with window w > 0 only the last w of those. Query head h uses
+// key head h / (query_heads / key_heads). Score of a query at position p = i + k_len - q_len and a
+// key:
 //   z = scale q k;  z = softcap tanh(z / softcap) where softcap > 0;  z += slopes[h] (j - p)
 // Softmax in float32; a sink is one more logit in its denominator. A query that sees no key gets 0.
+inline constexpr int64_t kMostCudaHeadDim = 576;  // of both sizes
 struct AttentionForward {
   Dtype dtype;
   int64_t sequences;
@@ -185,13 +189,14 @@ struct AttentionForward {
   int64_t window = 0;             // 0: none
   const float* slopes = nullptr;  // [query_heads] or null (ALiBi)
   const float* sinks = nullptr;   // [query_heads] or null
-  // [q rows, chosen_count] or null: the keys, counted in their sequence, that a query sees of those above,
-  // each once; numbers outside the sequence stand for none. Device memory, like all but the starts.
+  // [q rows, chosen_count] or null: the keys, counted in their sequence, that a query sees of those
+  // above, each once; numbers outside the sequence stand for none. Device memory, like all but the
+  // starts.
   const int64_t* chosen = nullptr;
   int64_t chosen_count = 0;
-  const void* q;  // [q rows, query_heads, head_dim]
-  const void* k;  // [k rows, key_heads, head_dim]
-  const void* v;  // [k rows, key_heads, value_dim]
+  const void* q;                                        // [q rows, query_heads, head_dim]
+  const void* k;                                        // [k rows, key_heads, head_dim]
+  const void* v;                                        // [k rows, key_heads, value_dim]
   int64_t q_stride, k_stride, v_stride;                 // from row to row
   int64_t q_head_stride, k_head_stride, v_head_stride;  // from head to head
   void* out;   // [q rows, query_heads, value_dim], contiguous
@@ -207,7 +212,8 @@ struct AttentionBackward {
   float* grad_sinks = nullptr;  // [query_heads] +=, or null
 };
 
-// y = x W^T + b for 1 to kFewRows rows: bound by reading the weight, not by arithmetic. Sums in float32.
+// y = x W^T + b for 1 to kFewRows rows: bound by reading the weight, not by arithmetic. Sums in
+// float32.
 inline constexpr int64_t kFewRows = 4;
 struct LinearFewRows {
   Dtype dtype;

@@ -29,24 +29,29 @@ struct CallHolder : torch::CustomClassHolder {
   Call call;
 };
 
-float* float_data(const at::Tensor& tensor) { return tensor.defined() ? tensor.data_ptr<float>() : nullptr; }
+float* float_data(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor.data_ptr<float>() : nullptr;
+}
 float* grad_data(Parameter* parameter) {
   return parameter && parameter->trainable() ? parameter->grad_to_add().data_ptr<float>() : nullptr;
 }
 int64_t weight_rows(const at::Tensor& weight) { return weight.dim() == 2 ? weight.size(0) : 1; }
 
 void check_shapes(const at::Tensor& x, const at::Tensor& weight) {
-  const bool fits = weight.dim() == 1 ? x.dim() >= 1 && x.size(-1) == weight.size(0)
-                                      : weight.dim() == 2 && x.dim() >= 2 && x.size(-1) == weight.size(1) &&
-                                            x.size(-2) == weight.size(0);
-  TORCH_CHECK(fits, "[norm] expected a weight [H] or [heads, H] for x ", x.sizes(), ", got ", weight.sizes());
+  const bool fits = weight.dim() == 1
+                        ? x.dim() >= 1 && x.size(-1) == weight.size(0)
+                        : weight.dim() == 2 && x.dim() >= 2 && x.size(-1) == weight.size(1) &&
+                              x.size(-2) == weight.size(0);
+  TORCH_CHECK(fits, "[norm] expected a weight [H] or [heads, H] for x ", x.sizes(), ", got ",
+              weight.sizes());
 }
 
 // Returns {y} or, with a residual, {y, sum}.
 class NormFunction : public torch::autograd::Function<NormFunction> {
  public:
   static variable_list forward(AutogradContext* context, const at::Tensor& x_given,
-                               const std::optional<at::Tensor>& residual_given, const at::Tensor&, const Call& call) {
+                               const std::optional<at::Tensor>& residual_given, const at::Tensor&,
+                               const Call& call) {
     const at::Tensor x = x_given.contiguous();
     const bool fused = residual_given.has_value();
     const at::Tensor residual = fused ? residual_given->contiguous() : at::Tensor();
@@ -82,12 +87,14 @@ class NormFunction : public torch::autograd::Function<NormFunction> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
-    const auto holder = c10::static_intrusive_pointer_cast<CallHolder>(context->saved_data["call"].toCapsule());
+    const auto holder =
+        c10::static_intrusive_pointer_cast<CallHolder>(context->saved_data["call"].toCapsule());
     const Call& call = holder->call;
     const auto saved = context->get_saved_variables();
     const at::Tensor& sum = saved[0];
     const at::Tensor grad_y = grads[0].defined() ? grads[0].contiguous() : at::zeros_like(sum);
-    const at::Tensor grad_sum = grads.size() > 1 && grads[1].defined() ? grads[1].contiguous() : at::Tensor();
+    const at::Tensor grad_sum =
+        grads.size() > 1 && grads[1].defined() ? grads[1].contiguous() : at::Tensor();
     const at::Tensor& weight = call.weight->value();
     at::Tensor grad_x = at::empty_like(sum);
     const KernelTable* kernels = kernels_for(call.op, sum);
@@ -131,10 +138,13 @@ Tensors norm(const at::Tensor& x, const std::optional<at::Tensor>& residual, con
     return apply_reference(formula, residual ? Tensors{x, *residual} : Tensors{x}, parameters);
   }
   const bool trainable = call.weight->trainable() || (call.bias && call.bias->trainable());
-  return NormFunction::apply(x, residual, trainable ? gradient_anchor() : gradient_anchor().detach(), call);
+  return NormFunction::apply(x, residual,
+                             trainable ? gradient_anchor() : gradient_anchor().detach(), call);
 }
 
-at::Tensor widened(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? x : x.to(at::kFloat); }
+at::Tensor widened(const at::Tensor& x) {
+  return x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
+}
 at::Tensor normalised(const at::Tensor& wide, double eps) {
   return wide * at::rsqrt(wide.pow(2).mean(-1, /*keepdim=*/true) + eps);
 }
@@ -149,14 +159,14 @@ at::Tensor layer_norm(const at::Tensor& x, Parameter& weight, Parameter* bias, d
   return norm(x, {}, {Op::kLayerNorm, &weight, bias, eps})[0];
 }
 
-NormWithSum add_rms_norm(const at::Tensor& x, const at::Tensor& residual, Parameter& weight, double eps,
-                         NormWeight kind) {
+NormWithSum add_rms_norm(const at::Tensor& x, const at::Tensor& residual, Parameter& weight,
+                         double eps, NormWeight kind) {
   const auto results = norm(x, residual, {Op::kRmsNorm, &weight, nullptr, eps, kind});
   return {results[0], results[1]};
 }
 
-NormWithSum add_layer_norm(const at::Tensor& x, const at::Tensor& residual, Parameter& weight, Parameter* bias,
-                           double eps) {
+NormWithSum add_layer_norm(const at::Tensor& x, const at::Tensor& residual, Parameter& weight,
+                           Parameter* bias, double eps) {
   const auto results = norm(x, residual, {Op::kLayerNorm, &weight, bias, eps});
   return {results[0], results[1]};
 }
@@ -169,7 +179,8 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, N
   return (scaled * (1.0 + weight.to(scaled.scalar_type()))).to(x.scalar_type());
 }
 
-at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
+at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                      double eps) {
   const at::Tensor wide = widened(x);
   const at::Tensor scaled = normalised(wide - wide.mean(-1, /*keepdim=*/true), eps) * weight;
   return (bias.defined() ? scaled + bias : scaled).to(x.scalar_type());

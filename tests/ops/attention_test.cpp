@@ -27,7 +27,8 @@ at::Tensor some_keys(const AttentionCase& c) {
     const int64_t length = c.k_starts[s + 1] - c.k_starts[s];
     for (int64_t row = c.q_starts[s]; row < c.q_starts[s + 1]; ++row) {
       for (int64_t i = 0; i < std::min(c.chosen, length); ++i) {
-        keys.data_ptr<int64_t>()[row * (c.chosen + 2) + i] = (row * 7 + i * (length / std::min(c.chosen, length))) % length;
+        keys.data_ptr<int64_t>()[row * (c.chosen + 2) + i] =
+            (row * 7 + i * (length / std::min(c.chosen, length))) % length;
       }
       keys.data_ptr<int64_t>()[row * (c.chosen + 2) + c.chosen] = length + 3;
     }
@@ -48,24 +49,40 @@ ops::AttentionLayout layout_of(const AttentionCase& c) {
 
 void check_case(const AttentionCase& c) {
   const int64_t q_rows = c.q_starts.back(), k_rows = c.k_starts.back();
-  check_all({.name = c.name,
-             .op = "attention",
-             .inputs = {normal({q_rows, c.heads, c.dim}, 1), normal({k_rows, c.key_heads, c.dim}, 2),
-                        normal({k_rows, c.key_heads, c.value_dim}, 3)},
-             .parameters = c.sinks ? Tensors{normal({c.heads}, 4)} : Tensors{},
-             .run = [layout = layout_of(c)](const Tensors& x, const Parameters& p) {
-               return ops::attention(x[0], x[1], x[2], layout, p.empty() ? nullptr : p[0].get());
-             },
-             .float_tolerance = 5e-6,
-             .bfloat16_tolerance = 4e-2});
+  check_all(
+      {.name = c.name,
+       .op = "attention",
+       .inputs = {normal({q_rows, c.heads, c.dim}, 1), normal({k_rows, c.key_heads, c.dim}, 2),
+                  normal({k_rows, c.key_heads, c.value_dim}, 3)},
+       .parameters = c.sinks ? Tensors{normal({c.heads}, 4)} : Tensors{},
+       .run =
+           [layout = layout_of(c)](const Tensors& x, const Parameters& p) {
+             return ops::attention(x[0], x[1], x[2], layout, p.empty() ? nullptr : p[0].get());
+           },
+       .float_tolerance = 5e-6,
+       .bfloat16_tolerance = 4e-2});
 }
 
 TEST(Attention, causal_packed_grouped_and_windowed) {
   check_case({"one sequence", 2, 2, 8, 8, {0, 7}, {0, 7}});
   check_case({"packed", 4, 2, 16, 16, {0, 1, 6, 13}, {0, 1, 6, 13}});
   check_case({"long", 2, 1, 64, 64, {0, 150}, {0, 150}});
-  check_case({.name = "window", .heads = 3, .key_heads = 3, .dim = 8, .value_dim = 8, .q_starts = {0, 9, 40}, .k_starts = {0, 9, 40}, .window = 4});
-  check_case({.name = "not causal", .heads = 2, .key_heads = 1, .dim = 8, .value_dim = 8, .q_starts = {0, 5}, .k_starts = {0, 5}, .causal = false});
+  check_case({.name = "window",
+              .heads = 3,
+              .key_heads = 3,
+              .dim = 8,
+              .value_dim = 8,
+              .q_starts = {0, 9, 40},
+              .k_starts = {0, 9, 40},
+              .window = 4});
+  check_case({.name = "not causal",
+              .heads = 2,
+              .key_heads = 1,
+              .dim = 8,
+              .value_dim = 8,
+              .q_starts = {0, 5},
+              .k_starts = {0, 5},
+              .causal = false});
   check_case({"decoding", 4, 2, 8, 8, {0, 2}, {0, 11}});
 }
 
@@ -77,33 +94,135 @@ TEST(Attention, with_values_of_another_size) {
 
 TEST(Attention, with_a_cap_on_the_scores) {
   for (const double cap : {0.7, 50.0}) {
-    check_case({.name = "cap", .heads = 4, .key_heads = 2, .dim = 16, .value_dim = 16, .q_starts = {0, 5, 80}, .k_starts = {0, 5, 80}, .softcap = cap});
-    check_case({.name = "cap and window", .heads = 2, .key_heads = 2, .dim = 16, .value_dim = 16, .q_starts = {0, 80}, .k_starts = {0, 100}, .softcap = cap, .window = 20});
+    check_case({.name = "cap",
+                .heads = 4,
+                .key_heads = 2,
+                .dim = 16,
+                .value_dim = 16,
+                .q_starts = {0, 5, 80},
+                .k_starts = {0, 5, 80},
+                .softcap = cap});
+    check_case({.name = "cap and window",
+                .heads = 2,
+                .key_heads = 2,
+                .dim = 16,
+                .value_dim = 16,
+                .q_starts = {0, 80},
+                .k_starts = {0, 100},
+                .softcap = cap,
+                .window = 20});
   }
 }
 
 TEST(Attention, with_sinks) {
-  check_case({.name = "sinks", .heads = 4, .key_heads = 2, .dim = 16, .value_dim = 16, .q_starts = {0, 5, 80}, .k_starts = {0, 5, 80}, .sinks = true});
-  check_case({.name = "sinks and window", .heads = 4, .key_heads = 4, .dim = 8, .value_dim = 8, .q_starts = {0, 40}, .k_starts = {0, 90}, .window = 8, .sinks = true});
-  check_case({.name = "sinks, decoding", .heads = 4, .key_heads = 1, .dim = 8, .value_dim = 8, .q_starts = {0, 1}, .k_starts = {0, 90}, .sinks = true});
+  check_case({.name = "sinks",
+              .heads = 4,
+              .key_heads = 2,
+              .dim = 16,
+              .value_dim = 16,
+              .q_starts = {0, 5, 80},
+              .k_starts = {0, 5, 80},
+              .sinks = true});
+  check_case({.name = "sinks and window",
+              .heads = 4,
+              .key_heads = 4,
+              .dim = 8,
+              .value_dim = 8,
+              .q_starts = {0, 40},
+              .k_starts = {0, 90},
+              .window = 8,
+              .sinks = true});
+  check_case({.name = "sinks, decoding",
+              .heads = 4,
+              .key_heads = 1,
+              .dim = 8,
+              .value_dim = 8,
+              .q_starts = {0, 1},
+              .k_starts = {0, 90},
+              .sinks = true});
 }
 
 TEST(Attention, with_slopes) {
-  check_case({.name = "slopes", .heads = 6, .key_heads = 6, .dim = 16, .value_dim = 16, .q_starts = {0, 5, 80}, .k_starts = {0, 5, 80}, .slopes = true});
-  check_case({.name = "slopes, shared keys", .heads = 6, .key_heads = 2, .dim = 16, .value_dim = 16, .q_starts = {0, 3}, .k_starts = {0, 80}, .slopes = true});
-  check_case({.name = "slopes, not causal", .heads = 2, .key_heads = 2, .dim = 16, .value_dim = 16, .q_starts = {0, 30}, .k_starts = {0, 30}, .causal = false, .slopes = true});
+  check_case({.name = "slopes",
+              .heads = 6,
+              .key_heads = 6,
+              .dim = 16,
+              .value_dim = 16,
+              .q_starts = {0, 5, 80},
+              .k_starts = {0, 5, 80},
+              .slopes = true});
+  check_case({.name = "slopes, shared keys",
+              .heads = 6,
+              .key_heads = 2,
+              .dim = 16,
+              .value_dim = 16,
+              .q_starts = {0, 3},
+              .k_starts = {0, 80},
+              .slopes = true});
+  check_case({.name = "slopes, not causal",
+              .heads = 2,
+              .key_heads = 2,
+              .dim = 16,
+              .value_dim = 16,
+              .q_starts = {0, 30},
+              .k_starts = {0, 30},
+              .causal = false,
+              .slopes = true});
 }
 
 TEST(Attention, over_chosen_keys) {
-  check_case({.name = "chosen", .heads = 4, .key_heads = 4, .dim = 12, .value_dim = 8, .q_starts = {0, 6, 160}, .k_starts = {0, 6, 160}, .chosen = 5});
-  check_case({.name = "chosen, shared latent", .heads = 6, .key_heads = 1, .dim = 36, .value_dim = 32, .q_starts = {0, 3}, .k_starts = {0, 150}, .chosen = 20});
-  check_case({.name = "chosen, one column", .heads = 2, .key_heads = 2, .dim = 16, .value_dim = 16, .q_starts = {0, 2}, .k_starts = {0, 300}, .chosen = 90});
+  check_case({.name = "chosen",
+              .heads = 4,
+              .key_heads = 4,
+              .dim = 12,
+              .value_dim = 8,
+              .q_starts = {0, 6, 160},
+              .k_starts = {0, 6, 160},
+              .chosen = 5});
+  check_case({.name = "chosen, shared latent",
+              .heads = 6,
+              .key_heads = 1,
+              .dim = 36,
+              .value_dim = 32,
+              .q_starts = {0, 3},
+              .k_starts = {0, 150},
+              .chosen = 20});
+  check_case({.name = "chosen, one column",
+              .heads = 2,
+              .key_heads = 2,
+              .dim = 16,
+              .value_dim = 16,
+              .q_starts = {0, 2},
+              .k_starts = {0, 300},
+              .chosen = 90});
 }
 
 TEST(Attention, with_every_switch_at_once) {
   for (const int64_t chosen : {0, 9}) {
-    check_case({.name = "all, long", .heads = 4, .key_heads = 2, .dim = 20, .value_dim = 12, .q_starts = {0, 70, 75}, .k_starts = {0, 90, 95}, .softcap = 3.0, .window = 40, .slopes = true, .sinks = true, .chosen = chosen});
-    check_case({.name = "all, short", .heads = 4, .key_heads = 2, .dim = 20, .value_dim = 12, .q_starts = {0, 2}, .k_starts = {0, 90}, .softcap = 3.0, .window = 40, .slopes = true, .sinks = true, .chosen = chosen});
+    check_case({.name = "all, long",
+                .heads = 4,
+                .key_heads = 2,
+                .dim = 20,
+                .value_dim = 12,
+                .q_starts = {0, 70, 75},
+                .k_starts = {0, 90, 95},
+                .softcap = 3.0,
+                .window = 40,
+                .slopes = true,
+                .sinks = true,
+                .chosen = chosen});
+    check_case({.name = "all, short",
+                .heads = 4,
+                .key_heads = 2,
+                .dim = 20,
+                .value_dim = 12,
+                .q_starts = {0, 2},
+                .k_starts = {0, 90},
+                .softcap = 3.0,
+                .window = 40,
+                .slopes = true,
+                .sinks = true,
+                .chosen = chosen});
   }
 }
 
@@ -113,10 +232,12 @@ TEST(Attention, of_rows_and_heads_anywhere) {
   check_all({.name = "views",
              .op = "attention",
              .inputs = {normal({3, 100}, 1), normal({2, 40, 24}, 2)},
-             .run = [layout](const Tensors& x, const Parameters&) {
-               const at::Tensor q = x[0].narrow(1, 3, 96).unflatten(1, {4, 24}), k = x[1].transpose(0, 1);
-               return ops::attention(q, k, k.narrow(2, 0, 16), layout);
-             },
+             .run =
+                 [layout](const Tensors& x, const Parameters&) {
+                   const at::Tensor q = x[0].narrow(1, 3, 96).unflatten(1, {4, 24}),
+                                    k = x[1].transpose(0, 1);
+                   return ops::attention(q, k, k.narrow(2, 0, 16), layout);
+                 },
              .float_tolerance = 5e-6,
              .bfloat16_tolerance = 4e-2});
 }
@@ -129,7 +250,8 @@ TEST(Attention, a_query_that_sees_nothing_gets_zero) {
       layout.chosen = at::full({queries, 1}, -1, at::kLong);
       layout.chosen[1][0] = 0;
       std::vector<at::Tensor> x;
-      for (uint64_t i = 0; i < 3; ++i) x.push_back(normal({queries, 2, 8}, i).to(at::kFloat).requires_grad_(true));
+      for (uint64_t i = 0; i < 3; ++i)
+        x.push_back(normal({queries, 2, 8}, i).to(at::kFloat).requires_grad_(true));
       const at::Tensor out = ops::attention(x[0], x[1], x[2], layout, given);
       out.sum().backward();
       EXPECT_EQ(out[0].abs().max().item<float>(), 0.0f);
@@ -143,11 +265,14 @@ TEST(Attention, a_query_that_sees_nothing_gets_zero) {
 
 TEST(AlibiSlopes, follow_the_rule_for_any_number_of_heads) {
   const at::Tensor eight = ops::alibi_slopes(8);
-  for (int64_t i = 0; i < 8; ++i) EXPECT_DOUBLE_EQ(eight[i].item<double>(), std::exp2(-static_cast<double>(i + 1)));
+  for (int64_t i = 0; i < 8; ++i)
+    EXPECT_DOUBLE_EQ(eight[i].item<double>(), std::exp2(-static_cast<double>(i + 1)));
   // Baichuan-13B: 40 heads, 32 of the power of two and every second one of 64.
   const at::Tensor forty = ops::alibi_slopes(40);
   EXPECT_DOUBLE_EQ(forty[31].item<double>(), std::exp2(-8.0));
-  for (int64_t i = 0; i < 8; ++i) EXPECT_DOUBLE_EQ(forty[32 + i].item<double>(), std::exp2(-0.125 * static_cast<double>(2 * i + 1)));
+  for (int64_t i = 0; i < 8; ++i)
+    EXPECT_DOUBLE_EQ(forty[32 + i].item<double>(),
+                     std::exp2(-0.125 * static_cast<double>(2 * i + 1)));
   EXPECT_DOUBLE_EQ(ops::alibi_slopes(1)[0].item<double>(), std::exp2(-8.0));
 }
 
@@ -156,7 +281,10 @@ TEST(Attention, refuses_shapes_that_do_not_fit) {
   EXPECT_THROW(ops::attention(q, k, k, {.q_starts = {0, 4}, .k_starts = {0, 4}}), c10::Error);
   const at::Tensor one = k.narrow(1, 0, 1);
   EXPECT_THROW(ops::attention(q, one, one, {.q_starts = {0, 4}, .k_starts = {0, 5}}), c10::Error);
-  EXPECT_THROW(ops::attention(q, one, one, {.q_starts = {0, 4}, .k_starts = {0, 4}, .slopes = ops::alibi_slopes(2)}), c10::Error);
+  EXPECT_THROW(
+      ops::attention(q, one, one,
+                     {.q_starts = {0, 4}, .k_starts = {0, 4}, .slopes = ops::alibi_slopes(2)}),
+      c10::Error);
 }
 
 }  // namespace

@@ -12,7 +12,8 @@ namespace {
 
 ops::RotaryTable table_for(const at::Tensor& x, int64_t half) {
   const auto dtype = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const at::Tensor angles = at::arange(32, at::kDouble).unsqueeze(1) * (0.1 + at::arange(half, at::kDouble));
+  const at::Tensor angles =
+      at::arange(32, at::kDouble).unsqueeze(1) * (0.1 + at::arange(half, at::kDouble));
   return {angles.cos().to(dtype), angles.sin().to(dtype)};
 }
 
@@ -31,10 +32,12 @@ TEST(Rotary, turns_half_pairs_and_passes_the_rest) {
 
 TEST(Rotary, turns_pairs_of_both_kinds_anywhere_in_a_head) {
   for (const bool interleaved : {false, true}) {
-    for (const auto& [offset, half] : {std::pair<int64_t, int64_t>{0, 6}, {0, 3}, {5, 3}, {2, 18}}) {
+    for (const auto& [offset, half] :
+         {std::pair<int64_t, int64_t>{0, 6}, {0, 3}, {5, 3}, {2, 18}}) {
       const ops::RotaryPairs pairs{.interleaved = interleaved, .offset = offset};
       const int64_t dim = std::max<int64_t>(12, offset + 2 * half);
-      check_all({.name = (interleaved ? "interleaved " : "half ") + std::to_string(offset) + "+" + std::to_string(half),
+      check_all({.name = (interleaved ? "interleaved " : "half ") + std::to_string(offset) + "+" +
+                         std::to_string(half),
                  .op = "rotary",
                  .inputs = {normal({5, 3, dim}, 1)},
                  .run = [=](const Tensors& x, const Parameters&) {
@@ -45,7 +48,8 @@ TEST(Rotary, turns_pairs_of_both_kinds_anywhere_in_a_head) {
                  .op = "rotary",
                  .inputs = {normal({5, 3 * dim + 1}, 1)},
                  .run = [=](const Tensors& x, const Parameters&) {
-                   const at::Tensor view = x[0].narrow(1, 1, 3 * dim).unflatten(1, {3, dim}).narrow(1, 1, 2);
+                   const at::Tensor view =
+                       x[0].narrow(1, 1, 3 * dim).unflatten(1, {3, dim}).narrow(1, 1, 2);
                    return ops::rotary(view, table_for(x[0], half), ids({0, 1, 2, 31, 1}), pairs);
                  }});
     }
@@ -56,7 +60,9 @@ TEST(Rotary, turns_pairs_of_both_kinds_anywhere_in_a_head) {
 TEST(Rotary, kinds_agree_after_a_permutation) {
   const int64_t half = 5;
   const at::Tensor x = normal({4, 2, 2 * half}, 1).to(at::kFloat), places = ids({3, 0, 7, 20});
-  const auto to_halves = [&](const at::Tensor& t) { return t.unflatten(2, {half, 2}).transpose(2, 3).flatten(2); };
+  const auto to_halves = [&](const at::Tensor& t) {
+    return t.unflatten(2, {half, 2}).transpose(2, 3).flatten(2);
+  };
   const at::Tensor turned = ops::rotary(x, table_for(x, half), places, {.interleaved = true});
   expect_close(to_halves(turned), ops::rotary(to_halves(x), table_for(x, half), places), 1e-6);
 }
@@ -73,11 +79,15 @@ TEST(Activation, plain_and_gated_of_every_kind) {
     check_all({.name = "plain " + name,
                .op = "activation",
                .inputs = {normal({5, 19}, 1) * 3.0},
-               .run = [kind](const Tensors& x, const Parameters&) { return ops::activation(x[0], kind); }});
+               .run = [kind](const Tensors& x, const Parameters&) {
+                 return ops::activation(x[0], kind);
+               }});
     check_all({.name = "gated " + name,
                .op = "activation",
                .inputs = {normal({5, 38}, 1) * 3.0},
-               .run = [kind](const Tensors& x, const Parameters&) { return ops::gated_activation(x[0], kind); }});
+               .run = [kind](const Tensors& x, const Parameters&) {
+                 return ops::gated_activation(x[0], kind);
+               }});
   }
 }
 
@@ -86,13 +96,18 @@ TEST(Activation, squared_relu_clamps_and_limits) {
   check_all({.name = "relu2",
              .op = "activation",
              .inputs = {normal({5, 19}, 1) * 3.0},
-             .run = [](const Tensors& x, const Parameters&) { return ops::activation(x[0], Kind::kRelu2); }});
+             .run = [](const Tensors& x, const Parameters&) {
+               return ops::activation(x[0], Kind::kRelu2);
+             }});
   for (const Kind kind : {Kind::kSilu, Kind::kGeluTanh, Kind::kRelu2, Kind::kClampedSwiglu}) {
     for (const double limit : {0.0, 1.5}) {
-      check_all({.name = "gated " + std::to_string(static_cast<int>(kind)) + ", limit " + std::to_string(limit),
+      check_all({.name = "gated " + std::to_string(static_cast<int>(kind)) + ", limit " +
+                         std::to_string(limit),
                  .op = "activation",
                  .inputs = {normal({5, 38}, 1) * 3.0},
-                 .run = [=](const Tensors& x, const Parameters&) { return ops::gated_activation(x[0], kind, limit); }});
+                 .run = [=](const Tensors& x, const Parameters&) {
+                   return ops::gated_activation(x[0], kind, limit);
+                 }});
     }
   }
   EXPECT_THROW(ops::activation(normal({2, 4}, 1), Kind::kClampedSwiglu), c10::Error);

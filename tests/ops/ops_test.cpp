@@ -35,12 +35,15 @@ TEST(Linear, with_and_without_bias) {
              .op = "linear",
              .inputs = {normal({7, 5}, 1)},
              .parameters = {normal({6, 5}, 2), normal({6}, 3)},
-             .run = [](const Tensors& x, const Parameters& p) { return ops::linear(x[0], *p[0], p[1].get()); }});
-  check_all({.name = "no bias",
-             .op = "linear",
-             .inputs = {normal({1, 33}, 1)},
-             .parameters = {normal({17, 33}, 2)},
-             .run = [](const Tensors& x, const Parameters& p) { return ops::linear(x[0], *p[0]); }});
+             .run = [](const Tensors& x, const Parameters& p) {
+               return ops::linear(x[0], *p[0], p[1].get());
+             }});
+  check_all(
+      {.name = "no bias",
+       .op = "linear",
+       .inputs = {normal({1, 33}, 1)},
+       .parameters = {normal({17, 33}, 2)},
+       .run = [](const Tensors& x, const Parameters& p) { return ops::linear(x[0], *p[0]); }});
 }
 
 TEST(Linear, a_weight_used_twice_gets_both_gradients) {
@@ -70,7 +73,13 @@ TEST(AdamW, equals_the_reference) {
       exact.push_back(fast.back().to(at::kDouble));
     }
     at::Tensor copy = low_precision ? at::zeros({n}, at::kBFloat16) : at::Tensor();
-    const ops::AdamWStep step{.lr = 0.01, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .step = 3, .grad_scale = 0.5};
+    const ops::AdamWStep step{.lr = 0.01,
+                              .beta1 = 0.9,
+                              .beta2 = 0.95,
+                              .eps = 1e-8,
+                              .weight_decay = 0.1,
+                              .step = 3,
+                              .grad_scale = 0.5};
     ops::adamw(fast[0], fast[1], fast[2], fast[3], copy, step);
     ops::reference::adamw(exact[0], exact[1], exact[2], exact[3], {}, step);
     for (const size_t i : {0u, 2u, 3u}) expect_close(fast[i], exact[i], 1e-6);
@@ -82,7 +91,8 @@ TEST(AdamW, equals_the_reference) {
 
 TEST(SquaredNorm, is_exact_enough_for_many_elements) {
   const at::Tensor x = normal({100003}, 5).to(at::kFloat);
-  EXPECT_NEAR(ops::squared_norm(x).item<double>(), ops::reference::squared_norm(x).item<double>(), 1e-6);
+  EXPECT_NEAR(ops::squared_norm(x).item<double>(), ops::reference::squared_norm(x).item<double>(),
+              1e-6);
 }
 
 TEST(Dispatch, refuses_unknown_ops_and_back_ends) {

@@ -18,12 +18,16 @@ TEST(CrossEntropy, equals_the_reference_on_counted_rows) {
              .op = "cross_entropy",
              .inputs = {normal({9, 6}, 1)},
              .parameters = {normal({37, 6}, 2)},
-             .run = [](const Tensors& x, const Parameters& p) {
-               const at::Tensor weights = at::tensor({1.0, 0.5, 0.0, 1.0, 2.0, 1.0, 0.0, 1.0, 0.25}, at::kDouble);
-               const auto dtype = x[0].scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-               // Row 2 has weight 0 and a label that does not exist.
-               return ops::linear_cross_entropy(x[0], *p[0], ids({0, 36, -100, 5, 5, 1, 0, 20, 7}), weights.to(dtype)).loss;
-             },
+             .run =
+                 [](const Tensors& x, const Parameters& p) {
+                   const at::Tensor weights =
+                       at::tensor({1.0, 0.5, 0.0, 1.0, 2.0, 1.0, 0.0, 1.0, 0.25}, at::kDouble);
+                   const auto dtype = x[0].scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+                   // Row 2 has weight 0 and a label that does not exist.
+                   return ops::linear_cross_entropy(
+                              x[0], *p[0], ids({0, 36, -100, 5, 5, 1, 0, 20, 7}), weights.to(dtype))
+                       .loss;
+                 },
              .bfloat16_tolerance = 5e-2});
 }
 
@@ -43,9 +47,12 @@ TEST(CrossEntropy, never_holds_the_full_logits) {
 
 // Row 2 has weight 0 and a label that does not exist.
 at::Tensor loss_of(const at::Tensor& hidden, const ops::OutputLayer& layer) {
-  const at::Tensor weights = at::tensor({1.0, 0.5, 0.0, 1.0, 2.0, 1.0, 0.0, 1.0, 0.25}, at::kDouble);
+  const at::Tensor weights =
+      at::tensor({1.0, 0.5, 0.0, 1.0, 2.0, 1.0, 0.0, 1.0, 0.25}, at::kDouble);
   const auto dtype = hidden.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  return ops::linear_cross_entropy(hidden, layer, ids({0, 36, -100, 5, 5, 1, 0, 20, 7}), weights.to(dtype)).loss;
+  return ops::linear_cross_entropy(hidden, layer, ids({0, 36, -100, 5, 5, 1, 0, 20, 7}),
+                                   weights.to(dtype))
+      .loss;
 }
 
 struct OutputCase {
@@ -56,8 +63,8 @@ struct OutputCase {
 };
 const std::vector<OutputCase>& output_cases() {
   static const std::vector<OutputCase> kCases = {
-      {"bias", true, 1.0, 0.0, false},          {"multiplier", false, 0.577, 0.0, false},
-      {"softcap", false, 1.0, 2.0, false},      {"normalised rows", false, 1.0, 0.0, true},
+      {"bias", true, 1.0, 0.0, false},      {"multiplier", false, 0.577, 0.0, false},
+      {"softcap", false, 1.0, 2.0, false},  {"normalised rows", false, 1.0, 0.0, true},
       {"everything", true, 1.7, 1.5, true},
   };
   return kCases;
@@ -81,7 +88,8 @@ TEST(CrossEntropy, of_every_kind_of_output_layer) {
                .op = "cross_entropy",
                .inputs = {normal({9, 6}, 1)},
                .parameters = parameters_of(c),
-               .run = [c](const Tensors& x, const Parameters& p) { return loss_of(x[0], layer_of(c, p)); },
+               .run = [c](const Tensors& x,
+                          const Parameters& p) { return loss_of(x[0], layer_of(c, p)); },
                .float_tolerance = 4e-6,
                .bfloat16_tolerance = 5e-2});
   }
@@ -93,10 +101,11 @@ TEST(CrossEntropy, of_normalised_rows_adds_to_an_earlier_gradient) {
              .op = "cross_entropy",
              .inputs = {normal({9, 6}, 1)},
              .parameters = {normal({37, 6}, 2)},
-             .run = [](const Tensors& x, const Parameters& p) {
-               const ops::OutputLayer layer{.weight = *p[0], .normalized_rows = true};
-               return loss_of(x[0], layer) + loss_of(x[0] * 0.5, layer);
-             },
+             .run =
+                 [](const Tensors& x, const Parameters& p) {
+                   const ops::OutputLayer layer{.weight = *p[0], .normalized_rows = true};
+                   return loss_of(x[0], layer) + loss_of(x[0] * 0.5, layer);
+                 },
              .bfloat16_tolerance = 5e-2});
 }
 
@@ -106,7 +115,9 @@ TEST(OutputLogits, give_the_loss_that_the_fused_op_gives) {
                         .op = "linear",
                         .inputs = {normal({9, 6}, 1)},
                         .parameters = parameters_of(c),
-                        .run = [c](const Tensors& x, const Parameters& p) { return ops::output_logits(x[0], layer_of(c, p)); }};
+                        .run = [c](const Tensors& x, const Parameters& p) {
+                          return ops::output_logits(x[0], layer_of(c, p));
+                        }};
     check_all(logits);
     OpCase loss = logits;
     loss.run = [c](const Tensors& x, const Parameters& p) {
@@ -115,7 +126,8 @@ TEST(OutputLogits, give_the_loss_that_the_fused_op_gives) {
     };
     OpCase fused = logits;
     fused.run = [c](const Tensors& x, const Parameters& p) {
-      const at::Tensor labels = ids({0, 36, 1, 5, 5, 1, 0, 20, 7}), weights = at::ones({9}, at::kDouble);
+      const at::Tensor labels = ids({0, 36, 1, 5, 5, 1, 0, 20, 7}),
+                       weights = at::ones({9}, at::kDouble);
       return ops::linear_cross_entropy(x[0], layer_of(c, p), labels, weights).loss;
     };
     const OpResult one = evaluate(loss, at::kDouble), other = evaluate(fused, at::kDouble);

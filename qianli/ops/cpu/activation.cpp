@@ -184,19 +184,19 @@ void backward_rows(const ActivationBackward& a, int64_t begin, int64_t end) {
 }
 
 // Calls `rows` with the storage type and the activation of the call as template arguments.
-#define QIANLI_BY_KIND(rows, T)                \
-  switch (a.kind) {                            \
-    case ActivationKind::kSilu:                \
-      return rows<T, Silu>(a, begin, end);     \
-    case ActivationKind::kGelu:                \
-      return rows<T, Gelu>(a, begin, end);     \
-    case ActivationKind::kGeluTanh:            \
-      return rows<T, GeluTanh>(a, begin, end); \
-    case ActivationKind::kRelu:                \
-      return rows<T, Relu>(a, begin, end);     \
-    case ActivationKind::kRelu2:               \
-      return rows<T, Relu2>(a, begin, end);    \
-    case ActivationKind::kClampedSwiglu:       \
+#define QIANLI_BY_KIND(rows, T)                 \
+  switch (a.kind) {                             \
+    case ActivationKind::kSilu:                 \
+      return rows<T, Silu>(a, begin, end);      \
+    case ActivationKind::kGelu:                 \
+      return rows<T, Gelu>(a, begin, end);      \
+    case ActivationKind::kGeluTanh:             \
+      return rows<T, GeluTanh>(a, begin, end);  \
+    case ActivationKind::kRelu:                 \
+      return rows<T, Relu>(a, begin, end);      \
+    case ActivationKind::kRelu2:                \
+      return rows<T, Relu2>(a, begin, end);     \
+    case ActivationKind::kClampedSwiglu:        \
       return rows<T, QuickGelu>(a, begin, end); \
   }
 

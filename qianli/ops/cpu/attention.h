@@ -54,7 +54,8 @@ struct ForwardTile {
   int64_t query, queries, head, heads;
   int64_t key_begin, key_end;
   // Where the caller chose the keys of each query, one of these is set.
-  const uint64_t* mask;  // bit j % 64 of word j / 64 of a query's row: it sees key j. Row of query 0
+  const uint64_t*
+      mask;  // bit j % 64 of word j / 64 of a query's row: it sees key j. Row of query 0
   int64_t mask_words;
   const int64_t* picks;  // keys of the one query are picks[key_begin, key_end), and no others
 

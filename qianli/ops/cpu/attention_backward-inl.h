@@ -20,9 +20,8 @@ namespace HWY_NAMESPACE {
 template <class T>
 HWY_INLINE float row_dot(const T* a, const T* b, int64_t size) {
   V sum = zero();
-  each_vector(size, [&](int64_t j, int64_t n) QIANLI_LAMBDA {
-    sum = hn::MulAdd(load(a + j, n), load(b + j, n), sum);
-  });
+  each_vector(size, [&](int64_t j, int64_t n)
+                        QIANLI_LAMBDA { sum = hn::MulAdd(load(a + j, n), load(b + j, n), sum); });
   return sum_of(sum);
 }
 
@@ -102,25 +101,25 @@ class BackwardTiles {
       return Span{0, f_.head_dim, v_begin,
                   std::clamp<int64_t>(divide_up(to, lanes()), v_begin, vectors)};
     };
-    product({.a = q_,
-             .a_row = d_,
-             .a_column = 1,
-             .b = k_t_,
-             .b_row = kTileKeys,
-             .c = p_,
-             .c_row = kTileKeys,
-             .accumulate = false,
-             .scale = nullptr},
+    product(Product{.a = q_,
+                    .a_row = d_,
+                    .a_column = 1,
+                    .b = k_t_,
+                    .b_row = kTileKeys,
+                    .c = p_,
+                    .c_row = kTileKeys,
+                    .accumulate = false,
+                    .scale = nullptr},
             queries_, span);
-    product({.a = grad_out_,
-             .a_row = dv_,
-             .a_column = 1,
-             .b = v_t_,
-             .b_row = kTileKeys,
-             .c = ds_,
-             .c_row = kTileKeys,
-             .accumulate = false,
-             .scale = nullptr},
+    product(Product{.a = grad_out_,
+                    .a_row = dv_,
+                    .a_column = 1,
+                    .b = v_t_,
+                    .b_row = kTileKeys,
+                    .c = ds_,
+                    .c_row = kTileKeys,
+                    .accumulate = false,
+                    .scale = nullptr},
             queries_, [&](int64_t m, int64_t count) QIANLI_LAMBDA {
               Span values = span(m, count);
               values.k_end = f_.value_dim;
@@ -137,43 +136,43 @@ class BackwardTiles {
           std::clamp<int64_t>(s_.end_query(key_ + m + count - 1) - query_, from, queries_);
       return Span{from, to, 0, vectors_};
     };
-    product({.a = p_,
-             .a_row = 1,
-             .a_column = kTileKeys,
-             .b = grad_out_,
-             .b_row = dv_,
-             .c = grad_v,
-             .c_row = dv_,
-             .accumulate = true,
-             .scale = nullptr},
+    product(Product{.a = p_,
+                    .a_row = 1,
+                    .a_column = kTileKeys,
+                    .b = grad_out_,
+                    .b_row = dv_,
+                    .c = grad_v,
+                    .c_row = dv_,
+                    .accumulate = true,
+                    .scale = nullptr},
             keys_, [&](int64_t m, int64_t count) QIANLI_LAMBDA {
               Span values = span(m, count);
               values.v_end = value_vectors_;
               return values;
             });
-    product({.a = ds_,
-             .a_row = 1,
-             .a_column = kTileKeys,
-             .b = q_,
-             .b_row = d_,
-             .c = grad_k,
-             .c_row = d_,
-             .accumulate = true,
-             .scale = nullptr},
+    product(Product{.a = ds_,
+                    .a_row = 1,
+                    .a_column = kTileKeys,
+                    .b = q_,
+                    .b_row = d_,
+                    .c = grad_k,
+                    .c_row = d_,
+                    .accumulate = true,
+                    .scale = nullptr},
             keys_, span);
   }
 
   // dQ += dS K; rows of the loaded queries.
   void add_query_gradient(float* grad_q) {
-    product({.a = ds_,
-             .a_row = kTileKeys,
-             .a_column = 1,
-             .b = k_,
-             .b_row = d_,
-             .c = grad_q,
-             .c_row = d_,
-             .accumulate = true,
-             .scale = nullptr},
+    product(Product{.a = ds_,
+                    .a_row = kTileKeys,
+                    .a_column = 1,
+                    .b = k_,
+                    .b_row = d_,
+                    .c = grad_q,
+                    .c_row = d_,
+                    .accumulate = true,
+                    .scale = nullptr},
             queries_, [&](int64_t m, int64_t count) QIANLI_LAMBDA {
               const int64_t from = std::clamp<int64_t>(s_.first_key(query_ + m) - key_, 0, keys_);
               const int64_t to =

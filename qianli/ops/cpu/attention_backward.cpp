@@ -216,8 +216,9 @@ void attention_backward(const AttentionBackward& args, Stream) {
     by_blocks(args, mask);
   }
   if (args.grad_sinks) {
-    parallel_tasks(args.forward.query_heads,
-                   [&](int64_t head) { HWY_DYNAMIC_DISPATCH(SinkGradient)(args, head); });
+    parallel_tasks(args.forward.query_heads, [&](int64_t head) {
+      HWY_DYNAMIC_DISPATCH(SinkGradient)(args, head);
+    });
   }
 }
 

@@ -198,33 +198,39 @@ HWY_INLINE void tile_output(const AttentionForward& a, const ForwardTile& tile, 
                             bool accumulate) {
   const Sequence& s = tile.sequence;
   const int64_t dv = padded(a.value_dim);
-  Product p{.a = probabilities,
-            .a_row = 1,
-            .a_column = kTileQueries,
-            .b = v_copy,
-            .b_row = dv,
-            .c = running.out,
-            .c_row = dv,
-            .accumulate = accumulate,
-            .scale = rescale};
-  // A copy pays when more than two strips of queries read the values. Picked rows are copies.
-  bool direct = false;
-  if constexpr (sizeof(T) == sizeof(float)) {
-    direct = tile.picks || (tile.columns() <= 2 * kMaxRows && a.value_dim % lanes() == 0);
-    if (direct) {
-      p.b = rows.at;
-      p.b_row = rows.stride;
-    }
-  }
-  if (!direct) copy_rows(rows.at, rows.stride, keys, a.value_dim, dv, v_copy);
   const int64_t vectors = divide_up(a.value_dim, lanes());
-  product(p, tile.columns(), [&](int64_t m, int64_t count) QIANLI_LAMBDA {
+  const auto span = [&](int64_t m, int64_t count) QIANLI_LAMBDA {
     const int64_t first_query = tile.query + m / tile.heads;
     const int64_t last_query = tile.query + (m + count - 1) / tile.heads;
     const int64_t k_begin = std::clamp<int64_t>(s.first_key(first_query) - key, 0, keys);
     return Span{k_begin, std::clamp<int64_t>(s.end_key(last_query) - key, k_begin, keys), 0,
                 vectors};
-  });
+  };
+  // A copy pays when more than two strips of queries read the values. Picked rows are copies.
+  const bool few_strips = tile.columns() <= 2 * kMaxRows && a.value_dim % lanes() == 0;
+  if (few_strips || tile.picks) {
+    return product(ProductWith<T>{.a = probabilities,
+                                  .a_row = 1,
+                                  .a_column = kTileQueries,
+                                  .b = rows.at,
+                                  .b_row = rows.stride,
+                                  .c = running.out,
+                                  .c_row = dv,
+                                  .accumulate = accumulate,
+                                  .scale = rescale},
+                   tile.columns(), span);
+  }
+  copy_rows(rows.at, rows.stride, keys, a.value_dim, dv, v_copy);
+  product(Product{.a = probabilities,
+                  .a_row = 1,
+                  .a_column = kTileQueries,
+                  .b = v_copy,
+                  .b_row = dv,
+                  .c = running.out,
+                  .c_row = dv,
+                  .accumulate = accumulate,
+                  .scale = rescale},
+          tile.columns(), span);
 }
 
 // The scale of the scores, and with it the change to the base 2 or the division by the cap.
@@ -256,8 +262,8 @@ HWY_INLINE void load_query_rows(const AttentionForward& a, const ForwardTile& ti
   const V factor = set(query_factor(a));
   for (int64_t c = 0; c < tile.columns(); ++c) {
     const int64_t row = tile.sequence.q_start + tile.query + c / tile.heads;
-    const T* q =
-        static_cast<const T*>(a.q) + row * a.q_stride + (tile.head + c % tile.heads) * a.q_head_stride;
+    const T* q = static_cast<const T*>(a.q) + row * a.q_stride +
+                 (tile.head + c % tile.heads) * a.q_head_stride;
     float* to = rows + c * padded(a.head_dim);
     each_vector(a.head_dim, [&](int64_t i, int64_t n) QIANLI_LAMBDA {
       hn::StoreU(hn::Mul(load(q + i, n), factor), F(), to + i);

@@ -98,7 +98,8 @@ void forward_picked_tile(const AttentionForward& a, const ForwardTile& tile, flo
   const TileMemory m = TileMemory::start<T>(a, tile, memory, running);
   const int64_t kv_head = tile.head / (a.query_heads / a.key_heads);
   const int64_t d = padded(a.head_dim), dv = padded(a.value_dim);
-  const int64_t first = tile.sequence.first_key(tile.query), end = tile.sequence.end_key(tile.query);
+  const int64_t first = tile.sequence.first_key(tile.query),
+                end = tile.sequence.end_key(tile.query);
   // Inside a block every row is seen.
   ForwardTile block = tile;
   block.sequence = {0, 1, 0, kTileKeys, /*causal=*/false, /*window=*/0};

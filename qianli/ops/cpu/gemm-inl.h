@@ -36,17 +36,20 @@ constexpr int kMaxVectors = 2;
 #endif
 
 // C = A B, C = C + A B or C = diag(scale) C + A B, with B and C row-major and the elements (m, k)
-// of A at a[m * a_row + k * a_column]. Rows of B and C are padded to whole vectors.
-struct Product {
+// of A at a[m * a_row + k * a_column]. Rows of B and C are padded to whole vectors. B may be
+// bfloat16.
+template <class T>
+struct ProductWith {
   const float* a;
   int64_t a_row, a_column;
-  const float* b;
+  const T* b;
   int64_t b_row;
   float* c;
   int64_t c_row;
   bool accumulate;
   const float* scale;  // with accumulate: factor of each row of C, or null
 };
+using Product = ProductWith<float>;
 
 // The part of the product that a strip of rows needs: k in [k_begin, k_end), vectors of C in
 // [v_begin, v_end).
@@ -54,8 +57,8 @@ struct Span {
   int64_t k_begin, k_end, v_begin, v_end;
 };
 
-template <int kRows, int kVectors>
-HWY_INLINE void product_block(const Product& p, int64_t m, int64_t v, int64_t k_begin,
+template <int kRows, int kVectors, class T>
+HWY_INLINE void product_block(const ProductWith<T>& p, int64_t m, int64_t v, int64_t k_begin,
                               int64_t k_end) {
   const int64_t step = lanes();
   float* c = p.c + m * p.c_row + v * step;
@@ -72,10 +75,10 @@ HWY_INLINE void product_block(const Product& p, int64_t m, int64_t v, int64_t k_
     }
   }
   const float* a = p.a + m * p.a_row + k_begin * p.a_column;
-  const float* b = p.b + k_begin * p.b_row + v * step;
+  const T* b = p.b + k_begin * p.b_row + v * step;
   for (int64_t k = k_begin; k < k_end; ++k, a += p.a_column, b += p.b_row) {
     V row[kVectors];
-    QIANLI_UNROLL for (int j = 0; j < kVectors; ++j) row[j] = hn::LoadU(F(), b + j * step);
+    QIANLI_UNROLL for (int j = 0; j < kVectors; ++j) row[j] = load(b + j * step);
     QIANLI_UNROLL for (int r = 0; r < kRows; ++r) {
       const V element = set(a[r * p.a_row]);
       QIANLI_UNROLL for (int j = 0; j < kVectors; ++j) {
@@ -90,8 +93,8 @@ HWY_INLINE void product_block(const Product& p, int64_t m, int64_t v, int64_t k_
   }
 }
 
-template <int kRows>
-HWY_NOINLINE void product_strip(const Product& p, int64_t m, const Span& span) {
+template <int kRows, class T>
+HWY_NOINLINE void product_strip(const ProductWith<T>& p, int64_t m, const Span& span) {
   int64_t v = span.v_begin;
   for (; v + kMaxVectors <= span.v_end; v += kMaxVectors) {
     product_block<kRows, kMaxVectors>(p, m, v, span.k_begin, span.k_end);
@@ -107,8 +110,8 @@ HWY_NOINLINE void product_strip(const Product& p, int64_t m, const Span& span) {
 
 // Computes `rows` rows of the product in strips; span(m, count) tells what rows [m, m + count)
 // need.
-template <class SpanOf>
-HWY_INLINE void product(const Product& p, int64_t rows, const SpanOf& span) {
+template <class T, class SpanOf>
+HWY_INLINE void product(const ProductWith<T>& p, int64_t rows, const SpanOf& span) {
   int64_t m = 0;
   for (; m + kMaxRows <= rows; m += kMaxRows) product_strip<kMaxRows>(p, m, span(m, kMaxRows));
   if (m + 4 <= rows) {

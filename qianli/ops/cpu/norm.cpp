@@ -90,8 +90,8 @@ void forward_rows(const NormForward& a, bool centered, int64_t begin, int64_t en
     a.rstd[row] = static_cast<float>(1.0 / std::sqrt(variance + a.eps));
     const int64_t weight_at = row % a.weight_rows * a.width;
     const T* bias = a.bias ? static_cast<const T*>(a.bias) + weight_at : nullptr;
-    normalise(x, static_cast<const T*>(a.weight) + weight_at, base, bias,
-              static_cast<T*>(a.y) + at, a.width, mean, a.rstd[row]);
+    normalise(x, static_cast<const T*>(a.weight) + weight_at, base, bias, static_cast<T*>(a.y) + at,
+              a.width, mean, a.rstd[row]);
   }
 }
 

@@ -14,9 +14,9 @@ inline void add_and_clear(float* from, float* to, int64_t count) {
   }
 }
 
-// weight, bias: `size` gradients that grow, or null. body(begin, end, weight, bias) adds those of a range
-// of rows of `width` elements to what it is given. Each chunk sums its rows in blocks, so that no
-// float32 sum runs over more than kBlock rows; the chunks are then added in order.
+// weight, bias: `size` gradients that grow, or null. body(begin, end, weight, bias) adds those of a
+// range of rows of `width` elements to what it is given. Each chunk sums its rows in blocks, so
+// that no float32 sum runs over more than kBlock rows; the chunks are then added in order.
 template <class Body>
 void sum_row_gradients(int64_t rows, int64_t width, int64_t size, float* weight, float* bias,
                        const Body& body) {

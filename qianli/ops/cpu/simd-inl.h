@@ -136,8 +136,8 @@ HWY_INLINE V expm1_of_twice(V x) {
   return hn::MulAdd(reduced, power, hn::Sub(power, set(1.0f)));
 }
 
-// tanh x = e / (e + 2) and its slope 1 - tanh^2 x = 4 (e + 1) / (e + 2)^2 with e = e^(2 |x|) - 1, both
-// accurate relative to themselves. NaN gives NaN.
+// tanh x = e / (e + 2) and its slope 1 - tanh^2 x = 4 (e + 1) / (e + 2)^2 with e = e^(2 |x|) - 1,
+// both accurate relative to themselves. NaN gives NaN.
 HWY_INLINE V tanh_of(V x) {
   const V e = expm1_of_twice(x);
   return hn::CopySign(hn::Div(e, hn::Add(e, set(2.0f))), x);

@@ -35,8 +35,36 @@ __device__ inline ValueAndSlope activate(ActivationKind kind, float x) {
     case ActivationKind::kRelu:
       // A NaN stays a NaN: it must reach the loss, where it is noticed.
       return {x < 0.0f ? 0.0f : x, x > 0.0f ? 1.0f : 0.0f};
+    case ActivationKind::kRelu2: {
+      const float positive = x < 0.0f ? 0.0f : x;
+      return {positive * positive, x > 0.0f ? 2.0f * x : 0.0f};
+    }
+    case ActivationKind::kClampedSwiglu: {
+      const float sigmoid = 1.0f / (1.0f + expf(-1.702f * x));
+      return {x * sigmoid, sigmoid * (1.0f + 1.702f * x * (1.0f - sigmoid))};
+    }
   }
   return {};
+}
+
+struct GatedSlopes {
+  float value, of_gate, of_up;
+};
+
+// act(gate) * up with the clamps of the call, which let a NaN through.
+__device__ inline GatedSlopes join(ActivationKind kind, float limit, float gate, float up) {
+  const bool swiglu = kind == ActivationKind::kClampedSwiglu;
+  const bool gate_clamped = swiglu && gate > limit;
+  ValueAndSlope act = activate(kind, gate_clamped ? limit : gate);
+  const bool act_clamped = !swiglu && act.value > limit;
+  if (act_clamped) act.value = limit;
+  const bool above = up > limit, below = up < -limit;
+  const float factor = (above ? limit : below ? -limit : up) + (swiglu ? 1.0f : 0.0f);
+  return {act.value * factor, gate_clamped || act_clamped ? 0.0f : act.slope * factor,
+          above || below ? 0.0f : act.value};
+}
+__device__ inline float limit_of(double limit) {
+  return limit > 0.0 ? static_cast<float>(limit) : INFINITY;
 }
 
 template <class T, int N, bool kGated>
@@ -49,8 +77,8 @@ __global__ void activation_forward_kernel(ActivationForward call) {
     if (kGated) load(x + call.width, up);
 #pragma unroll
     for (int j = 0; j < N; ++j) {
-      gate[j] = activate(call.kind, gate[j]).value;
-      if (kGated) gate[j] *= up[j];
+      gate[j] = kGated ? join(call.kind, limit_of(call.limit), gate[j], up[j]).value
+                       : activate(call.kind, gate[j]).value;
     }
     store(static_cast<T*>(call.y) + row * call.width + column, gate);
   });
@@ -69,9 +97,13 @@ __global__ void activation_backward_kernel(ActivationBackward call) {
     load(static_cast<const T*>(call.grad_y) + row * call.width + column, grad);
 #pragma unroll
     for (int j = 0; j < N; ++j) {
-      const ValueAndSlope act = activate(call.kind, gate[j]);
-      gate[j] = grad[j] * act.slope * (kGated ? up[j] : 1.0f);
-      if (kGated) up[j] = grad[j] * act.value;
+      if (kGated) {
+        const GatedSlopes slopes = join(call.kind, limit_of(call.limit), gate[j], up[j]);
+        gate[j] = grad[j] * slopes.of_gate;
+        up[j] = grad[j] * slopes.of_up;
+      } else {
+        gate[j] = grad[j] * activate(call.kind, gate[j]).slope;
+      }
     }
     store(grad_x, gate);
     if (kGated) store(grad_x + call.width, up);

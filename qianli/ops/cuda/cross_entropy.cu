@@ -34,8 +34,28 @@ __device__ void for_each_in_row(T* row, int64_t count, F f) {
   }
 }
 
+// From the stored x to the logit z that enters the softmax; both grow together.
+struct LogitMap {
+  float multiplier, softcap;  // softcap 0: none
+
+  __device__ explicit LogitMap(const CrossEntropy& call)
+      : multiplier(static_cast<float>(call.multiplier)),
+        softcap(static_cast<float>(call.softcap)) {}
+  __device__ float logit(float x) const {
+    const float z = multiplier * x;
+    return softcap > 0.0f ? softcap * tanhf(z / softcap) : z;
+  }
+  __device__ float slope(float x) const {
+    if (softcap == 0.0f) return multiplier;
+    // 1 - tanh^2 u without the difference: 4 e / (1 + e)^2 with e = exp(-2 |u|).
+    const float e = expf(-2.0f * fabsf(multiplier * x / softcap));
+    return multiplier * 4.0f * e / ((1.0f + e) * (1.0f + e));
+  }
+};
+
 template <class T>
 __global__ void cross_entropy_kernel(CrossEntropy call) {
+  const LogitMap map(call);
   const int64_t row = blockIdx.x;
   T* logits = static_cast<T*>(call.logits) + row * call.vocabulary;
   const float weight = call.weights[row];
@@ -56,9 +76,12 @@ __global__ void cross_entropy_kernel(CrossEntropy call) {
     constexpr int kSize = decltype(size)::value;
     float x[kSize];
     load(logits + i, x);
-    float top = x[0];
+    float top = kLowest;
 #pragma unroll
-    for (int j = 1; j < kSize; ++j) top = fmaxf(top, x[j]);
+    for (int j = 0; j < kSize; ++j) {
+      x[j] = map.logit(x[j]);
+      top = fmaxf(top, x[j]);
+    }
     if (top > maximum) {
       sum *= expf(maximum - top);
       maximum = top;
@@ -73,7 +96,7 @@ __global__ void cross_entropy_kernel(CrossEntropy call) {
   if (threadIdx.x == 0) {
     // A label outside the vocabulary shows as a NaN loss, never as a read outside the logits.
     const bool valid = label >= 0 && label < call.vocabulary;
-    call.losses[row] = valid ? logf(sum) - (to_float(logits[label]) - row_maximum) : NAN;
+    call.losses[row] = valid ? logf(sum) - (map.logit(to_float(logits[label])) - row_maximum) : NAN;
   }
   if (call.keep_logits) return;
   __syncthreads();  // the label's logit has been read
@@ -85,8 +108,8 @@ __global__ void cross_entropy_kernel(CrossEntropy call) {
     load(logits + i, x);
 #pragma unroll
     for (int j = 0; j < kSize; ++j) {
-      const float probability = expf(x[j] - row_maximum) * inverse_sum;
-      x[j] = weight * (probability - (i + j == label ? 1.0f : 0.0f));
+      const float probability = expf(map.logit(x[j]) - row_maximum) * inverse_sum;
+      x[j] = weight * map.slope(x[j]) * (probability - (i + j == label ? 1.0f : 0.0f));
     }
     store(logits + i, x);
   });

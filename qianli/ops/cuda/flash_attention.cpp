@@ -3,7 +3,10 @@
 #include <ATen/Context.h>
 #include <ATen/ops/_flash_attention_backward.h>
 #include <ATen/ops/_flash_attention_forward.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/exp.h>
+#include <ATen/ops/logaddexp.h>
 #include <ATen/ops/tensor.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -18,9 +21,12 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-struct LayoutHolder : torch::CustomClassHolder {
-  explicit LayoutHolder(AttentionLayout given) : layout(std::move(given)) {}
+struct Call : torch::CustomClassHolder {
+  Call(AttentionLayout given, Parameter* sinks_given)
+      : layout(std::move(given)), sinks(sinks_given) {}
   AttentionLayout layout;
+  Parameter* sinks;
+  bool sinks_trainable() const { return sinks && sinks->trainable(); }
 };
 
 int64_t longest(const std::vector<int64_t>& starts) {
@@ -62,34 +68,58 @@ class DeterministicScope {
   bool was_on_, warned_only_, filled_;
 };
 
+// A sink only scales a row of the kernel's result: with lse' = log(e^lse + e^sink), out' = out
+// e^(lse - lse'). out: [Tq, heads, D]; lse: [heads, Tq], infinite where a row saw no key.
+void add_sinks(const at::Tensor& sinks, at::Tensor& out, at::Tensor& lse) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  const at::Tensor own = lse.masked_fill(lse == infinity, -infinity);
+  lse = at::logaddexp(own, sinks.to(at::kFloat).unsqueeze(1));
+  out = (out * at::exp(own - lse).t().unsqueeze(2)).to(out.scalar_type());
+}
+
 class FlashFunction : public torch::autograd::Function<FlashFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k,
-                            const at::Tensor& v, const c10::intrusive_ptr<LayoutHolder>& holder) {
-    const AttentionLayout& layout = holder->layout;
-    const FlashArguments a = flash_arguments(layout);
+                            const at::Tensor& v, const at::Tensor&,
+                            const c10::intrusive_ptr<Call>& call) {
+    const AttentionLayout& layout = call->layout;
+    FlashArguments a = flash_arguments(layout);
+    // For one query per sequence the kernel lays its logarithms out in another way.
+    if (call->sinks) a.max_q = std::max<int64_t>(a.max_q, 2);
     const at::Tensor q_starts = device_starts(layout.q_starts, q.device());
     const at::Tensor k_starts = device_starts(layout.k_starts, q.device());
     auto [out, lse, rng_state, unused, debug_mask] = at::_flash_attention_forward(
         q, k, v, q_starts, k_starts, a.max_q, a.max_k, /*dropout_p=*/0.0, layout.causal,
         /*return_debug_mask=*/false, layout.scale, a.window_left, a.window_right);
+    if (call->sinks) add_sinks(call->sinks->value(), out, lse);
     context->save_for_backward({q, k, v, out, lse, q_starts, k_starts, rng_state, unused});
-    context->saved_data["layout"] = c10::IValue::make_capsule(holder);
+    context->saved_data["call"] = c10::IValue::make_capsule(call);
     return out;
   }
 
+  // The kernel takes out and lse as they are: with those of add_sinks its probabilities are right.
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const variable_list saved = context->get_saved_variables();
-    const auto holder =
-        c10::static_intrusive_pointer_cast<LayoutHolder>(context->saved_data["layout"].toCapsule());
-    const AttentionLayout& layout = holder->layout;
+    const auto call =
+        c10::static_intrusive_pointer_cast<Call>(context->saved_data["call"].toCapsule());
+    const AttentionLayout& layout = call->layout;
     const FlashArguments a = flash_arguments(layout);
+    if (call->sinks_trainable()) add_sink_gradient(*call->sinks, grads[0], saved[3], saved[4]);
     const DeterministicScope deterministic;
     auto [grad_q, grad_k, grad_v] = at::_flash_attention_backward(
-        grads[0], saved[0], saved[1], saved[2], saved[3], saved[4], saved[5], saved[6], a.max_q,
-        a.max_k, /*dropout_p=*/0.0, layout.causal, saved[7], saved[8], layout.scale, a.window_left,
-        a.window_right);
-    return {grad_q, grad_k, grad_v, {}};
+        grads[0].contiguous(), saved[0], saved[1], saved[2], saved[3], saved[4], saved[5], saved[6],
+        a.max_q, a.max_k, /*dropout_p=*/0.0, layout.causal, saved[7], saved[8], layout.scale,
+        a.window_left, a.window_right);
+    return {grad_q, grad_k, grad_v, {}, {}};
+  }
+
+ private:
+  // d sink = -sum over rows of exp(sink - lse) (dO O)
+  static void add_sink_gradient(Parameter& sinks, const at::Tensor& grad, const at::Tensor& out,
+                                const at::Tensor& lse) {
+    const at::Tensor delta = (grad.to(at::kFloat) * out).sum(2).t();  // [heads, Tq]
+    const at::Tensor share = at::exp(sinks.value().to(at::kFloat).unsqueeze(1) - lse);
+    sinks.grad_to_add().sub_((share * delta).sum(1));
   }
 };
 
@@ -97,8 +127,10 @@ at::Tensor with_whole_heads(const at::Tensor& x) { return x.stride(2) == 1 ? x :
 
 }  // namespace
 
-bool flash_attention_serves(const at::Tensor& q) {
-  if (!q.is_cuda() || q.size(2) % 8 != 0 || q.size(2) > 256) return false;
+bool flash_attention_serves(const at::Tensor& q, const at::Tensor& v,
+                            const AttentionLayout& layout) {
+  if (layout.softcap != 0.0 || layout.slopes.defined() || layout.chosen.defined()) return false;
+  if (!q.is_cuda() || q.size(2) % 8 != 0 || q.size(2) > 256 || v.size(2) > q.size(2)) return false;
   const auto& devices = device::CudaLibrary::get().devices();
   const auto index = static_cast<size_t>(q.device().index());
   if (index >= devices.size() || devices[index].major < 8) return false;
@@ -118,10 +150,18 @@ FlashArguments flash_arguments(const AttentionLayout& layout) {
 }
 
 at::Tensor flash_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                           const AttentionLayout& layout) {
-  if (q.size(0) == 0) return at::empty(q.sizes(), q.options());
-  return FlashFunction::apply(with_whole_heads(q), with_whole_heads(k), with_whole_heads(v),
-                              c10::make_intrusive<LayoutHolder>(layout));
+                           const AttentionLayout& layout, Parameter* sinks) {
+  if (q.size(0) == 0) return at::empty({0, q.size(1), v.size(2)}, q.options());
+  // The kernel wants values as long as the keys: MLA's are filled up with zeros.
+  const int64_t missing = q.size(2) - v.size(2);
+  const at::Tensor values =
+      missing > 0 ? at::constant_pad_nd(v, {0, missing}) : with_whole_heads(v);
+  const auto call = c10::make_intrusive<Call>(layout, sinks);
+  const at::Tensor anchor =
+      call->sinks_trainable() ? gradient_anchor() : gradient_anchor().detach();
+  const at::Tensor out =
+      FlashFunction::apply(with_whole_heads(q), with_whole_heads(k), values, anchor, call);
+  return missing > 0 ? out.narrow(2, 0, v.size(2)) : out;
 }
 
 }  // namespace qianli::ops::cuda

@@ -12,12 +12,14 @@
 
 namespace qianli::ops::cuda {
 
-// float16 or bfloat16 on a CUDA device of compute capability 8.0 or more, head size a multiple of 8 up to 256.
-bool flash_attention_serves(const at::Tensor& q);
+// float16 or bfloat16 on a CUDA device of compute capability 8.0 or more, head size a multiple of 8
+// up to 256, values no longer than that; no softcap, no slopes, no chosen keys.
+bool flash_attention_serves(const at::Tensor& q, const at::Tensor& v,
+                            const AttentionLayout& layout);
 
 // As ops::attention, differentiable. Rows of q, k and v may be apart (views of a fused projection).
 at::Tensor flash_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                           const AttentionLayout& layout);
+                           const AttentionLayout& layout, Parameter* sinks = nullptr);
 
 // The kernel's own words for a layout, shared by forward and backward.
 struct FlashArguments {

@@ -56,8 +56,10 @@ __global__ void norm_forward_kernel(NormForward call) {
     if (kLayerNorm) call.mean[row] = mean;
   }
 
-  const T* weight = static_cast<const T*>(call.weight);
-  const T* bias = static_cast<const T*>(call.bias);
+  const int64_t weight_at = row % call.weight_rows * call.width;
+  const T* weight = static_cast<const T*>(call.weight) + weight_at;
+  const T* bias = call.bias ? static_cast<const T*>(call.bias) + weight_at : nullptr;
+  const float base = call.zero_centered ? 1.0f : 0.0f;
   T* y = static_cast<T*>(call.y) + start;
   for (int64_t i = first; i < call.width; i += step) {
     float x[N], w[N], b[N] = {};
@@ -65,7 +67,7 @@ __global__ void norm_forward_kernel(NormForward call) {
     load(weight + i, w);
     if (kLayerNorm && bias) load(bias + i, b);
 #pragma unroll
-    for (int j = 0; j < N; ++j) x[j] = (x[j] - mean) * rstd * w[j] + b[j];
+    for (int j = 0; j < N; ++j) x[j] = (x[j] - mean) * rstd * (base + w[j]) + b[j];
     store(y + i, x);
   }
 }

@@ -7,6 +7,6 @@
 
 extern "C" {
 
-// Valid as long as the library is loaded. Attention entries are null (flash_attention.h serves it).
+// Valid as long as the library is loaded.
 const qianli::ops::KernelTable* qianli_cuda_kernels();
 }

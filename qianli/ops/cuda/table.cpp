@@ -9,6 +9,8 @@ const KernelTable& kernels() {
       .rms_norm_backward = rms_norm_backward,
       .layer_norm_forward = layer_norm_forward,
       .layer_norm_backward = layer_norm_backward,
+      .gated_norm_forward = gated_norm_forward,
+      .gated_norm_backward = gated_norm_backward,
       .rotary = rotary,
       .activation_forward = activation_forward,
       .activation_backward = activation_backward,
@@ -17,8 +19,8 @@ const KernelTable& kernels() {
       .cross_entropy = cross_entropy,
       .adamw = adamw,
       .squared_norm = squared_norm,
-      .attention_forward = nullptr,
-      .attention_backward = nullptr,
+      .attention_forward = attention_forward,
+      .attention_backward = attention_backward,
   };
   return table;
 }

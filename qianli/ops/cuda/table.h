@@ -14,6 +14,8 @@ void rms_norm_forward(const NormForward& call, Stream stream);
 void rms_norm_backward(const NormBackward& call, Stream stream);
 void layer_norm_forward(const NormForward& call, Stream stream);
 void layer_norm_backward(const NormBackward& call, Stream stream);
+void gated_norm_forward(const GatedNormForward& call, Stream stream);
+void gated_norm_backward(const GatedNormBackward& call, Stream stream);
 void rotary(const Rotary& call, Stream stream);
 void activation_forward(const ActivationForward& call, Stream stream);
 void activation_backward(const ActivationBackward& call, Stream stream);
@@ -23,7 +25,10 @@ void cross_entropy(const CrossEntropy& call, Stream stream);
 void adamw(const AdamW& call, Stream stream);
 void squared_norm(const SquaredNorm& call, Stream stream);
 
-// Attention is absent from the table: it runs through LibTorch's fused kernels (flash_attention.h).
+// Plain attention runs through LibTorch's fused kernels (flash_attention.h); these serve the rest.
+void attention_forward(const AttentionForward& call, Stream stream);
+void attention_backward(const AttentionBackward& call, Stream stream);
+
 const KernelTable& kernels();
 
 }  // namespace qianli::ops::cuda

@@ -88,21 +88,21 @@ void check(ActivationKind kind, bool gated, double limit, const Shape& s, Dtype 
   cpu_kernels().activation_forward({.dtype = dtype,
                                     .kind = kind,
                                     .gated = gated,
-                                    .limit = limit,
                                     .rows = s.rows,
                                     .width = s.width,
                                     .x = x.data(),
-                                    .y = y.data()},
+                                    .y = y.data(),
+                                    .limit = limit},
                                    nullptr);
   cpu_kernels().activation_backward({.dtype = dtype,
                                      .kind = kind,
                                      .gated = gated,
-                                     .limit = limit,
                                      .rows = s.rows,
                                      .width = s.width,
                                      .x = x.data(),
                                      .grad_y = grad.data(),
-                                     .grad_x = grad_x.data()},
+                                     .grad_x = grad_x.data(),
+                                     .limit = limit},
                                     nullptr);
   // Nearly relative to each value: the tails must not cancel.
   expect_close(y, want_y, dtype, 1e-3, 1e-6);

@@ -14,11 +14,11 @@ struct Case {
   int64_t query_heads, key_heads, head_dim;
   bool causal;
   int64_t window;
-  int64_t gap;  // extra elements between rows of q, k, v and their gradients
+  int64_t gap;            // extra elements between rows of q, k, v and their gradients
   int64_t value_dim = 0;  // 0: head_dim
   double softcap = 0.0;
   bool slopes = false, sinks = false;
-  int64_t chosen = 0;  // keys listed per query, some of them none; 0: no list
+  int64_t chosen = 0;     // keys listed per query, some of them none; 0: no list
   bool by_heads = false;  // k and v lie [heads, rows, dim], as in a cache
 
   int64_t values() const { return value_dim ? value_dim : head_dim; }
@@ -306,17 +306,17 @@ void check(Inputs& in, const Expected& want) {
   Array grad_v = untouched(in.dtype, in.k_rows() * in.grad_v_stride());
   Array grad_sinks(Dtype::kFloat32, c.query_heads);
   for (int64_t h = 0; h < c.query_heads; ++h) grad_sinks.set(h, 0.5);
-  cpu_kernels().attention_backward({.forward = forward,
-                                    .grad_out = in.grad_out.data(),
-                                    .grad_q = grad_q.data(),
-                                    .grad_k = grad_k.data(),
-                                    .grad_v = grad_v.data(),
-                                    .grad_q_stride = in.q_stride,
-                                    .grad_k_stride = in.grad_k_stride(),
-                                    .grad_v_stride = in.grad_v_stride(),
-                                    .grad_sinks = c.sinks ? static_cast<float*>(grad_sinks.data())
-                                                          : nullptr},
-                                   nullptr);
+  cpu_kernels().attention_backward(
+      {.forward = forward,
+       .grad_out = in.grad_out.data(),
+       .grad_q = grad_q.data(),
+       .grad_k = grad_k.data(),
+       .grad_v = grad_v.data(),
+       .grad_q_stride = in.q_stride,
+       .grad_k_stride = in.grad_k_stride(),
+       .grad_v_stride = in.grad_v_stride(),
+       .grad_sinks = c.sinks ? static_cast<float*>(grad_sinks.data()) : nullptr},
+      nullptr);
   // Where float32 and double disagree on how `out` rounds to bfloat16, dQ and dK feel it.
   const double tolerance = in.dtype == Dtype::kFloat32 ? 3e-6 : 1e-3;
   expect_close(grad_q, want.grad_q, in.dtype, 3.0, tolerance);

@@ -11,9 +11,16 @@ struct Case {
   double deviation;
   double multiplier = 1.0, softcap = 0.0;
 };
-constexpr Case kCases[] = {{0, 9, 1.0},   {1, 1, 1.0},    {3, 7, 2.0},     {5, 100, 20.0},
-                           {9, 513, 1.0}, {3, 4096, 3.0}, {2, 4097, 30.0}, {2, 9001, 1e-3},
-                           {3, 100, 5.0, 0.577}, {3, 4099, 2.0, 1.0, 30.0},
+constexpr Case kCases[] = {{0, 9, 1.0},
+                           {1, 1, 1.0},
+                           {3, 7, 2.0},
+                           {5, 100, 20.0},
+                           {9, 513, 1.0},
+                           {3, 4096, 3.0},
+                           {2, 4097, 30.0},
+                           {2, 9001, 1e-3},
+                           {3, 100, 5.0, 0.577},
+                           {3, 4099, 2.0, 1.0, 30.0},
                            {9, 513, 3.0, 1.7, 2.0}};
 
 struct Call {
@@ -37,13 +44,13 @@ void run(const Case& c, Dtype dtype, Call& call, bool keep) {
   cpu_kernels().cross_entropy({.dtype = dtype,
                                .rows = c.rows,
                                .vocabulary = c.vocabulary,
-                               .multiplier = c.multiplier,
-                               .softcap = c.softcap,
                                .logits = call.logits.data(),
                                .labels = call.labels.data(),
                                .weights = static_cast<const float*>(call.weights.data()),
                                .losses = static_cast<float*>(call.losses.data()),
-                               .keep_logits = keep},
+                               .keep_logits = keep,
+                               .multiplier = c.multiplier,
+                               .softcap = c.softcap},
                               nullptr);
 }
 
@@ -72,8 +79,8 @@ void check(const Case& c, Dtype dtype) {
     losses.push_back(weight == 0.0 ? 0.0 : lse - logit(label));
     for (int64_t i = 0; i < c.vocabulary; ++i) {
       const double onehot = i == label ? 1.0 : 0.0;
-      gradients.push_back(
-          weight == 0.0 ? 0.0 : weight * slope(i) * (std::exp(logit(i) - lse) - onehot));
+      gradients.push_back(weight == 0.0 ? 0.0
+                                        : weight * slope(i) * (std::exp(logit(i) - lse) - onehot));
       original.push_back(stored(i));
     }
   }

@@ -8,8 +8,8 @@ namespace {
 struct Case {
   int64_t rows, width, weight_rows, gate_rows, gap;  // gap: elements between the groups of the gate
 };
-constexpr Case kCases[] = {{0, 8, 1, 1, 0},   {1, 1, 1, 1, 0},     {3, 17, 1, 1, 5},
-                           {6, 64, 3, 3, 20}, {300, 33, 2, 2, 0},  {4, 2051, 1, 4, 0},
+constexpr Case kCases[] = {{0, 8, 1, 1, 0},   {1, 1, 1, 1, 0},    {3, 17, 1, 1, 5},
+                           {6, 64, 3, 3, 20}, {300, 33, 2, 2, 0}, {4, 2051, 1, 4, 0},
                            {140, 40, 1, 2, 7}};
 constexpr double kEps = 1e-5;
 
@@ -52,14 +52,16 @@ Expected reference(const Inputs& in) {
     for (int64_t i = 0; i < c.width; ++i) {
       const double normed = in.input(row, i) * rstd, g = in.grad[row * c.width + i];
       e.y.push_back(normed * in.w(row, i) * behind(i));
-      e.grad_weight[static_cast<size_t>(row % c.weight_rows * c.width + i)] += g * normed * behind(i);
+      e.grad_weight[static_cast<size_t>(row % c.weight_rows * c.width + i)] +=
+          g * normed * behind(i);
       mean += g * in.w(row, i) * behind(i) * normed / width;
     }
     for (int64_t i = 0; i < c.width; ++i) {
       const double normed = in.input(row, i) * rstd, g = in.grad[row * c.width + i];
       const double ds = rstd * (g * in.w(row, i) * behind(i) - normed * mean);
       e.grad_x.push_back(in.gate_first ? ds * silu(in.z(row, i)) : ds);
-      const double before = in.gate_first ? ds * in.x[row * c.width + i] : g * in.w(row, i) * normed;
+      const double before =
+          in.gate_first ? ds * in.x[row * c.width + i] : g * in.w(row, i) * normed;
       e.grad_gate.push_back(before * silu_slope(in.z(row, i)));
     }
   }

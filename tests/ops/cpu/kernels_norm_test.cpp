@@ -9,10 +9,9 @@ struct Shape {
   int64_t rows, width, weight_rows = 1;
   bool zero_centered = false;
 };
-constexpr Shape kShapes[] = {{0, 8},       {1, 1},         {2, 7},
-                             {3, 64},      {5, 33},        {301, 100},
-                             {70, 576},    {4, 2051},      {5, 33, 1, true},
-                             {300, 24, 3}, {14, 65, 7, true}};
+constexpr Shape kShapes[] = {{0, 8},           {1, 1},       {2, 7},           {3, 64},
+                             {5, 33},          {301, 100},   {70, 576},        {4, 2051},
+                             {5, 33, 1, true}, {300, 24, 3}, {14, 65, 7, true}};
 constexpr double kEps = 1e-5;
 
 struct Reference {

@@ -12,9 +12,12 @@ struct Case {
   bool interleaved = false, by_heads = false;  // x is [heads, tokens, head_dim]
 };
 constexpr Case kCases[] = {
-    {0, 2, 8, 8, 0, 0, false, false},    {3, 2, 64, 64, 0, 0, false, false},
-    {3, 2, 64, 64, 5, 3, false, true},   {7, 3, 20, 10, 1, 0, false, false},
-    {200, 4, 96, 24, 8, 8, true, false}, {9, 1, 2, 2, 0, 0, true, true},
+    {0, 2, 8, 8, 0, 0, false, false},
+    {3, 2, 64, 64, 0, 0, false, false},
+    {3, 2, 64, 64, 5, 3, false, true},
+    {7, 3, 20, 10, 1, 0, false, false},
+    {200, 4, 96, 24, 8, 8, true, false},
+    {9, 1, 2, 2, 0, 0, true, true},
     {5, 3, 24, 8, 0, 0, false, false, 16},
     {5, 3, 50, 34, 1, 2, false, true, 7},
     {4, 2, 64, 64, 0, 0, false, false, 0, true},

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -11,11 +12,16 @@ using CudaRotary = CudaKernels;
 struct RotaryCase {
   int64_t tokens, heads, head_dim, rotary_dim, gap;  // gap: elements between the rows
   bool in_place, inverse;
+  int64_t offset = 0;
+  bool interleaved = false;
 };
 constexpr RotaryCase kRotaryCases[] = {
-    {5, 3, 64, 64, 0, false, false}, {4, 2, 128, 128, 64, true, false},
-    {3, 5, 80, 32, 0, false, true},  {6, 1, 24, 20, 7, false, false},
-    {2, 40, 16, 16, 16, true, true}, {1, 2, 6, 2, 0, true, false}};
+    {5, 3, 64, 64, 0, false, false},          {4, 2, 128, 128, 64, true, false},
+    {3, 5, 80, 32, 0, false, true},           {6, 1, 24, 20, 7, false, false},
+    {2, 40, 16, 16, 16, true, true},          {1, 2, 6, 2, 0, true, false},
+    {3, 2, 48, 16, 0, false, false, 32},      {3, 2, 21, 10, 1, false, true, 7},
+    {4, 2, 64, 64, 0, false, false, 0, true}, {3, 2, 48, 16, 16, true, false, 32, true},
+    {3, 2, 21, 10, 1, false, true, 7, true}};
 
 TEST_F(CudaRotary, rotates_pairs_by_the_angle_of_the_position) {
   for (const Dtype dtype : kDtypes) {
@@ -38,14 +44,15 @@ TEST_F(CudaRotary, rotates_pairs_by_the_angle_of_the_position) {
       for (int64_t t = 0; t < c.tokens; ++t) {
         for (int64_t h = 0; h < c.heads; ++h) {
           const int64_t base = t * stride + h * c.head_dim;
-          for (int64_t i = c.rotary_dim; i < c.head_dim; ++i)
-            expected[base + i] = x.values()[base + i];
+          for (int64_t i = 0; i < c.head_dim; ++i) expected[base + i] = x.values()[base + i];
           for (int64_t i = 0; i < half; ++i) {
-            const double a = x.values()[base + i], b = x.values()[base + half + i];
+            const int64_t first = base + c.offset + (c.interleaved ? 2 * i : i);
+            const int64_t second = base + c.offset + (c.interleaved ? 2 * i + 1 : half + i);
+            const double a = x.values()[first], b = x.values()[second];
             const double co = cosine.values()[places[t] * half + i];
             const double si = sine.values()[places[t] * half + i] * (c.inverse ? -1 : 1);
-            expected[base + i] = a * co - b * si;
-            expected[base + half + i] = b * co + a * si;
+            expected[first] = a * co - b * si;
+            expected[second] = b * co + a * si;
           }
         }
       }
@@ -54,8 +61,11 @@ TEST_F(CudaRotary, rotates_pairs_by_the_angle_of_the_position) {
                          .heads = c.heads,
                          .head_dim = c.head_dim,
                          .rotary_dim = c.rotary_dim,
+                         .offset = c.offset,
+                         .interleaved = c.interleaved,
                          .x = x.data(),
                          .x_stride = stride,
+                         .x_head_stride = c.head_dim,
                          .y = y.data(),
                          .y_stride = stride,
                          .cos = cosine.data<float>(),
@@ -82,6 +92,10 @@ double activate(ActivationKind kind, double x) {
              (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
     case ActivationKind::kRelu:
       return x > 0 ? x : 0;
+    case ActivationKind::kRelu2:
+      return x > 0 ? x * x : 0;
+    case ActivationKind::kClampedSwiglu:
+      return x / (1 + std::exp(-1.702 * x));
   }
   return NAN;
 }
@@ -92,7 +106,8 @@ double slope(ActivationKind kind, double x) {
 }
 
 constexpr ActivationKind kKinds[] = {ActivationKind::kSilu, ActivationKind::kGelu,
-                                     ActivationKind::kGeluTanh, ActivationKind::kRelu};
+                                     ActivationKind::kGeluTanh, ActivationKind::kRelu,
+                                     ActivationKind::kRelu2};
 struct Matrix {
   int64_t rows, width;
   std::size_t shift;
@@ -131,6 +146,45 @@ TEST_F(CudaActivation, forward_and_backward_equal_the_formula) {
           expect_near(y, expected_y, tolerance(dtype), what);
           expect_near(grad_x, expected_grad, tolerance(dtype), what + " grad");
         }
+      }
+    }
+  }
+}
+
+TEST_F(CudaActivation, clamps_at_a_limit) {
+  const int64_t rows = 3, width = 264;
+  for (const Dtype dtype : kDtypes) {
+    for (const ActivationKind kind : {ActivationKind::kSilu, ActivationKind::kClampedSwiglu}) {
+      for (const double limit : {0.0, 1.5}) {
+        std::vector<double> numbers = random_numbers(rows * 2 * width, 1);
+        for (double& x : numbers) x *= 3;
+        const Array x(dtype, numbers), grad_y(dtype, random_numbers(rows * width, 2));
+        const Array y(dtype, zeros(rows * width)), grad_x(dtype, zeros(rows * 2 * width));
+        std::vector<double> expected_y(rows * width), expected_grad(rows * 2 * width);
+        const double most = limit > 0 ? limit : INFINITY;
+        const bool swiglu = kind == ActivationKind::kClampedSwiglu;
+        for (int64_t r = 0; r < rows; ++r) {
+          for (int64_t i = 0; i < width; ++i) {
+            const int64_t at = r * 2 * width + i;
+            const double gate = x.values()[at], up = x.values()[at + width];
+            const double g = grad_y.values()[r * width + i];
+            const double raw = activate(kind, swiglu ? std::min(gate, most) : gate);
+            const double act = swiglu ? raw : std::min(raw, most);
+            const double factor = std::clamp(up, -most, most) + (swiglu ? 1.0 : 0.0);
+            const bool flat = swiglu ? gate > most : raw > most;
+            expected_y[r * width + i] = act * factor;
+            expected_grad[at] = flat ? 0.0 : g * factor * slope(kind, gate);
+            expected_grad[at + width] = std::abs(up) > most ? 0.0 : g * act;
+          }
+        }
+        kernels()->activation_forward({dtype, kind, true, rows, width, x.data(), y.data(), limit},
+                                      stream());
+        kernels()->activation_backward(
+            {dtype, kind, true, rows, width, x.data(), grad_y.data(), grad_x.data(), limit},
+            stream());
+        const std::string what = describe(dtype, rows, width) + " limit " + std::to_string(limit);
+        expect_near(y, expected_y, tolerance(dtype), what);
+        expect_near(grad_x, expected_grad, tolerance(dtype), what + " grad");
       }
     }
   }

@@ -1,6 +1,7 @@
 #include "qianli/ops/cuda/flash_attention.h"
 
 #include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include "qianli/device/device.h"
@@ -34,6 +35,8 @@ TEST(FlashArguments, keep_max_q_above_one_where_a_sequence_has_no_query) {
 struct FlashCase {
   AttentionLayout layout;
   int64_t heads, key_heads, head_dim;
+  int64_t value_dim = 0;  // 0: head_dim
+  bool sinks = false;
 };
 
 std::vector<FlashCase> flash_cases() {
@@ -45,30 +48,41 @@ std::vector<FlashCase> flash_cases() {
           {{packed, packed, true, 17, 0.125}, 4, 2, 64},
           {{packed, longer, true, 64, 0.125}, 6, 2, 80},
           {{{0, 1, 2}, {0, 90, 230}, true, 0, 0.125}, 8, 2, 64},
-          {{{0, 1, 1}, {0, 90, 230}, true, 0, 0.125}, 8, 2, 64}};
+          {{{0, 1, 1}, {0, 90, 230}, true, 0, 0.125}, 8, 2, 64},
+          {{packed, packed, true, 0, 0.07}, 4, 4, 192, 128},
+          {{packed, longer, true, 17, 0.125}, 4, 2, 64, 0, true},
+          {{{0, 1, 2}, {0, 90, 230}, true, 0, 0.125}, 8, 2, 64, 48, true}};
 }
 
 TEST(FlashAttention, equals_the_reference_with_all_gradients) {
   if (!device::CudaLibrary::get().available()) GTEST_SKIP() << device::CudaLibrary::get().why();
   for (const FlashCase& c : flash_cases()) {
     const auto options = at::TensorOptions().dtype(at::kBFloat16).device(at::kCUDA);
-    const auto make = [&](int64_t rows, int64_t heads) {
-      return at::randn({rows, heads, c.head_dim}, options).requires_grad_(true);
+    const int64_t value_dim = c.value_dim > 0 ? c.value_dim : c.head_dim;
+    const auto make = [&](int64_t rows, int64_t heads, int64_t dim) {
+      return at::randn({rows, heads, dim}, options).requires_grad_(true);
     };
-    const at::Tensor q = make(c.layout.q_starts.back(), c.heads);
-    const at::Tensor k = make(c.layout.k_starts.back(), c.key_heads),
-                     v = make(c.layout.k_starts.back(), c.key_heads);
-    ASSERT_TRUE(ops::cuda::flash_attention_serves(q));
-    const at::Tensor grad = at::randn(q.sizes(), options);
-    const at::Tensor out = ops::cuda::flash_attention(q, k, v, c.layout);
+    const at::Tensor q = make(c.layout.q_starts.back(), c.heads, c.head_dim);
+    const at::Tensor k = make(c.layout.k_starts.back(), c.key_heads, c.head_dim),
+                     v = make(c.layout.k_starts.back(), c.key_heads, value_dim);
+    ASSERT_TRUE(ops::cuda::flash_attention_serves(q, v, c.layout));
+    ops::Parameter sinks("sinks", at::randn({c.heads}, options));
+    sinks.attach_grad(at::zeros({c.heads}, options.dtype(at::kFloat)));
+    ops::Parameter* given = c.sinks ? &sinks : nullptr;
+    const at::Tensor grad = at::randn({q.size(0), c.heads, value_dim}, options);
+    const at::Tensor out = ops::cuda::flash_attention(q, k, v, c.layout, given);
     out.backward(grad, /*retain_graph=*/true);
+    const at::Tensor sink_grad = sinks.grad().clone();
     const std::vector<at::Tensor> first{q.grad().clone(), k.grad().clone(), v.grad().clone()};
 
     std::vector<at::Tensor> wide;
     for (const at::Tensor& x : {q, k, v})
       wide.push_back(x.detach().to(at::kDouble).requires_grad_(true));
-    const at::Tensor expected = ops::reference::attention(wide[0], wide[1], wide[2], c.layout);
+    const at::Tensor wide_sinks = sinks.value().to(at::kDouble).requires_grad_(true);
+    const at::Tensor expected = ops::reference::attention(wide[0], wide[1], wide[2], c.layout,
+                                                          c.sinks ? wide_sinks : at::Tensor());
     expected.backward(grad.to(at::kDouble));
+    if (c.sinks) expect_close(sink_grad, wide_sinks.grad(), 2e-2, "gradient of the sinks");
     expect_close(out, expected, 2e-2, "out");
     for (int i = 0; i < 3; ++i) expect_close(first[i], wide[i].grad(), 2e-2, "gradient");
 

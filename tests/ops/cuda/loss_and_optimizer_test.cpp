@@ -52,6 +52,45 @@ TEST_F(CudaCrossEntropy, loss_and_gradient_equal_the_formula) {
   }
 }
 
+TEST_F(CudaCrossEntropy, scales_and_caps_the_logits) {
+  constexpr int64_t kRows = 3, kVocabulary = 1003;
+  struct Map {
+    double multiplier, softcap;
+  };
+  for (const Dtype dtype : kDtypes) {
+    for (const Map& map : {Map{0.577, 0.0}, Map{1.0, 30.0}, Map{1.7, 2.0}}) {
+      std::vector<double> numbers = random_numbers(kRows * kVocabulary, 1);
+      for (double& x : numbers) x *= 3;
+      const Array logits(dtype, numbers), losses(Dtype::kFloat32, zeros(kRows));
+      const Integers labels({0, kVocabulary - 1, 17});
+      const Array weights(Dtype::kFloat32, {1.0, 0.5, 2.0});
+      std::vector<double> loss, expected;
+      for (int64_t r = 0; r < kRows; ++r) {
+        std::vector<double> z, slope;
+        for (int64_t i = 0; i < kVocabulary; ++i) {
+          const double scaled = map.multiplier * logits.values()[r * kVocabulary + i];
+          const double h = map.softcap > 0 ? std::cosh(scaled / map.softcap) : 1.0;
+          z.push_back(map.softcap > 0 ? map.softcap * std::tanh(scaled / map.softcap) : scaled);
+          slope.push_back(map.multiplier / (h * h));
+        }
+        const double lse = log_sum_exp(z.data(), kVocabulary);
+        const int64_t label = labels.values()[r];
+        loss.push_back(lse - z[label]);
+        for (int64_t i = 0; i < kVocabulary; ++i) {
+          expected.push_back(weights.values()[r] * slope[i] *
+                             (std::exp(z[i] - lse) - (i == label)));
+        }
+      }
+      kernels()->cross_entropy(
+          {dtype, kRows, kVocabulary, logits.data(), labels.data(), weights.data<float>(),
+           losses.data<float>(), false, map.multiplier, map.softcap},
+          stream());
+      expect_near(losses, loss, kFloatTolerance, "capped loss");
+      expect_near(logits, expected, tolerance(dtype), "capped gradient");
+    }
+  }
+}
+
 TEST_F(CudaCrossEntropy, masked_logits_have_no_share_and_nan_reaches_the_loss) {
   const int64_t vocabulary = 40;
   std::vector<double> numbers(4 * vocabulary, -INFINITY);
@@ -148,7 +187,9 @@ using CudaTable = CudaKernels;
 
 TEST_F(CudaTable, empty_calls_start_nothing_and_unknown_dtypes_are_refused) {
   const auto& table = *kernels();
-  EXPECT_EQ(table.attention_forward, nullptr);
+  const int64_t starts[] = {0, 0};
+  table.attention_forward({.sequences = 1, .q_starts = starts, .k_starts = starts}, stream());
+  table.gated_norm_forward({.rows = 0, .width = 8}, stream());
   table.rms_norm_forward({.rows = 0, .width = 8}, stream());
   table.layer_norm_backward({.rows = 0, .width = 8}, stream());
   table.rotary({.tokens = 0, .heads = 2, .head_dim = 8, .rotary_dim = 8}, stream());

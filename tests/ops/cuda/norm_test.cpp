@@ -9,11 +9,14 @@ namespace {
 struct Shape {
   int64_t rows, width;
   std::size_t shift;  // elements off alignment
+  int64_t weight_rows = 1;
+  bool zero_centered = false;
 };
 // A warp per row, a block per row, widths that are no multiple of a pack, unaligned rows, many
 // rows.
-constexpr Shape kShapes[] = {{1, 3, 0},     {3, 8, 0},   {9, 33, 0},  {5, 64, 1},
-                             {130, 128, 0}, {7, 768, 0}, {2, 4100, 0}};
+constexpr Shape kShapes[] = {
+    {1, 3, 0},   {3, 8, 0},    {9, 33, 0},           {5, 64, 1},           {130, 128, 0},
+    {7, 768, 0}, {2, 4100, 0}, {6, 24, 0, 3, false}, {140, 33, 0, 2, true}};
 constexpr double kEps = 1e-5;
 
 struct NormCase {
@@ -54,17 +57,19 @@ using CudaNorm = CudaKernels;
 
 TEST_F(CudaNorm, forward_equals_the_formula) {
   for (const NormCase& c : norm_cases()) {
-    const auto [rows, width, shift] = c.shape;
+    const auto [rows, width, shift, weight_rows, zero_centered] = c.shape;
     const std::size_t size = rows * width;
     const Array x(c.dtype, random_numbers(size, 1), shift),
         residual(c.dtype, random_numbers(size, 2), shift);
-    const Array weight(c.dtype, random_numbers(width, 3), shift),
-        bias(c.dtype, random_numbers(width, 4), shift);
+    const Array weight(c.dtype, random_numbers(weight_rows * width, 3), shift),
+        bias(c.dtype, random_numbers(weight_rows * width, 4), shift);
     const Array y(c.dtype, zeros(size), shift), sum(c.dtype, zeros(size), shift);
     const Array mean(Dtype::kFloat32, zeros(rows)), rstd(Dtype::kFloat32, zeros(rows));
     const ops::NormForward call{.dtype = c.dtype,
                                 .rows = rows,
                                 .width = width,
+                                .weight_rows = weight_rows,
+                                .zero_centered = zero_centered,
                                 .eps = kEps,
                                 .x = x.data(),
                                 .residual = c.residual ? residual.data() : nullptr,
@@ -88,9 +93,10 @@ TEST_F(CudaNorm, forward_equals_the_formula) {
       means[row] = m.mean;
       rstds[row] = m.rstd;
       for (int64_t i = 0; i < width; ++i) {
-        expected[row * width + i] =
-            (input[row * width + i] - m.mean) * m.rstd * weight.values()[i] +
-            (c.layer_norm ? bias.values()[i] : 0.0);
+        const int64_t w = row % weight_rows * width + i;
+        expected[row * width + i] = (input[row * width + i] - m.mean) * m.rstd *
+                                        (weight.values()[w] + (zero_centered ? 1.0 : 0.0)) +
+                                    (c.layer_norm ? bias.values()[w] : 0.0);
       }
     }
     expect_near(y, expected, tolerance(c.dtype), name_of(c) + " y");
@@ -105,25 +111,29 @@ struct Gradients {
 Gradients reference_backward(const NormCase& c, const Array& grad_y, const Array& grad_sum,
                              const Array& input, const Array& weight, std::vector<double>& means,
                              std::vector<double>& rstds) {
-  const auto [rows, width, shift] = c.shape;
-  Gradients g{std::vector<double>(rows * width), std::vector<double>(width),
-              std::vector<double>(width)};
+  const auto [rows, width, shift, weight_rows, zero_centered] = c.shape;
+  Gradients g{std::vector<double>(rows * width), std::vector<double>(weight_rows * width),
+              std::vector<double>(weight_rows * width)};
   for (int64_t row = 0; row < rows; ++row) {
     const double* x = &input.values()[row * width];
     const double* dy = &grad_y.values()[row * width];
     const Moments m = moments(x, width, c.layer_norm);
     means.push_back(m.mean);
     rstds.push_back(m.rstd);
+    const int64_t weight_at = row % weight_rows * width;
+    const double base = zero_centered ? 1.0 : 0.0;
     double mean_u = 0, mean_un = 0;
     for (int64_t i = 0; i < width; ++i) {
-      const double n = (x[i] - m.mean) * m.rstd, u = dy[i] * weight.values()[i];
+      const double n = (x[i] - m.mean) * m.rstd,
+                   u = dy[i] * (base + weight.values()[weight_at + i]);
       mean_u += u / width;
       mean_un += u * n / width;
-      g.weight[i] += dy[i] * n;
-      g.bias[i] += dy[i];
+      g.weight[weight_at + i] += dy[i] * n;
+      g.bias[weight_at + i] += dy[i];
     }
     for (int64_t i = 0; i < width; ++i) {
-      const double n = (x[i] - m.mean) * m.rstd, u = dy[i] * weight.values()[i];
+      const double n = (x[i] - m.mean) * m.rstd,
+                   u = dy[i] * (base + weight.values()[weight_at + i]);
       g.x[row * width + i] = m.rstd * (u - n * mean_un - (c.layer_norm ? mean_u : 0.0)) +
                              (c.residual ? grad_sum.values()[row * width + i] : 0.0);
     }
@@ -133,21 +143,23 @@ Gradients reference_backward(const NormCase& c, const Array& grad_y, const Array
 
 TEST_F(CudaNorm, backward_equals_the_formula_and_adds_to_the_weight_gradient) {
   for (const NormCase& c : norm_cases()) {
-    const auto [rows, width, shift] = c.shape;
+    const auto [rows, width, shift, weight_rows, zero_centered] = c.shape;
     const std::size_t size = rows * width;
     const Array grad_y(c.dtype, random_numbers(size, 1), shift),
         grad_sum(c.dtype, random_numbers(size, 2), shift);
     const Array input(c.dtype, random_numbers(size, 3), shift),
-        weight(c.dtype, random_numbers(width, 4), shift);
+        weight(c.dtype, random_numbers(weight_rows * width, 4), shift);
     std::vector<double> means, rstds;
     Gradients expected = reference_backward(c, grad_y, grad_sum, input, weight, means, rstds);
     const Array mean(Dtype::kFloat32, means), rstd(Dtype::kFloat32, rstds);
     const Array grad_x(c.dtype, zeros(size), shift);
-    const Array grad_weight(Dtype::kFloat32, random_numbers(width, 5)),
-        grad_bias(Dtype::kFloat32, random_numbers(width, 6));
+    const Array grad_weight(Dtype::kFloat32, random_numbers(weight_rows * width, 5)),
+        grad_bias(Dtype::kFloat32, random_numbers(weight_rows * width, 6));
     const ops::NormBackward call{.dtype = c.dtype,
                                  .rows = rows,
                                  .width = width,
+                                 .weight_rows = weight_rows,
+                                 .zero_centered = zero_centered,
                                  .grad_y = grad_y.data(),
                                  .grad_sum = c.residual ? grad_sum.data() : nullptr,
                                  .sum = input.data(),
@@ -160,7 +172,7 @@ TEST_F(CudaNorm, backward_equals_the_formula_and_adds_to_the_weight_gradient) {
     (c.layer_norm ? kernels()->layer_norm_backward : kernels()->rms_norm_backward)(call, stream());
 
     expect_near(grad_x, expected.x, tolerance(c.dtype), name_of(c) + " grad_x");
-    for (int64_t i = 0; i < width; ++i) {
+    for (int64_t i = 0; i < weight_rows * width; ++i) {
       expected.weight[i] += grad_weight.values()[i];
       expected.bias[i] += grad_bias.values()[i];
     }

@@ -23,6 +23,13 @@ extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 using cudaStream_t = void*;
 using cudaError_t = int;
 constexpr cudaError_t cudaSuccess = 0;
+constexpr int cudaMemcpyHostToDevice = 1;
+
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, int,
+                                   cudaStream_t) {
+  std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
 
 namespace emulation {
 // The 8 bytes that the thread `lane ^ mask` of this warp passes to the same call.
