@@ -9,6 +9,7 @@
 #include "qianli/base/error.h"
 #include "qianli/base/log.h"
 #include "qianli/base/progress.h"
+#include "qianli/convert/verify.h"
 #include "qianli/convert/write_model.h"
 
 namespace qianli::app {
@@ -19,6 +20,7 @@ using convert::MegatronNames;
 
 struct Arguments {
   std::string source, target, to, dtype = "same";
+  bool verify = false;
   convert::SourceOptions from;
   MegatronLayout layout;
 };
@@ -52,6 +54,12 @@ void run(Arguments arguments) {
     convert::write_megatron(*model, arguments.target, options, shown);
   }
   if (progress) progress->finish();
+  if (!arguments.verify) return;
+  const convert::Proof proof =
+      convert::verify(*model, *convert::open_model(arguments.target, arguments.from));
+  fmt::print(
+      "{} parameters, {} elements: each is in {} exactly once and equals its source bit for bit\n",
+      proof.parameters, proof.elements, arguments.target);
 }
 
 void add_layout(CLI::App* command, MegatronLayout& layout) {
@@ -114,6 +122,8 @@ void add_convert(CLI::App& app) {
       "--config", arguments->from.config,
       "Folder with the model's config.json, or a preset: for checkpoints that do not say what they "
       "hold");
+  command->add_flag("--verify", arguments->verify,
+                    "Reads the result back and compares every element with its source");
   add_layout(command, arguments->layout);
   command->callback([arguments] { run(*arguments); });
 }

@@ -5,6 +5,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/file.h"
+#include "qianli/convert/verify.h"
 #include "qianli/convert/write_model.h"
 #include "tests/support/test_paths.h"
 
@@ -51,6 +52,23 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"mindspeed", "qwen3", {.tensor = 2, .names = MegatronNames::kMindSpeed}},
         Case{"legacy", "gpt2", {.tensor = 2, .pipeline = 2, .names = MegatronNames::kLegacy}}),
     [](const auto& info) { return info.param.name; });
+
+TEST(Verify, finds_the_parameter_that_changed) {
+  const testing::TemporaryFolder folder;
+  const auto source = open_model(testing::source_path("tests/golden/models/llama2"));
+  write_megatron(*source, folder / "megatron", {.layout = {.tensor = 2}}, {});
+  const Proof proof = verify(*source, *open_model(folder / "megatron"));
+  EXPECT_EQ(proof.parameters, source->table.size());
+  EXPECT_EQ(static_cast<int64_t>(proof.elements), model::parameter_count(source->spec));
+
+  write_hugging_face(*source, folder / "other", {}, {});
+  std::string bytes = weights(folder / "other");
+  bytes.back() = static_cast<char>(bytes.back() ^ 1);
+  write_file_atomically(folder / "other" / "model.safetensors", bytes, FileRole::kCheckpoint);
+  EXPECT_THROW(verify(*source, *open_model(folder / "other")), CheckpointError);
+  const auto another = open_model(testing::source_path("tests/golden/models/llama1"));
+  EXPECT_THROW(verify(*source, *another), CheckpointError);
+}
 
 TEST(Convert, changes_the_type_of_weights) {
   const testing::TemporaryFolder folder;

@@ -1,0 +1,20 @@
+// The proof that a conversion kept the model.
+#pragma once
+
+#include <cstdint>
+
+#include "qianli/convert/model_source.h"
+
+namespace qianli::convert {
+
+struct Proof {
+  uint64_t parameters = 0;
+  uint64_t elements = 0;
+};
+
+// Compares every element of every parameter: those of `source`, in the target's types, with those
+// of `target`, bit for bit. That both hold each exactly once was checked when they were opened.
+// Throws CheckpointError naming the first switch of the model, or parameter and row, that differs.
+Proof verify(const ModelSource& source, const ModelSource& target);
+
+}  // namespace qianli::convert
