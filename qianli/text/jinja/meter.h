@@ -23,7 +23,7 @@ struct Refusal : TemplateError {
 
 struct Limits {
   uint64_t steps = 20'000'000;  // nodes evaluated, items visited, 64-byte pieces of text touched
-  size_t memory_bytes = size_t{1} << 28;  // values alive at one time, output included
+  size_t memory_bytes = size_t{1} << 27;  // values alive at one time, output included
   int depth = 1000;                       // nested evaluations: expressions, blocks, macro calls
 };
 

@@ -1,101 +1,12 @@
 // Gives every name of a template its variable. jinja2 decides that before a template runs, scope by
 // scope: a name that a scope sets without reading it first is that scope's from its beginning, also
 // for the loops and macros within that run before it is set.
-#include <functional>
-
+#include "qianli/text/jinja/names.h"
 #include "qianli/text/jinja/symbols.h"
 #include "qianli/text/jinja/token.h"
 
 namespace qianli::text::jinja {
 namespace {
-
-template <class... Cases>
-struct Overloaded : Cases... {
-  using Cases::operator()...;
-};
-template <class... Cases>
-Overloaded(Cases...) -> Overloaded<Cases...>;
-
-void each_name(Expression& expression, const std::function<void(Name&)>& visit) {
-  if (auto* name = std::get_if<Name>(&expression.node)) visit(*name);
-  for_each_child(expression, [&](Expression& child) { each_name(child, visit); });
-}
-
-void each_name(Target& target, const std::function<void(Name&, bool stored)>& visit) {
-  std::visit(Overloaded{[&](Name& name) { visit(name, true); },
-                        [&](Target::Member& member) { visit(member.space, false); },
-                        [&](std::vector<Target>& targets) {
-                          for (Target& inner : targets) each_name(inner, visit);
-                        }},
-             target.node);
-}
-
-// How a name is met first in a block and all blocks within: tells whether a loop needs `loop` and a
-// macro `caller`, `kwargs` or `varargs`.
-class FirstUse {
- public:
-  explicit FirstUse(std::string name) : name_(std::move(name)) {}
-  bool is_read(Block& block) {
-    walk(block);
-    return first_ == Use::kRead;
-  }
-  bool is_stored_anywhere(Block& block) {
-    walk(block);
-    return stored_;
-  }
-
- private:
-  enum class Use { kNone, kRead, kStored };
-
-  void meet(const Name& name, bool stored) {
-    if (name.name != name_) return;
-    if (first_ == Use::kNone) first_ = stored ? Use::kStored : Use::kRead;
-    stored_ |= stored;
-  }
-  void walk(const ExpressionPtr& expression) {
-    if (expression) each_name(*expression, [&](Name& name) { meet(name, false); });
-  }
-  void walk(Target& target) {
-    each_name(target, [&](Name& name, bool stored) { meet(name, stored); });
-  }
-  void walk(Macro& macro) {
-    for (Parameter& parameter : macro.parameters) {
-      if (first_ == Use::kNone && parameter.name.name == name_) first_ = Use::kStored;
-    }
-    for (Parameter& parameter : macro.parameters) walk(parameter.otherwise);
-    walk(macro.body);
-  }
-  void walk(Block& block) {
-    for (Statement& statement : block) {
-      std::visit(
-          Overloaded{
-              [&](Text&) {}, [&](LoopControl&) {}, [&](Print& node) { walk(node.value); },
-              [&](If& node) {
-                for (auto& [condition, body] : node.branches) walk(condition), walk(body);
-                walk(node.otherwise);
-              },
-              [&](For& node) {
-                walk(node.target), walk(node.iterable), walk(node.body), walk(node.otherwise);
-                walk(node.condition);
-              },
-              [&](Assign& node) { walk(node.target), walk(node.value); },
-              [&](AssignBlock& node) { walk(node.target), walk(node.filter), walk(node.body); },
-              [&](MacroDefinition& node) { walk(*node.macro); },
-              [&](CallBlock& node) { walk(node.call), walk(*node.body); },
-              [&](Generation& node) { walk(*node.body); },
-              [&](FilterBlock& node) { walk(node.body), walk(node.filter); },
-              [&](With& node) {
-                for (auto& [target, value] : node.assignments) walk(target), walk(value);
-                walk(node.body);
-              }},
-          statement.node);
-    }
-  }
-
-  std::string name_;
-  Use first_ = Use::kNone;
-  bool stored_ = false;
-};
 
 // What one scope loads and stores. Scopes within are not looked into; each gets Symbols of its own.
 class Analyzer {
@@ -139,6 +50,7 @@ class Analyzer {
   void branch(If& node, size_t index) {
     load(node.branches[index].first);
     Symbols* const outer = symbols_;
+    count_copies(*outer);
     Symbols body = *outer, others = *outer, otherwise = *outer;
     symbols_ = &body;
     block(node.branches[index].second);
@@ -152,7 +64,15 @@ class Analyzer {
     symbols_->merge({&body, &others, &otherwise});
   }
 
+  // A template of many names and many ifs would be copied for ages.
+  void count_copies(const Symbols& symbols) {
+    constexpr size_t kMaxCopied = 5'000'000;
+    copied_ += symbols.size() + 1;
+    if (copied_ > kMaxCopied) throw SyntaxError{"too many variables and branches", 1};
+  }
+
   Symbols* symbols_;
+  size_t copied_ = 0;
 };
 
 // Puts the places into the tree, scope by scope.

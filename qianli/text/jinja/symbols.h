@@ -49,6 +49,7 @@ class Symbols {
   Place place(const std::string& name) const;
   Scope scope() const;
   FunctionVariables& function() const { return *function_; }
+  size_t size() const { return starts_.size() + stores_.size(); }
 
  private:
   struct Start {

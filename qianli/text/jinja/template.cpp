@@ -10,7 +10,7 @@
 namespace qianli::text::jinja {
 namespace {
 
-constexpr size_t kMaxSource = size_t{1} << 22;
+constexpr size_t kMaxSource = size_t{1} << 20;
 
 Value from_json(Meter& meter, const OrderedJson& json) {
   const DepthGuard guard(meter);
