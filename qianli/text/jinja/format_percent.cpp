@@ -6,7 +6,7 @@
 #include "qianli/text/jinja/runtime.h"
 
 namespace qianli::text::jinja {
-namespace {}
+namespace {
 
 int64_t to_integer(const Value& value) {
   if (value.is_integral()) return value.as_integer();
