@@ -43,7 +43,7 @@ FormatSpec parse_spec(std::string_view text) {
 
 std::string apply_spec(Meter& meter, const Value& value, std::string_view text) {
   if (text.empty()) return to_text(meter, value);
-  const Spec spec = parse_spec(text);
+  const FormatSpec spec = parse_spec(text);
   if (value.is_string()) {
     if ((spec.type != 0 && spec.type != 's') || spec.sign || spec.comma || spec.align == '=') {
       throw TemplateError("invalid format specifier '" + std::string(text) + "' for a text");
