@@ -218,7 +218,8 @@ void RopeScalingConfig::fields(Visitor& v) {
              .help = "How many times longer; alpha of ntk_alpha.",
              .flag = "--rope-scaling-factor",
              .absent = kOfModel,
-             .min = 1});
+             .min = 0,
+             .open_min = true});
   v(original_max_positions, {.key = "original_max_positions",
                              .help = "Longest sequence of pre-training.",
                              .unit = "tokens",
@@ -476,7 +477,7 @@ void MoeConfig::fields(Visitor& v) {
 template <class Visitor>
 void GatedDeltaNetConfig::fields(Visitor& v) {
   v(num_key_heads, {.key = "num_key_heads",
-                    .help = "Key heads.",
+                    .help = "Heads of queries and keys.",
                     .flag = "--linear-num-key-heads",
                     .absent = kOfModel,
                     .min = 1});

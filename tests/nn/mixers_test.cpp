@@ -5,6 +5,8 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
+
+#include <algorithm>
 #include <torch/csrc/autograd/autograd.h>
 
 #include "qianli/formats/safetensors.h"
@@ -27,8 +29,10 @@ model::ModelSpec spec_with(std::vector<model::MixerKind> pattern) {
   spec.num_layers = static_cast<int64_t>(pattern.size());
   spec.hidden_size = kHidden;
   spec.ffn_hidden_size = 24;
-  spec.num_attention_heads = spec.num_query_groups = 2;
-  spec.head_dim = 10;
+  if (std::ranges::find(pattern, model::MixerKind::kAttention) != pattern.end()) {
+    spec.num_attention_heads = spec.num_query_groups = 2;
+    spec.head_dim = 10;
+  }
   spec.vocab_size = 31;
   spec.max_position_embeddings = 128;
   spec.layer_pattern = std::move(pattern);
