@@ -5,9 +5,9 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
-#include <torch/csrc/autograd/autograd.h>
 
 #include "qianli/formats/safetensors.h"
 #include "qianli/nn/decoder.h"
@@ -35,10 +35,17 @@ model::ModelSpec spec_with(std::vector<model::MixerKind> pattern) {
   }
   spec.vocab_size = 31;
   spec.max_position_embeddings = 128;
+  const auto uses = [&](model::MixerKind kind) {
+    return std::ranges::find(pattern, kind) != pattern.end();
+  };
+  if (uses(model::MixerKind::kGatedDeltaNet)) {
+    spec.gated_delta_net = model::GatedDeltaNet{
+        .num_key_heads = 2, .num_value_heads = 4, .key_head_dim = 8, .value_head_dim = 6};
+  }
+  if (uses(model::MixerKind::kMamba2)) {
+    spec.mamba2 = model::Mamba2{.state_size = 12, .head_dim = 10, .inner_size = 40};
+  }
   spec.layer_pattern = std::move(pattern);
-  spec.gated_delta_net = model::GatedDeltaNet{
-      .num_key_heads = 2, .num_value_heads = 4, .key_head_dim = 8, .value_head_dim = 6};
-  spec.mamba2 = model::Mamba2{.state_size = 12, .head_dim = 10, .inner_size = 40};
   return spec;
 }
 
@@ -55,7 +62,7 @@ const Case kCases[] = {{"delta_net", model::MixerKind::kGatedDeltaNet, 1, 1e-6},
 // A layer's mixer with its parameters, and the names of those in the golden file.
 struct Mixer {
   Mixer(const Case& c, at::ScalarType dtype) : spec(spec_with({c.kind})) {
-    spec.mamba2->num_groups = c.groups;
+    if (spec.mamba2) spec.mamba2->num_groups = c.groups;
     spec.norm_eps = c.eps;
     parameters = std::make_unique<nn::ParameterSet>(spec, dtype, at::kCPU, false);
     parameters->initialize(1);
@@ -112,7 +119,7 @@ void load_golden(const Case& c, Mixer& mixer) {
   for (const auto& name : mixer.names) mixer.at(name).value().copy_(golden(c, "weight", name));
 }
 
-void check_golden(const Case& c, at::ScalarType dtype, double tolerance) {
+void check_golden(const Case& c, at::ScalarType dtype, double tolerance, double gradients) {
   SCOPED_TRACE(c.name + " in " + c10::toString(dtype));
   Mixer mixer(c, dtype);
   load_golden(c, mixer);
@@ -124,16 +131,16 @@ void check_golden(const Case& c, at::ScalarType dtype, double tolerance) {
   const at::Tensor y = mixer.run(x, {0, x.size(0)});
   expect_close(y, golden(c, "", "y"), tolerance, "y");
   torch::autograd::backward({y}, {golden(c, "", "grad_y").to(dtype)});
-  expect_close(x.grad(), golden(c, "", "grad_x"), tolerance, "grad_x");
+  expect_close(x.grad(), golden(c, "", "grad_x"), gradients, "grad_x");
   for (const auto& name : mixer.names) {
-    expect_close(mixer.at(name).grad(), golden(c, "grad", name), tolerance, name);
+    expect_close(mixer.at(name).grad(), golden(c, "grad", name), gradients, name);
   }
 }
 
 TEST(RecurrentMixers, values_and_every_gradient_equal_those_of_transformers) {
   for (const Case& c : kCases) {
-    check_golden(c, at::kDouble, 1e-12);
-    check_golden(c, at::kFloat, 1e-5);
+    check_golden(c, at::kDouble, 1e-12, 1e-12);
+    check_golden(c, at::kFloat, 1e-5, 1e-4);  // the bounds that every family is held to
   }
 }
 

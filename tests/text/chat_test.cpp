@@ -46,6 +46,10 @@ Turns render(const char* name, std::string_view json, const TurnOptions& options
   return render_turns(named_template(name), conversation(json), options);
 }
 
+// Where a template makes its first stop word the tokenizer's eos, the vectors show that word.
+std::string plain(const Slot& slot, const NamedTemplate& named) {
+  return to_text(slot, "<BOS>", named.replace_eos ? named.stop_words.front() : "<EOS>");
+}
 std::string plain(const Slot& slot) { return to_text(slot, "<BOS>", "<EOS>"); }
 
 TEST(NamedTemplates, give_the_turns_of_all_test_vectors) {
@@ -58,8 +62,8 @@ TEST(NamedTemplates, give_the_turns_of_all_test_vectors) {
         render_turns(named_template(name), conversation_of(item), options_of(item));
     ASSERT_EQ(rendered.turns.size(), item["turns"].size());
     for (size_t i = 0; i < rendered.turns.size(); ++i) {
-      EXPECT_EQ(plain(rendered.turns[i].source), item["turns"][i]["source"].get<std::string>());
-      EXPECT_EQ(plain(rendered.turns[i].target), item["turns"][i]["target"].get<std::string>());
+      EXPECT_EQ(plain(rendered.turns[i].source, named_template(name)), item["turns"][i]["source"].get<std::string>());
+      EXPECT_EQ(plain(rendered.turns[i].target, named_template(name)), item["turns"][i]["target"].get<std::string>());
     }
     EXPECT_EQ(rendered.efficient_eos, item.contains("final_eos_appended"));
     EXPECT_TRUE(rendered.warnings.empty());

@@ -158,7 +158,7 @@ Value macro_attribute(Meter& meter, const Value& macro, std::string_view name) {
   for (const Parameter& parameter : node.parameters) {
     names.push_back(Value::string(meter, parameter.name.name));
   }
-  return Value::list(meter, std::move(names));
+  return Value::tuple(meter, std::move(names));
 }
 
 }  // namespace qianli::text::jinja
