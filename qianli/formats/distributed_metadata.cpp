@@ -1,6 +1,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <set>
 #include <unordered_map>
 
 #include "qianli/formats/distributed_checkpoint.h"
@@ -11,6 +12,7 @@ namespace qianli::formats {
 namespace {
 
 constexpr size_t kMaxDimensions = 64;
+constexpr uint64_t kMaxComparisons = uint64_t{1} << 27;  // of chunks of one tensor: a second
 
 int64_t volume(const std::vector<int64_t>& sizes) {
   int64_t product = 1;
@@ -168,15 +170,42 @@ class MetadataReader {
   }
 
   void check_filled(DistributedTensor& tensor) const {
-    auto& chunks = tensor.chunks;
-    std::ranges::sort(chunks, {}, &DistributedChunk::offsets);
     __extension__ __int128 filled = 0;
+    for (const DistributedChunk& chunk : tensor.chunks) filled += volume(chunk.sizes);
+    check_overlap(tensor);
+    if (filled != volume(tensor.spec.shape)) {
+      refuse(fmt::format("tensor {}: its chunks hold {} of {} elements",
+                         shown_name(tensor.spec.name), static_cast<int64_t>(filled),
+                         volume(tensor.spec.shape)));
+    }
+  }
+
+  // The axis along which most chunks begin at places of their own: sorted by it, few others begin
+  // before a chunk ends.
+  static size_t sweep_axis(const DistributedTensor& tensor) {
+    size_t best = 0, most = 0;
+    for (size_t axis = 0; axis < tensor.spec.shape.size(); ++axis) {
+      std::set<int64_t> begins;
+      for (const DistributedChunk& chunk : tensor.chunks) begins.insert(chunk.offsets[axis]);
+      if (begins.size() > most) {
+        best = axis;
+        most = begins.size();
+      }
+    }
+    return best;
+  }
+
+  void check_overlap(DistributedTensor& tensor) const {
+    auto& chunks = tensor.chunks;
+    const bool scalar = tensor.spec.shape.empty();
+    const size_t axis = sweep_axis(tensor);
+    std::ranges::sort(chunks, {}, [&](const DistributedChunk& chunk) {
+      return scalar ? 0 : chunk.offsets[axis];
+    });
+    uint64_t comparisons = 0;
     for (size_t i = 0; i < chunks.size(); ++i) {
-      filled += volume(chunks[i].sizes);
-      // Those behind it that begin before it ends, along axis 0.
       for (size_t k = i + 1; k < chunks.size(); ++k) {
-        if (!chunks[i].sizes.empty() &&
-            chunks[k].offsets[0] >= chunks[i].offsets[0] + chunks[i].sizes[0]) {
+        if (!scalar && chunks[k].offsets[axis] >= chunks[i].offsets[axis] + chunks[i].sizes[axis]) {
           break;
         }
         if (overlap(chunks[i], chunks[k])) {
@@ -184,12 +213,11 @@ class MetadataReader {
                              shown_name(tensor.spec.name), shape_text(chunks[i].offsets),
                              shape_text(chunks[k].offsets)));
         }
+        if (++comparisons > kMaxComparisons) {
+          refuse(fmt::format("tensor {}: {} chunks are too many to check",
+                             shown_name(tensor.spec.name), chunks.size()));
+        }
       }
-    }
-    if (filled != volume(tensor.spec.shape)) {
-      refuse(fmt::format("tensor {}: its chunks hold {} of {} elements",
-                         shown_name(tensor.spec.name), static_cast<int64_t>(filled),
-                         volume(tensor.spec.shape)));
     }
   }
 

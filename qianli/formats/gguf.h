@@ -28,6 +28,9 @@ enum class GgufType : uint32_t {
   kF64,
 };
 
+// Bytes of one number; 0 for texts and arrays.
+uint64_t gguf_number_bytes(GgufType type);
+
 // One value of the metadata. Numbers and texts of an array lie in the file until they are asked
 // for.
 struct GgufValue {

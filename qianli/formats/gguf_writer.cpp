@@ -128,20 +128,17 @@ class Q8Writer {
   size_t filled_ = 0;  // bytes
 };
 
-}  // namespace
-
-void write_gguf(const fs::path& path, const GgufMetadata& metadata,
-                const std::vector<GgufTensorToWrite>& tensors, const TensorProducer& produce,
-                FileRole role) {
+// Everything in front of the tensors; fills in how the caller has them.
+std::string make_front(const GgufMetadata& metadata, const std::vector<GgufTensorToWrite>& tensors,
+                       const std::string& source, FileRole role, std::vector<TensorSpec>& specs) {
   std::set<std::string_view> names, keys;
-  std::vector<TensorSpec> specs;
   std::string front = "GGUF";
   append(front, uint32_t{3});
   append(front, uint64_t{tensors.size()});
   append(front, uint64_t{metadata.size()});
   for (const auto& [key, value] : metadata) {
     if (!keys.insert(key).second) {
-      reject(role, path.string(), fmt::format("the key {} stands twice", shown_name(key)));
+      reject(role, source, fmt::format("the key {} stands twice", shown_name(key)));
     }
     append_text(front, key);
     std::visit(AppendValue{front}, value);
@@ -149,9 +146,9 @@ void write_gguf(const fs::path& path, const GgufMetadata& metadata,
   uint64_t offset = 0;
   for (const GgufTensorToWrite& tensor : tensors) {
     if (!names.insert(tensor.name).second) {
-      reject(role, path.string(), fmt::format("two tensors named {}", shown_name(tensor.name)));
+      reject(role, source, fmt::format("two tensors named {}", shown_name(tensor.name)));
     }
-    specs.push_back(spec_of(tensor, path.string(), role));
+    specs.push_back(spec_of(tensor, source, role));
     append_text(front, tensor.name);
     append(front, static_cast<uint32_t>(tensor.shape.size()));
     for (size_t i = tensor.shape.size(); i-- > 0;) {
@@ -162,25 +159,36 @@ void write_gguf(const fs::path& path, const GgufMetadata& metadata,
     offset += stored_bytes(tensor, specs.back());
     offset += padding(offset).size();
   }
-  AtomicFile file(path, role);
-  file.write(front);
-  file.write(padding(file.size()));
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    uint64_t given = 0;
-    const bool blocks = tensors[i].type == GgmlType::kQ8_0;
-    Q8Writer quantized(file);
-    produce(specs[i], [&](std::span<const std::byte> bytes) {
-      given += bytes.size();
-      if (given > specs[i].num_bytes()) return;
-      blocks ? quantized.write(bytes) : file.write(bytes.data(), bytes.size());
-    });
-    if (given != specs[i].num_bytes()) {
-      throw std::logic_error(fmt::format("tensor {}: {} bytes announced, {} given", tensors[i].name,
-                                         specs[i].num_bytes(), given));
-    }
-    if (blocks) quantized.flush();
-    file.write(padding(file.size()));
+  return front + padding(front.size());
+}
+
+void write_tensor(AtomicFile& file, const GgufTensorToWrite& tensor, const TensorSpec& spec,
+                  const TensorProducer& produce) {
+  uint64_t given = 0;
+  const bool blocks = tensor.type == GgmlType::kQ8_0;
+  Q8Writer quantized(file);
+  produce(spec, [&](std::span<const std::byte> bytes) {
+    given += bytes.size();
+    if (given > spec.num_bytes()) return;  // told below
+    blocks ? quantized.write(bytes) : file.write(bytes.data(), bytes.size());
+  });
+  if (given != spec.num_bytes()) {
+    throw std::logic_error(
+        fmt::format("tensor {}: {} bytes announced, {} given", spec.name, spec.num_bytes(), given));
   }
+  if (blocks) quantized.flush();
+  file.write(padding(file.size()));
+}
+
+}  // namespace
+
+void write_gguf(const fs::path& path, const GgufMetadata& metadata,
+                const std::vector<GgufTensorToWrite>& tensors, const TensorProducer& produce,
+                FileRole role) {
+  std::vector<TensorSpec> specs;
+  AtomicFile file(path, role);
+  file.write(make_front(metadata, tensors, path.string(), role, specs));
+  for (size_t i = 0; i < tensors.size(); ++i) write_tensor(file, tensors[i], specs[i], produce);
   file.commit();
 }
 

@@ -141,7 +141,7 @@ struct Object {
 std::optional<Dtype> dtype_of(const Value& value);
 
 struct PickleLimits {
-  uint64_t max_values = uint64_t{1} << 26;  // made, on the stack, and in the tree written out
+  uint64_t max_values = uint64_t{1} << 26;  // made, and in the tree written out
   int max_depth = 200;                      // of containers in each other
 };
 

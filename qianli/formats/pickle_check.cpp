@@ -40,6 +40,9 @@ decltype(PickleNode::content) take_content(PickleNode& node) {
 }  // namespace
 
 void PickleMachine::check(const Value& root) {
+  // Shared containers make a tree larger than its pickle. Real ones share little; the bound keeps
+  // whoever walks the tree proportional to the file.
+  const uint64_t most = std::min(limits_.max_values, 16 * values_made_ + (uint64_t{1} << 16));
   constexpr int kOpen = -1;  // depth of a node whose tree is being walked
   struct Step {
     PickleNode* node;
@@ -64,8 +67,7 @@ void PickleMachine::check(const Value& root) {
       const Node* held = std::get_if<Node>(&child->content_);
       depth = std::max(depth, held ? (*held)->depth : 0);
       node.size += held ? (*held)->size : 1;
-      // Shared values count as often as they are met: walking the tree meets them so often.
-      if (node.size > limits_.max_values) refuse("too many values");
+      if (node.size > most) refuse("too many values");
     }
     node.depth = depth + 1;
     if (node.depth > limits_.max_depth) {

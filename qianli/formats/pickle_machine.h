@@ -3,6 +3,7 @@
 
 #include <unordered_map>
 
+#include "qianli/formats/little_endian.h"
 #include "qianli/formats/pickle_node.h"
 
 namespace qianli::formats {
@@ -23,7 +24,9 @@ class PickleMachine {
   std::span<const std::byte> take(uint64_t count);
   std::string take_text(uint64_t count);
   template <class T>
-  T number();
+  T number() {
+    return load<T>(take(sizeof(T)).data());
+  }
   std::string_view line();
   int64_t decimal(std::string_view text) const;
 
