@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include "qianli/base/error.h"
+#include "qianli/base/log.h"
 #include "qianli/convert/hugging_face.h"
 #include "qianli/convert/megatron_reader.h"
 #include "qianli/formats/tensor_source.h"
@@ -13,6 +14,17 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// Many folders come without the heads for tokens further ahead that their config.json speaks of.
+bool lacks_prediction_heads(const Table& table, const formats::TensorSource& source) {
+  for (const model::ParameterEntry& entry : table) {
+    if (!entry.name.starts_with("mtp.")) continue;
+    for (const model::ForeignPiece& piece : entry.hugging_face) {
+      if (source.find(piece.name)) return false;
+    }
+  }
+  return true;
+}
+
 std::unique_ptr<ModelSource> open_hugging_face(const fs::path& folder) {
   auto model = std::make_unique<ModelSource>();
   model->kind = "Hugging Face folder";
@@ -20,6 +32,11 @@ std::unique_ptr<ModelSource> open_hugging_face(const fs::path& folder) {
   model->table = model::parameter_table(model->spec);
   model->companions = folder;
   const std::shared_ptr<const formats::TensorSource> source = formats::open_tensor_source(folder);
+  if (model->spec.mtp.num_layers > 0 && lacks_prediction_heads(model->table, *source)) {
+    log::info("convert", "{} holds no multi-token prediction heads: left out", folder.string());
+    model->spec.mtp.num_layers = 0;
+    model->table = model::parameter_table(model->spec);
+  }
   const auto has = [&](const std::string& name) { return source->find(name) != nullptr; };
   model->reader = std::make_unique<ParameterReader>(
       model->table, hugging_face_tensors(model->table, has), std::vector{source}, folder.string());
