@@ -122,7 +122,9 @@ FAMILIES = {
 
 
 def _is_norm_scale(name):
-    return name.endswith("weight") and ("norm" in name or ".ln_" in name)
+    # DBRX calls the module around its attention norm_attn_norm.
+    modules = name.replace("norm_attn_norm.attn", "attn")
+    return name.endswith("weight") and ("norm" in modules or ".ln_" in name)
 
 
 @torch.no_grad()
