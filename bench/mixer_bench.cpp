@@ -36,8 +36,6 @@ Shape shape_of(const std::string& name) {
   spec.num_layers = 1;
   spec.hidden_size = name == "mamba2" ? 512 : 1024;
   spec.ffn_hidden_size = 64;
-  spec.num_attention_heads = spec.num_query_groups = 8;
-  spec.head_dim = 64;
   spec.vocab_size = 64;
   spec.max_position_embeddings = 1024;
   if (name == "mamba2") {
