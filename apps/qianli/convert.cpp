@@ -35,8 +35,25 @@ const std::map<std::string, convert::ExpertStorage> kExperts = {
     {"grouped", convert::ExpertStorage::kGrouped},
     {"per-weight", convert::ExpertStorage::kPerWeight}};
 
-void run(Arguments arguments) {
+constexpr const char* kLayoutGroup = "Megatron targets";
+
+// An option that has no effect in this run is said so.
+void warn_of_idle_options(const CLI::App& command, const Arguments& arguments,
+                          const model::ModelSpec& spec) {
+  for (const CLI::Option* option : command.get_options()) {
+    if (option->count() == 0 || option->get_group() != kLayoutGroup) continue;
+    const std::string name = option->get_name();
+    const bool of_experts = name.starts_with("--expert") || name == "--extend-experts";
+    const bool of_latents = name == "--split-latent";
+    const bool idle = arguments.to == "hf" || (of_experts && !spec.moe) ||
+                      (of_latents && (arguments.to != "mindspeed" || !spec.latent_attention));
+    if (idle) log::warn("convert", "{} has no effect on this model and target", name);
+  }
+}
+
+void run(const CLI::App& command, Arguments arguments) {
   const auto model = convert::open_model(arguments.source, arguments.from);
+  warn_of_idle_options(command, arguments, model->spec);
   for (const std::string& name : model->reader->unused())
     log::warn("convert", "not part of the model: {}", name);
   convert::TargetOptions options{.layout = arguments.layout};
@@ -63,7 +80,7 @@ void run(Arguments arguments) {
 }
 
 void add_layout(CLI::App* command, MegatronLayout& layout) {
-  const std::string group = "Megatron targets";
+  const std::string group = kLayoutGroup;
   command->add_option("--tensor", layout.tensor, "Tensor parallel size")->group(group);
   command->add_option("--pipeline", layout.pipeline, "Pipeline stages")->group(group);
   command->add_option("--expert", layout.expert, "Expert parallel size")->group(group);
@@ -125,7 +142,7 @@ void add_convert(CLI::App& app) {
   command->add_flag("--verify", arguments->verify,
                     "Reads the result back and compares every element with its source");
   add_layout(command, arguments->layout);
-  command->callback([arguments] { run(*arguments); });
+  command->callback([arguments, command] { run(*command, *arguments); });
 }
 
 }  // namespace qianli::app
