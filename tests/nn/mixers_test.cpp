@@ -140,7 +140,8 @@ void check_golden(const Case& c, at::ScalarType dtype, double tolerance, double 
 TEST(RecurrentMixers, values_and_every_gradient_equal_those_of_transformers) {
   for (const Case& c : kCases) {
     check_golden(c, at::kDouble, 1e-12, 1e-12);
-    check_golden(c, at::kFloat, 1e-5, 1e-4);  // the bounds that every family is held to
+    // The inverse of a chunk costs the delta rule's float32 gradients a digit: 1.3e-5 was seen.
+    check_golden(c, at::kFloat, 1e-5, 3e-5);
   }
 }
 
