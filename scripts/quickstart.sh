@@ -97,7 +97,7 @@ prepare() {
   echo "$source" >"$corpus/source"
   local tokens
   tokens=$(($(stat -c %s "$corpus/train_text_document.bin") / 2))
-  say "$(($(stat -c %s "$corpus/text.txt") / 1000)) kB of text, $tokens tokens of $vocabulary kinds"
+  say "$(($(stat -c %s "$corpus/text.txt") / 1000)) kB of text, $tokens tokens"
 }
 
 settings() {
@@ -149,7 +149,7 @@ train() {
   local steps code=0 warmup
   steps=$(cat "$run/steps")
   warmup=$((steps / 20 > 2 ? steps / 20 : 2))
-  title "Training: $steps steps, three minutes at most"
+  title "Training: $steps steps, $limit_seconds seconds at most"
   # In the foreground, so that Ctrl-C reaches it once; a watchdog sends the same signal when time is over.
   (sleep "$limit_seconds" & trap 'kill $!' TERM; wait $! && kill -INT "$(cat "$run/pid")") >/dev/null 2>&1 &
   watchdog=$!
