@@ -18,6 +18,7 @@
 #include "qianli/model/parameter_table.h"
 #include "qianli/nn/decoder.h"
 #include "qianli/ops/dispatch.h"
+#include "qianli/ops/peak.h"
 #include "qianli/optim/flat_optimizer.h"
 #include "qianli/train/step.h"
 
@@ -99,7 +100,7 @@ void run(const std::string& name, int steps, const std::string& precision) {
   fmt::print("{{\"model\": \"{}\", \"precision\": \"{}\", \"threads\": {}, \"tokens_per_second\": {:.1f}, \"step_seconds\": "
              "{:.4f}, \"loss\": {:.4f}, \"peak_rss_bytes\": {}, \"model_gflops\": {:.1f}, \"gemm_peak_gflops\": {:.1f}}}\n",
              name, device::dtype_name(compute.dtype), device::threads(), rate, median, loss, peak_resident_bytes(),
-             flops / 1e9, device::measure_gemm_flops(device, compute.dtype) / 1e9);
+             flops / 1e9, ops::measure_gemm_flops(device, compute.dtype) / 1e9);
 }
 
 }  // namespace

@@ -29,8 +29,8 @@ struct PretrainData {
 };
 
 // `tokenizer` may be null when every path is a .bin/.idx prefix. `cache` keeps prepared text and
-// sample orders; runs may share it, also at the same time. Errors: ConfigError for senseless paths
-// and options, DataError for the files.
+// sample orders; runs may share it, also at the same time. Errors: ConfigError for senseless
+// options, DataError for files that are missing or damaged.
 PretrainData open_pretrain_data(const config::DataConfig& config,
                                 std::shared_ptr<const text::Tokenizer> tokenizer,
                                 const fs::path& cache, const SampleCounts& counts);

@@ -2,15 +2,13 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/mm.h>
-#include <ATen/ops/rand.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/core.h>
 
 #include <algorithm>
 #include <chrono>
-#include <map>
+#include <limits>
 #include <mutex>
 
 #include "qianli/base/error.h"
@@ -22,23 +20,6 @@ namespace {
 
 double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
-// Repeats `work` for about `budget` seconds and returns the fastest run.
-template <class Work>
-double fastest_seconds(c10::Device device, double budget, Work work) {
-  work();
-  synchronize(device);
-  double best = 1e30;
-  const auto begin = std::chrono::steady_clock::now();
-  int runs = 0;
-  while (runs++ < 3 || seconds_since(begin) < budget) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    synchronize(device);
-    best = std::min(best, seconds_since(start));
-  }
-  return best;
 }
 
 // A function of the CUDA library, which is loaded whenever a CUDA device was chosen.
@@ -121,13 +102,19 @@ Memory memory(c10::Device device) {
   return {host.in_use_bytes, host.peak_in_use_bytes};
 }
 
-double measure_gemm_flops(c10::Device device, c10::ScalarType dtype, double budget) {
-  const int64_t n = device.is_cuda() ? 8192 : 1024;
-  const auto options = at::TensorOptions().device(device).dtype(c10::kFloat);
-  const at::Tensor a = at::rand({n, n}, options).to(dtype), b = at::rand({n, n}, options).to(dtype);
-  at::Tensor c = at::empty({n, n}, a.options());
-  const double seconds = fastest_seconds(device, budget, [&] { at::mm_out(c, a, b); });
-  return 2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n) / seconds;
+double fastest_seconds(c10::Device device, double budget, const std::function<void()>& work) {
+  work();
+  synchronize(device);
+  double best = std::numeric_limits<double>::infinity();
+  const auto begin = std::chrono::steady_clock::now();
+  int runs = 0;
+  while (runs++ < 3 || seconds_since(begin) < budget) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    synchronize(device);
+    best = std::min(best, seconds_since(start));
+  }
+  return best;
 }
 
 double measure_bandwidth(c10::Device device) {
@@ -136,16 +123,6 @@ double measure_bandwidth(c10::Device device) {
   at::Tensor target = at::empty_like(source);
   const double seconds = fastest_seconds(device, 0.2, [&] { target.copy_(source); });
   return 2.0 * 4.0 * static_cast<double>(count) / seconds;
-}
-
-double peak_flops(c10::Device device, c10::ScalarType dtype) {
-  static std::mutex mutex;
-  static std::map<std::pair<int, int>, double> known;
-  std::lock_guard lock(mutex);
-  double& value = known[{static_cast<int>(device.type()), static_cast<int>(dtype)}];
-  // Short, because a run waits for it before its first line.
-  if (value == 0) value = measure_gemm_flops(device, dtype, 0.08);
-  return value;
 }
 
 }  // namespace qianli::device

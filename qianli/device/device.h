@@ -1,10 +1,11 @@
-// CPU and CUDA behind one surface: choosing the device and the compute type, threads, memory, peaks.
+// CPU and CUDA behind one surface: choosing the device and the compute type, threads, memory, bandwidth.
 #pragma once
 
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -58,13 +59,11 @@ struct Memory {
 Memory memory(c10::Device device);
 void synchronize(c10::Device device);
 
-// Measured, not promised: the best of several timed square GEMMs of `dtype`, in FLOP/s, within about
-// `seconds` (at least three runs).
-double measure_gemm_flops(c10::Device device, c10::ScalarType dtype, double seconds = 0.3);
+// Repeats `work` for about `budget` seconds, at least three times after a first one that does not
+// count, and returns the seconds of the fastest.
+double fastest_seconds(c10::Device device, double budget, const std::function<void()>& work);
 // Bytes per second of a large copy (read + write counted).
 double measure_bandwidth(c10::Device device);
-// Peak GEMM rate for MFU: measured once per process and dtype.
-double peak_flops(c10::Device device, c10::ScalarType dtype);
 
 // Instruction sets that matter here, as this machine has them: "avx2", "avx512f", "avx512_bf16", "amx_bf16".
 std::vector<std::string> cpu_features();

@@ -9,6 +9,7 @@
 #include "qianli/base/log.h"
 #include "qianli/base/stop.h"
 #include "qianli/checkpoint/export.h"
+#include "qianli/ops/peak.h"
 #include "qianli/train/report.h"
 #include "qianli/train/setup.h"
 
@@ -19,10 +20,12 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
-// FLOP/s that a perfect run would reach: given, or the measured GEMM rate.
-double peak_flops(const Run& run) {
-  return run.config.log.peak_tflops ? *run.config.log.peak_tflops * 1e12
-                                    : device::peak_flops(run.device, run.compute.dtype);
+// Share of the FLOP/s that a perfect run would reach: the given ones, or the measured GEMM rate.
+double utilisation(const Run& run, double seconds) {
+  const double reached = run.flops_per_step / seconds;
+  const double peak = run.config.log.peak_tflops ? *run.config.log.peak_tflops * 1e12
+                                                 : ops::peak_flops(run.device, run.compute.dtype, reached);
+  return reached / peak;
 }
 
 // Mean loss over the validation batches; nothing where they count no token.
@@ -46,7 +49,7 @@ void record(Run& run, int64_t step, const StepResult& result, double seconds, st
                        .gradient_norm = result.gradient_norm,
                        .tokens = result.tokens,
                        .step_seconds = seconds,
-                       .mfu = run.flops_per_step / seconds / peak_flops(run),
+                       .mfu = utilisation(run, seconds),
                        .memory_bytes = device::memory(run.device).peak_bytes,
                        .validation_loss = validation_loss,
                        .routing = result.routing});

@@ -8,6 +8,7 @@
 #include "qianli/base/threads.h"
 #include "qianli/device/device.h"
 #include "qianli/ops/dispatch.h"
+#include "qianli/ops/peak.h"
 
 namespace qianli::app {
 namespace {
@@ -15,7 +16,7 @@ namespace {
 OrderedJson measurements(c10::Device device) {
   OrderedJson list = OrderedJson::object();
   for (const auto dtype : {c10::kFloat, c10::kBFloat16}) {
-    list[fmt::format("gemm_{}_gflops", device::dtype_name(dtype))] = device::measure_gemm_flops(device, dtype) / 1e9;
+    list[fmt::format("gemm_{}_gflops", device::dtype_name(dtype))] = ops::measure_gemm_flops(device, dtype) / 1e9;
   }
   list["bandwidth_gbytes_per_second"] = device::measure_bandwidth(device) / 1e9;
   return list;
