@@ -35,6 +35,19 @@ const std::map<std::string, convert::ExpertStorage> kExperts = {
     {"grouped", convert::ExpertStorage::kGrouped},
     {"per-weight", convert::ExpertStorage::kPerWeight}};
 
+// One line for every form that can be written.
+struct Target {
+  void (*write)(const convert::ModelSource& model, const std::filesystem::path& target,
+                const convert::TargetOptions& options, const convert::ProgressFunction& progress);
+  MegatronNames names = MegatronNames::kCore;
+};
+const std::map<std::string, Target> kTargets = {
+    {"hf", {convert::write_hugging_face}},
+    {"mcore", {convert::write_megatron}},
+    {"mindspeed", {convert::write_megatron, MegatronNames::kMindSpeed}},
+    {"legacy", {convert::write_megatron, MegatronNames::kLegacy}},
+};
+
 constexpr const char* kLayoutGroup = "Megatron targets";
 
 // An option that has no effect in this run is said so.
@@ -45,7 +58,7 @@ void warn_of_idle_options(const CLI::App& command, const Arguments& arguments,
     const std::string name = option->get_name();
     const bool of_experts = name.starts_with("--expert") || name == "--extend-experts";
     const bool of_latents = name == "--split-latent";
-    const bool idle = arguments.to == "hf" || (of_experts && !spec.moe) ||
+    const bool idle = kTargets.at(arguments.to).write != convert::write_megatron || (of_experts && !spec.moe) ||
                       (of_latents && (arguments.to != "mindspeed" || !spec.latent_attention));
     if (idle) log::warn("convert", "{} has no effect on this model and target", name);
   }
@@ -63,13 +76,9 @@ void run(const CLI::App& command, Arguments arguments) {
     if (!progress) progress = std::make_unique<Progress>("converting", total, "bytes");
     progress->update(done);
   };
-  if (arguments.to == "hf") {
-    convert::write_hugging_face(*model, arguments.target, options, shown);
-  } else {
-    if (arguments.to == "mindspeed") options.layout.names = MegatronNames::kMindSpeed;
-    if (arguments.to == "legacy") options.layout.names = MegatronNames::kLegacy;
-    convert::write_megatron(*model, arguments.target, options, shown);
-  }
+  const Target& target = kTargets.at(arguments.to);
+  options.layout.names = target.names;
+  target.write(*model, arguments.target, options, shown);
   if (progress) progress->finish();
   if (!arguments.verify) return;
   const convert::Proof proof =
@@ -131,7 +140,7 @@ void add_convert(CLI::App& app) {
       ->required();
   command->add_option("--to", arguments->to, "Form to write")
       ->required()
-      ->check(CLI::IsMember({"hf", "mcore", "mindspeed", "legacy"}));
+      ->check(CLI::IsMember(kTargets));
   command->add_option("--dtype", arguments->dtype, "Type of the weights; same: as they are")
       ->check(CLI::IsMember({"same", "fp32", "bf16", "fp16", "fp64"}))
       ->capture_default_str();

@@ -25,7 +25,11 @@ bool lacks_prediction_heads(const Table& table, const formats::TensorSource& sou
   return true;
 }
 
-std::unique_ptr<ModelSource> open_hugging_face(const fs::path& folder) {
+bool is_hugging_face(const fs::path& path) {
+  return fs::is_directory(path) && fs::exists(path / "config.json");
+}
+
+std::unique_ptr<ModelSource> open_hugging_face(const fs::path& folder, const SourceOptions&) {
   auto model = std::make_unique<ModelSource>();
   model->kind = "Hugging Face folder";
   model->spec = model::load_spec(folder);
@@ -43,11 +47,22 @@ std::unique_ptr<ModelSource> open_hugging_face(const fs::path& folder) {
   return model;
 }
 
+// One line for every form of model that can be read; the first that knows the path opens it.
+struct Form {
+  bool (*is)(const fs::path& path);
+  std::unique_ptr<ModelSource> (*open)(const fs::path& path, const SourceOptions& options);
+};
+constexpr Form kForms[] = {
+    {is_megatron, open_megatron},
+    {is_hugging_face, open_hugging_face},
+};
+
 }  // namespace
 
 std::unique_ptr<ModelSource> open_model(const fs::path& path, const SourceOptions& options) {
-  if (is_megatron(path)) return open_megatron(path, options);
-  if (fs::is_directory(path) && fs::exists(path / "config.json")) return open_hugging_face(path);
+  for (const Form& form : kForms) {
+    if (form.is(path)) return form.open(path, options);
+  }
   throw CheckpointError("convert", fmt::format("expected a model, got {}", path.string()),
                         "a Hugging Face folder (config.json and weights) or a Megatron checkpoint "
                         "(latest_checkpointed_iteration.txt or mp_rank_* folders)");
