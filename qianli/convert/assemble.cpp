@@ -8,6 +8,7 @@
 #include "qianli/base/error.h"
 #include "qianli/convert/strided_copy.h"
 #include "qianli/formats/number_formats.h"
+#include "qianli/formats/reject.h"
 
 namespace qianli::convert {
 namespace {
@@ -48,7 +49,8 @@ Strided place(const Part& part, int64_t foreign_row, int64_t column) {
 
 ParameterReader::ParameterReader(const Table& table, std::vector<ForeignTensor> tensors,
                                  std::vector<std::shared_ptr<const formats::TensorSource>> files,
-                                 std::string what)
+                                 std::string what,
+                                 const std::function<bool(const std::string&)>& ignored)
     : table_(table),
       tensors_(std::move(tensors)),
       files_(std::move(files)),
@@ -60,12 +62,7 @@ ParameterReader::ParameterReader(const Table& table, std::vector<ForeignTensor> 
     const ForeignTensor& tensor = tensors_[t];
     const formats::TensorSource& file = *files_.at(tensor.file);
     const formats::TensorSpec& found = file.at(tensor.name);
-    if (found.shape != tensor.shape) {
-      throw CheckpointError(
-          "convert",
-          fmt::format("{}: expected {} of shape {}, got {}", file.source(), tensor.name,
-                      formats::shape_text(tensor.shape), formats::shape_text(found.shape)));
-    }
+    check_stored(tensor, found);
     named[tensor.file].insert(tensor.name);
     specs_.push_back(&found);
     if (tensor.copy) continue;
@@ -76,9 +73,35 @@ ParameterReader::ParameterReader(const Table& table, std::vector<ForeignTensor> 
   }
   for (size_t f = 0; f < files_.size(); ++f) {
     for (const formats::TensorSpec& spec : files_[f]->tensors()) {
-      if (!named[f].contains(spec.name)) unused_.push_back(files_[f]->source() + ": " + spec.name);
+      if (named[f].contains(spec.name) || (ignored && ignored(spec.name))) continue;
+      unused_.push_back(files_[f]->source() + ": " + formats::shown_name(spec.name));
     }
   }
+}
+
+void ParameterReader::check_stored(const ForeignTensor& tensor,
+                                   const formats::TensorSpec& found) const {
+  const std::string where = files_[tensor.file]->source();
+  if (found.shape != tensor.shape) {
+    throw CheckpointError(
+        "convert",
+        fmt::format("{}: expected {} of shape {}, got {}", where, formats::shown_name(tensor.name),
+                    formats::shape_text(tensor.shape), formats::shape_text(found.shape)),
+        "is config.json of this model?");
+  }
+  if (!formats::is_floating_point(found.dtype) || formats::bit_size(found.dtype) < 16) {
+    throw CheckpointError(
+        "convert",
+        fmt::format("{}: expected {} in F64, F32, F16 or BF16, got {}", where,
+                    formats::shown_name(tensor.name), formats::dtype_name(found.dtype)),
+        "quantised weights need their scales beside them");
+  }
+}
+
+bool ParameterReader::is_quantized(size_t index) const {
+  const Piece& piece = pieces_[index].front();
+  const formats::TensorSpec& spec = *specs_[piece.tensor];
+  return files_[tensors_[piece.tensor].file]->stored_as(spec) != formats::dtype_name(spec.dtype);
 }
 
 formats::Dtype ParameterReader::dtype(size_t index) const {

@@ -1,6 +1,7 @@
 // From the tensors of one checkpoint to those of another, part by part.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -16,16 +17,19 @@ namespace qianli::convert {
 class ParameterReader {
  public:
   // `files[i]` holds the tensors with file == i. Throws CheckpointError where a tensor is missing,
-  // has another shape than it should, or where parameters are not covered exactly once. Tensors of
-  // the files that nothing names are reported by unused().
+  // has another shape than it should or is not of F64, F32, F16 or BF16 numbers, or where
+  // parameters are not covered exactly once. Tensors of the files that nothing names and that are
+  // not `ignored` are reported by unused().
   ParameterReader(const Table& table, std::vector<ForeignTensor> tensors,
-                  std::vector<std::shared_ptr<const formats::TensorSource>> files,
-                  std::string what);
+                  std::vector<std::shared_ptr<const formats::TensorSource>> files, std::string what,
+                  const std::function<bool(const std::string&)>& ignored = {});
 
   // "file: name" of what is in the files and belongs to no parameter.
   const std::vector<std::string>& unused() const { return unused_; }
   // The element type that parameter `index` is stored in; its first part's where they differ.
   formats::Dtype dtype(size_t index) const;
+  // It is stored in fewer bits (blocks with scales) and turned into numbers as it is read.
+  bool is_quantized(size_t index) const;
 
   // The tensor's bytes where the source holds them just as they are wanted; they live as long as
   // the reader.
@@ -37,6 +41,7 @@ class ParameterReader {
   void assemble(const ForeignTensor& tensor, formats::Dtype dtype, std::span<std::byte> out) const;
 
  private:
+  void check_stored(const ForeignTensor& tensor, const formats::TensorSpec& found) const;
   struct Piece {  // of a parameter, in a file
     Part part;
     size_t tensor;  // index into tensors_

@@ -1,5 +1,6 @@
 #include "qianli/convert/hugging_face.h"
 
+#include <algorithm>
 #include <unordered_map>
 
 namespace qianli::convert {
@@ -20,34 +21,77 @@ Part part_of(size_t parameter, const model::ForeignPiece& piece) {
           .stride = piece.stride};
 }
 
-const std::vector<model::ForeignPiece>& spelling(
-    const model::ParameterEntry& entry, const std::function<bool(const std::string&)>& has) {
-  const auto& other = entry.hugging_face_also;
-  return has && !other.empty() && has(other.front().name) ? other : entry.hugging_face;
+Part whole_of(const Table& table, size_t parameter) {
+  const int64_t rows = matrix_rows(table[parameter]), columns = matrix_columns(table[parameter]);
+  return {.parameter = parameter,
+          .rows = rows,
+          .columns = columns,
+          .foreign_rows = rows,
+          .foreign_columns = columns};
+}
+
+class Collector {
+ public:
+  explicit Collector(const Table& table) : table_(table) {}
+
+  void add(size_t parameter, const model::ForeignPiece& piece, const std::string& name) {
+    const auto [place, added] = places_.try_emplace(name, tensors_.size());
+    if (added) tensors_.push_back({.name = name, .shape = piece.shape});
+    tensors_[place->second].parts.push_back(part_of(parameter, piece));
+  }
+  void add_copy(size_t parameter, const std::string& name) {
+    tensors_.push_back({.name = name,
+                        .shape = table_[parameter].shape,
+                        .parts = {whole_of(table_, parameter)},
+                        .copy = true});
+  }
+  std::vector<ForeignTensor> take() { return std::move(tensors_); }
+
+ private:
+  const Table& table_;
+  std::vector<ForeignTensor> tensors_;
+  std::unordered_map<std::string, size_t> places_;
+};
+
+bool is_tied(const Table& table) {
+  const auto is_output = [](const auto& entry) { return entry.name == "output_layer.weight"; };
+  return std::ranges::none_of(table, is_output);
 }
 
 }  // namespace
 
-std::vector<ForeignTensor> hugging_face_tensors(
-    const Table& table, const std::function<bool(const std::string&)>& has) {
-  std::vector<ForeignTensor> tensors;
-  std::unordered_map<std::string, size_t> places;
+std::vector<ForeignTensor> hugging_face_tensors(const Table& table) {
+  Collector collector(table);
   for (size_t i = 0; i < table.size(); ++i) {
-    for (const model::ForeignPiece& piece : spelling(table[i], has)) {
-      const auto [place, added] = places.try_emplace(piece.name, tensors.size());
-      if (added) tensors.push_back({.name = piece.name, .shape = piece.shape});
-      tensors[place->second].parts.push_back(part_of(i, piece));
+    for (const model::ForeignPiece& piece : table[i].hugging_face) {
+      collector.add(i, piece, piece.name);
     }
-    for (const std::string& name : table[i].hugging_face_copies) {
-      if (has && !has(name)) continue;
-      Part whole{
-          .parameter = i, .rows = matrix_rows(table[i]), .columns = matrix_columns(table[i])};
-      whole.foreign_rows = whole.rows;
-      whole.foreign_columns = whole.columns;
-      tensors.push_back({.name = name, .shape = table[i].shape, .parts = {whole}, .copy = true});
+    for (const std::string& name : table[i].hugging_face_copies) collector.add_copy(i, name);
+  }
+  return collector.take();
+}
+
+std::vector<ForeignTensor> stored_tensors(const Table& table, const FolderNames& names) {
+  Collector collector(table);
+  const bool tied = is_tied(table);
+  for (size_t i = 0; i < table.size(); ++i) {
+    const model::ParameterEntry& entry = table[i];
+    const auto& also = entry.hugging_face_also;
+    const bool other = !also.empty() && !names.find(entry.hugging_face.front().name) &&
+                       names.find(also.front().name);
+    for (const model::ForeignPiece& piece : other ? also : entry.hugging_face) {
+      const formats::TensorSpec* found = names.find(piece.name);
+      collector.add(i, piece, found ? found->name : piece.name);
+    }
+    auto copies = entry.hugging_face_copies;
+    if (tied && entry.name == "embedding.word_embeddings.weight") {
+      copies.push_back(names.tied_output());
+    }
+    for (const std::string& name : copies) {
+      if (const formats::TensorSpec* found = names.find(name)) collector.add_copy(i, found->name);
     }
   }
-  return tensors;
+  return collector.take();
 }
 
 }  // namespace qianli::convert

@@ -15,8 +15,9 @@ formats::Dtype dtype_for(const ModelSource& model, const ForeignTensor& tensor,
   if (tensor.parts.empty()) return wanted.value_or(formats::Dtype::kF32);
   const size_t parameter = tensor.parts.front().parameter;
   const formats::Dtype stored = model.reader->dtype(parameter);
-  const bool keeps = model.table[parameter].buffer || !formats::is_floating_point(stored);
-  return wanted && !keeps ? *wanted : stored;
+  if (model.table[parameter].buffer) return stored;
+  if (wanted) return *wanted;
+  return model.reader->is_quantized(parameter) ? formats::Dtype::kBF16 : stored;
 }
 
 }  // namespace

@@ -12,8 +12,7 @@ namespace qianli::convert {
 
 class Targets {
  public:
-  // Parameters that are no floating-point weights, and buffers, keep their type whatever `dtype`
-  // says.
+  // Buffers keep their type whatever `dtype` says. Without it, quantised weights become bf16.
   Targets(const ModelSource& model, std::vector<ForeignTensor> tensors,
           std::optional<formats::Dtype> dtype);
 

@@ -12,7 +12,8 @@
 namespace qianli::convert {
 
 struct TargetOptions {
-  std::optional<formats::Dtype> dtype;  // of all floating-point tensors; absent: as they are stored
+  // Of all weights; absent: as they are stored, and bf16 for quantised ones.
+  std::optional<formats::Dtype> dtype;
   uint64_t max_shard_bytes = uint64_t{5'000'000'000};
   MegatronLayout layout;  // of a Megatron checkpoint
 };

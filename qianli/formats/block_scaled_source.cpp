@@ -58,11 +58,14 @@ class BlockScaledSource : public TensorSource {
            fmt::format("tensor {}: {}", shown_name(stored.values->name), reason));
   }
 
-  void expect_scales(const Stored& stored, std::vector<int64_t> shape, Dtype dtype) const {
-    if (stored.scales->shape == shape && stored.scales->dtype == dtype) return;
-    refuse(stored, fmt::format("expected scales {} of shape {}, got {} of {}", dtype_name(dtype),
-                               shape_text(shape), dtype_name(stored.scales->dtype),
-                               shape_text(stored.scales->shape)));
+  void expect_scales(const Stored& stored, std::vector<int64_t> shape) const {
+    const Dtype dtype = stored.scales->dtype;
+    const bool numbers = stored.is_mxfp4() ? dtype == Dtype::kU8 : is_floating_point(dtype);
+    if (stored.scales->shape == shape && numbers) return;
+    refuse(stored,
+           fmt::format("expected scales {} of shape {}, got {} of {}",
+                       stored.is_mxfp4() ? "U8" : "F32, F16, BF16 or F8_E8M0", shape_text(shape),
+                       dtype_name(stored.scales->dtype), shape_text(stored.scales->shape)));
   }
 
   TensorSpec dequantized(const Stored& stored) const {
@@ -73,7 +76,7 @@ class BlockScaledSource : public TensorSource {
                                    "got {}",
                                    shape_text(shape)));
       }
-      expect_scales(stored, {shape[0], shape[1], shape[2]}, Dtype::kU8);
+      expect_scales(stored, {shape[0], shape[1], shape[2]});
       const std::string& name = stored.values->name;
       return {name.substr(0, name.size() - kBlocks.size()),
               Dtype::kF32,
@@ -83,9 +86,8 @@ class BlockScaledSource : public TensorSource {
     const auto blocks = [](int64_t size, int64_t block) {
       return size / block + (size % block != 0);
     };
-    expect_scales(stored,
-                  {blocks(shape[0], scaling_.block_rows), blocks(shape[1], scaling_.block_columns)},
-                  Dtype::kF32);
+    expect_scales(
+        stored, {blocks(shape[0], scaling_.block_rows), blocks(shape[1], scaling_.block_columns)});
     return {stored.values->name, Dtype::kF32, shape};
   }
 
@@ -133,7 +135,7 @@ class BlockScaledSource : public TensorSource {
     for (int64_t i = 0; i < count; ++i) {
       if (scale_row != (first + i) / scaling_.block_rows) {
         scale_row = (first + i) / scaling_.block_rows;
-        inner_->read_rows(*stored.scales, scale_row, 1, std::as_writable_bytes(std::span(scales)));
+        to_float32(stored.scales->dtype, rows_of(*stored.scales, scale_row, 1), scales);
       }
       inner_->read_rows(*stored.values, first + i, 1, codes);
       to_float32(stored.values->dtype, codes, row);

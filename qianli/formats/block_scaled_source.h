@@ -1,11 +1,10 @@
 // Weights stored in few bits with a scale per block, read as plain float32.
 //
-//   DeepSeek-V3   X.weight float8 [out, in], X.weight_scale_inv float32 [ceil(out/128),
-//   ceil(in/128)]:
-//                 weight * scale of its block, the blocks at the edges being smaller.
+//   DeepSeek-V3   X.weight float8 [out, in], X.weight_scale_inv [ceil(out/128), ceil(in/128)] in
+//                 float32, or as others have it in bf16: weight * scale of its block, in float32;
+//                 the blocks at the edges are smaller.
 //   gpt-oss       X_blocks uint8 [E, out, in/32, 16], X_scales uint8 [E, out, in/32], MXFP4:
-//   becomes
-//                 X [E, in, out], transposed as its float model stores it.
+//                 becomes X [E, in, out], transposed as its float model stores it.
 #pragma once
 
 #include <memory>

@@ -11,6 +11,7 @@
 #include "qianli/base/strings.h"
 #include "qianli/model/config_reader.h"
 #include "qianli/model/family.h"
+#include "qianli/model/quantization.h"
 #include "qianli/model/spec_fields.h"
 
 namespace qianli::model {
@@ -53,7 +54,6 @@ const std::vector<Guard>& common_guards() {
       {"kv_lora_rank", {0}},
       {"q_lora_rank", {0}},
       {"vision_config", {}},
-      {"quantization_config", {}},
   };
   return guards;
 }
@@ -100,6 +100,7 @@ const std::set<std::string>& harmless_keys() {
                                           "pretraining_tp",
                                           "problem_type",
                                           "pruned_heads",
+                                          "quantization_config",
                                           "remove_invalid_values",
                                           "repetition_penalty",
                                           "return_dict",
@@ -236,6 +237,7 @@ std::optional<ModelSpec> read_text_part(const Json& config, const std::string& s
 }  // namespace
 
 ModelSpec from_hugging_face(const Json& config, const std::string& source) {
+  read_quantization(config, source);  // refuses what no reader of weights could turn back
   if (const auto part = read_text_part(config, source)) return *part;
   const ConfigReader reader(config, source);
   const Family& family = family_of(reader);
@@ -282,9 +284,12 @@ OrderedJson to_hugging_face(const ModelSpec& spec, std::string_view dtype) {
   return config;
 }
 
+Json read_config(const std::filesystem::path& folder) {
+  return read_json(folder / "config.json", FileRole::kConfig, kMaxConfigBytes);
+}
+
 ModelSpec load_spec(const std::filesystem::path& folder) {
-  const auto path = folder / "config.json";
-  return from_hugging_face(read_json(path, FileRole::kConfig, kMaxConfigBytes), path.string());
+  return from_hugging_face(read_config(folder), (folder / "config.json").string());
 }
 
 }  // namespace qianli::model

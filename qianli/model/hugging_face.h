@@ -20,7 +20,8 @@ ModelSpec from_hugging_face(const Json& config, const std::string& source);
 // family's config.json has no words for the spec.
 OrderedJson to_hugging_face(const ModelSpec& spec, std::string_view dtype = "bfloat16");
 
-// Reads FOLDER/config.json (at most 16 MB).
+// FOLDER/config.json (at most 16 MB).
+Json read_config(const std::filesystem::path& folder);
 ModelSpec load_spec(const std::filesystem::path& folder);
 
 }  // namespace qianli::model
