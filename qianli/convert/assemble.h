@@ -3,12 +3,12 @@
 
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "qianli/convert/foreign_tensor.h"
+#include "qianli/convert/recent_rows.h"
 #include "qianli/formats/tensor_source.h"
 
 namespace qianli::convert {
@@ -36,23 +36,33 @@ class ParameterReader {
   std::optional<std::span<const std::byte>> in_place(const ForeignTensor& tensor,
                                                      formats::Dtype dtype) const;
 
-  // Writes every part of `tensor` into `out`, which has its shape in elements of `dtype`. Elements
-  // outside all parts are not touched. May be called by several threads at once.
-  void assemble(const ForeignTensor& tensor, formats::Dtype dtype, std::span<std::byte> out) const;
+  // Writes elements [first, first + n) of `tensor`, n of them as `out` has room for, in `dtype`.
+  // The bounds are multiples of row_elements(tensor), or the end. Elements outside all parts are
+  // not touched. May be called by several threads at once.
+  void assemble(const ForeignTensor& tensor, formats::Dtype dtype, int64_t first,
+                std::span<std::byte> out) const;
+  // The whole of it.
+  void assemble(const ForeignTensor& tensor, formats::Dtype dtype, std::span<std::byte> out) const {
+    assemble(tensor, dtype, 0, out);
+  }
+
+  // Names of copies (see ForeignTensor) that are not what they repeat, bit for bit.
+  std::vector<std::string> differing_copies() const;
 
  private:
-  void check_stored(const ForeignTensor& tensor, const formats::TensorSpec& found) const;
   struct Piece {  // of a parameter, in a file
     Part part;
     size_t tensor;  // index into tensors_
   };
-  struct Bytes {  // a tensor's elements, in place or read
-    std::span<const std::byte> data;
-    std::shared_ptr<const std::vector<std::byte>> owner;
-  };
-  Bytes bytes_of(size_t tensor) const;
-  void copy(const Part& to, const Piece& from, formats::Dtype dtype,
+  void check_stored(const ForeignTensor& tensor, const formats::TensorSpec& found) const;
+  bool is_faithful(size_t copy) const;
+  void copy(const Part& to, const Piece& from, int64_t first, formats::Dtype dtype,
             std::span<std::byte> out) const;
+  void copy_rows(const Part& to, const Piece& from, int64_t row, int64_t rows, int64_t first,
+                 formats::Dtype dtype, std::span<std::byte> out) const;
+  const formats::TensorSource& file_of(size_t tensor) const {
+    return *files_[tensors_[tensor].file];
+  }
 
   const Table& table_;
   std::vector<ForeignTensor> tensors_;
@@ -61,9 +71,11 @@ class ParameterReader {
   std::vector<std::vector<Piece>> pieces_;         // per parameter, by first row
   std::vector<std::string> unused_;
   std::string what_;
-  // The tensors read last: the parts of one are asked for one after the other.
-  mutable std::mutex mutex_;
-  mutable std::vector<std::pair<size_t, std::shared_ptr<const std::vector<std::byte>>>> recent_;
+  mutable RecentRows recent_;
 };
+
+// Elements of a row of the matrices that the tensor's parts see in it; all of the tensor's where
+// they differ or it has no parts.
+int64_t row_elements(const ForeignTensor& tensor);
 
 }  // namespace qianli::convert

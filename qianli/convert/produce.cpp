@@ -2,13 +2,25 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <map>
 
 #include "qianli/base/file.h"
+#include "qianli/base/stop.h"
+#include "qianli/base/threads.h"
+#include "qianli/convert/pipeline.h"
 #include "qianli/formats/number_formats.h"
 
 namespace qianli::convert {
 namespace {
+
+constexpr int64_t kPieceBytes = int64_t{4} << 20;  // made and written at a time
+
+int64_t covered_elements(const ForeignTensor& tensor) {
+  int64_t elements = 0;
+  for (const Part& part : tensor.parts) elements += part.rows * part.columns;
+  return elements;
+}
 
 formats::Dtype dtype_for(const ModelSource& model, const ForeignTensor& tensor,
                          std::optional<formats::Dtype> wanted) {
@@ -24,7 +36,7 @@ formats::Dtype dtype_for(const ModelSource& model, const ForeignTensor& tensor,
 
 Targets::Targets(const ModelSource& model, std::vector<ForeignTensor> tensors,
                  std::optional<formats::Dtype> dtype)
-    : model_(model), tensors_(std::move(tensors)) {
+    : model_(model), tensors_(std::move(tensors)), threads_(available_cores()) {
   for (const ForeignTensor& tensor : tensors_) {
     specs_.push_back(
         {.name = tensor.name, .dtype = dtype_for(model, tensor, dtype), .shape = tensor.shape});
@@ -44,18 +56,40 @@ formats::Dtype Targets::prevailing_dtype() const {
 
 void Targets::produce(size_t index, const formats::ByteSink& sink) const {
   const formats::TensorSpec& spec = specs_[index];
-  if (const auto bytes = model_.reader->in_place(tensors_[index], spec.dtype)) return sink(*bytes);
-  std::vector<std::byte> bytes(spec.num_bytes());
-  model_.reader->assemble(tensors_[index], spec.dtype, bytes);
-  sink(bytes);
+  const ForeignTensor& tensor = tensors_[index];
+  const auto width = static_cast<int64_t>(formats::bit_size(spec.dtype)) / 8;
+  const int64_t all = spec.num_elements(), row = row_elements(tensor) * width;
+  const int64_t step = std::max<int64_t>(1, kPieceBytes / row) * row;
+  const int64_t bytes = all * width;
+  const auto piece = [&](int64_t i) { return std::min(step, bytes - i * step); };
+  if (const auto whole = model_.reader->in_place(tensor, spec.dtype)) {
+    for (int64_t first = 0; first < bytes; first += step) {
+      throw_if_stopped("convert");
+      sink(whole->subspan(static_cast<size_t>(first), static_cast<size_t>(piece(first / step))));
+    }
+    return;
+  }
+  const bool padded = covered_elements(tensor) < all;
+  in_order((bytes + step - 1) / step, threads_,
+           [&](int64_t i, std::vector<std::byte>& buffer) {
+             buffer.resize(static_cast<size_t>(piece(i)));
+             if (padded) std::ranges::fill(buffer, std::byte{0});
+             model_.reader->assemble(tensor, spec.dtype, i * step / width, buffer);
+           },
+           [&](std::span<const std::byte> buffer) {
+             throw_if_stopped("convert");
+             sink(buffer);
+           });
 }
 
 formats::TensorProducer Targets::producer(const ProgressFunction& progress) const {
   return [this, progress, done = uint64_t{0}](const formats::TensorSpec& tensor,
                                               const formats::ByteSink& sink) mutable {
-    produce(places_.at(tensor.name), sink);
-    done += tensor.num_bytes();
-    if (progress) progress(done, total_bytes_);
+    produce(places_.at(tensor.name), [&](std::span<const std::byte> bytes) {
+      sink(bytes);
+      done += bytes.size();
+      if (progress) progress(done, total_bytes_);
+    });
   };
 }
 

@@ -23,8 +23,9 @@ class Targets {
   // That of most elements.
   formats::Dtype prevailing_dtype() const;
 
-  // Hands all bytes of tensor `index` to the sink: one tensor at a time is in memory, or none where
-  // it lies in the source as it is wanted.
+  // Hands all bytes of tensor `index` to the sink, in pieces of a few rows that several threads put
+  // together; in place where it lies in the source as it is wanted. Throws StoppedError where a
+  // stop was asked for.
   void produce(size_t index, const formats::ByteSink& sink) const;
   // The same by name, for writers of one file, with progress.
   formats::TensorProducer producer(const ProgressFunction& progress) const;
@@ -35,6 +36,7 @@ class Targets {
   std::vector<formats::TensorSpec> specs_;
   std::unordered_map<std::string_view, size_t> places_;
   uint64_t total_bytes_ = 0;
+  int threads_;
 };
 
 void refuse_existing(const std::filesystem::path& target);

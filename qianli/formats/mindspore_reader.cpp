@@ -1,12 +1,12 @@
 // The wire format of protocol buffers is read by hand: libprotobuf keeps whole messages in memory
 // and refuses those of 2 GiB, while here every tensor stays where it is in the mapped file.
 #include <fmt/core.h>
-#include <zlib.h>
 
 #include <algorithm>
 #include <cstring>
 #include <unordered_set>
 
+#include "qianli/formats/crc32.h"
 #include "qianli/formats/little_endian.h"
 #include "qianli/formats/mindspore_checkpoint.h"
 #include "qianli/formats/mindspore_types.h"
@@ -128,8 +128,7 @@ class MindsporeReader {
     uint64_t stated = 0;
     for (const std::byte b : end.last(8)) stated = stated << 8 | static_cast<uint64_t>(b);
     file_ = file_.first(file_.size() - tail);
-    const auto* bytes = reinterpret_cast<const Bytef*>(file_.data());
-    const uint64_t actual = crc32_z(0, bytes, file_.size());
+    const uint64_t actual = crc32(0, file_);
     if (stated == actual) return;
     refuse(fmt::format("expected the CRC-32 {:08x}, got {:08x}", stated, actual),
            "the file is damaged; copy or save it again");

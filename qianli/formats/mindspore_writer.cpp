@@ -1,11 +1,11 @@
 #include <fmt/core.h>
-#include <zlib.h>
 
 #include <algorithm>
 #include <set>
 #include <stdexcept>
 
 #include "qianli/base/log.h"
+#include "qianli/formats/crc32.h"
 #include "qianli/formats/mindspore_checkpoint.h"
 #include "qianli/formats/mindspore_types.h"
 #include "qianli/formats/reject.h"
@@ -112,8 +112,7 @@ class MindsporeWriter {
   void put(std::string_view bytes) {
     file_.write(bytes);
     if (!options_.crc) return;
-    const auto* place = reinterpret_cast<const Bytef*>(bytes.data());
-    crc_ = static_cast<uint32_t>(crc32_z(crc_, place, bytes.size()));
+    crc_ = crc32(crc_, std::as_bytes(std::span(bytes)));
   }
 
   std::string path_;

@@ -1,11 +1,11 @@
 #include <fmt/core.h>
-#include <zlib.h>
 
 #include <algorithm>
 #include <cstring>
 #include <optional>
 #include <unordered_set>
 
+#include "qianli/formats/crc32.h"
 #include "qianli/formats/little_endian.h"
 #include "qianli/formats/reject.h"
 #include "qianli/formats/zip.h"
@@ -203,8 +203,7 @@ std::vector<ZipEntry> parse_zip(std::span<const std::byte> archive, const std::s
 }
 
 void check_crc(const ZipEntry& entry, const std::string& source, FileRole role) {
-  const auto* bytes = reinterpret_cast<const Bytef*>(entry.bytes.data());
-  if (crc32_z(0, bytes, entry.bytes.size()) == entry.crc32) return;
+  if (crc32(0, entry.bytes) == entry.crc32) return;
   reject(role, source,
          fmt::format("entry {}: its bytes do not have its CRC-32", shown_name(entry.name)),
          "the file is damaged; copy or save it again");

@@ -1,8 +1,8 @@
 #include <fmt/core.h>
-#include <zlib.h>
 
 #include <stdexcept>
 
+#include "qianli/formats/crc32.h"
 #include "qianli/formats/zip.h"
 
 namespace qianli::formats {
@@ -57,8 +57,7 @@ void ZipWriter::write(std::span<const std::byte> bytes) {
     throw std::logic_error("more bytes than announced for a zip entry");
   }
   if (bytes.empty()) return;
-  entries_.back().crc32 = static_cast<uint32_t>(
-      crc32_z(entries_.back().crc32, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
+  entries_.back().crc32 = crc32(entries_.back().crc32, bytes);
   file_.write(bytes.data(), bytes.size());
   bytes_left_ -= bytes.size();
 }
