@@ -23,6 +23,7 @@ struct Arguments {
   bool verify = false;
   convert::SourceOptions from;
   MegatronLayout layout;
+  bool torch_names = false;
 };
 
 const std::map<std::string, formats::Dtype> kDtypes = {{"fp32", formats::Dtype::kF32},
@@ -46,19 +47,25 @@ const std::map<std::string, Target> kTargets = {
     {"mcore", {convert::write_megatron}},
     {"mindspeed", {convert::write_megatron, MegatronNames::kMindSpeed}},
     {"legacy", {convert::write_megatron, MegatronNames::kLegacy}},
+    {"mindspore", {convert::write_mindspore}},
 };
 
 constexpr const char* kLayoutGroup = "Megatron targets";
+constexpr const char* kMindsporeGroup = "MindSpore targets";
 
 // An option that has no effect in this run is said so.
 void warn_of_idle_options(const CLI::App& command, const Arguments& arguments,
                           const model::ModelSpec& spec) {
   for (const CLI::Option* option : command.get_options()) {
-    if (option->count() == 0 || option->get_group() != kLayoutGroup) continue;
+    if (option->count() == 0) continue;
+    const auto write = kTargets.at(arguments.to).write;
+    if (option->get_group() == kMindsporeGroup && write != convert::write_mindspore)
+      log::warn("convert", "{} has no effect on this target", option->get_name());
+    if (option->get_group() != kLayoutGroup) continue;
     const std::string name = option->get_name();
     const bool of_experts = name.starts_with("--expert") || name == "--extend-experts";
     const bool of_latents = name == "--split-latent";
-    const bool idle = kTargets.at(arguments.to).write != convert::write_megatron || (of_experts && !spec.moe) ||
+    const bool idle = write != convert::write_megatron || (of_experts && !spec.moe) ||
                       (of_latents && (arguments.to != "mindspeed" || !spec.latent_attention));
     if (idle) log::warn("convert", "{} has no effect on this model and target", name);
   }
@@ -69,7 +76,7 @@ void run(const CLI::App& command, Arguments arguments) {
   warn_of_idle_options(command, arguments, model->spec);
   for (const std::string& name : model->reader->unused())
     log::warn("convert", "not part of the model: {}", name);
-  convert::TargetOptions options{.layout = arguments.layout};
+  convert::TargetOptions options{.layout = arguments.layout, .torch_names = arguments.torch_names};
   if (arguments.dtype != "same") options.dtype = kDtypes.at(arguments.dtype);
   std::unique_ptr<Progress> progress;
   const convert::ProgressFunction shown = [&](uint64_t done, uint64_t total) {
@@ -134,7 +141,9 @@ void add_convert(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* command =
       app.add_subcommand("convert", "Models between Hugging Face, Megatron and MindSpeed.");
-  command->add_option("SRC", arguments->source, "Hugging Face folder or Megatron checkpoint")
+  command
+      ->add_option("SRC", arguments->source,
+                   "Hugging Face folder, Megatron checkpoint or MindSpore's .ckpt")
       ->required();
   command->add_option("DST", arguments->target, "Folder to write; refused where it exists")
       ->required();
@@ -150,6 +159,11 @@ void add_convert(CLI::App& app) {
       "hold");
   command->add_flag("--verify", arguments->verify,
                     "Reads the result back and compares every element with its source");
+  command
+      ->add_flag("--torch-names", arguments->torch_names,
+                 "PyTorch's names, as programs on MSAdapter and mindspore.mint have them, where "
+                 "MindSpore Transformers has names of its own")
+      ->group(kMindsporeGroup);
   add_layout(command, arguments->layout);
   command->callback([arguments, command] { run(*command, *arguments); });
 }

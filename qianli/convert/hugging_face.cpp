@@ -94,4 +94,14 @@ std::vector<ForeignTensor> stored_tensors(const Table& table, const FolderNames&
   return collector.take();
 }
 
+bool lacks_prediction_heads(const Table& table, const FolderNames& names) {
+  for (const model::ParameterEntry& entry : table) {
+    if (!entry.name.starts_with("mtp.")) continue;
+    for (const model::ForeignPiece& piece : entry.hugging_face) {
+      if (names.find(piece.name)) return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace qianli::convert

@@ -15,4 +15,7 @@ std::vector<ForeignTensor> hugging_face_tensors(const Table& table);
 // copy of the embedding. A tensor that is nowhere keeps the name it should have.
 std::vector<ForeignTensor> stored_tensors(const Table& table, const FolderNames& names);
 
+// Many folders come without the heads for tokens further ahead that their config.json speaks of.
+bool lacks_prediction_heads(const Table& table, const FolderNames& names);
+
 }  // namespace qianli::convert

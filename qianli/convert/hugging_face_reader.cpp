@@ -22,17 +22,6 @@ std::shared_ptr<const TensorSource> open_weights(const fs::path& folder) {
                                     {quantization.block_rows, quantization.block_columns});
 }
 
-// Many folders come without the heads for tokens further ahead that their config.json speaks of.
-bool lacks_prediction_heads(const Table& table, const FolderNames& names) {
-  for (const model::ParameterEntry& entry : table) {
-    if (!entry.name.starts_with("mtp.")) continue;
-    for (const model::ForeignPiece& piece : entry.hugging_face) {
-      if (names.find(piece.name)) return false;
-    }
-  }
-  return true;
-}
-
 }  // namespace
 
 bool is_hugging_face(const fs::path& path) {

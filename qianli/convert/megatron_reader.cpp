@@ -11,7 +11,6 @@
 #include "qianli/convert/megatron.h"
 #include "qianli/formats/torch_file.h"
 #include "qianli/model/hugging_face.h"
-#include "qianli/model/presets.h"
 
 namespace qianli::convert {
 namespace {
@@ -87,10 +86,7 @@ std::vector<int64_t> Arguments::integers(std::string_view key) const {
 
 model::ModelSpec spec_of(const Arguments& args, const SourceOptions& options,
                          const fs::path& path) {
-  if (!options.config.empty()) {
-    return model::is_preset(options.config) ? model::preset(options.config)
-                                            : model::load_spec(options.config);
-  }
+  if (!options.config.empty()) return spec_of_config(options);
   if (const Value* config = args.find("qianli_config"); config && config->as_text()) {
     const std::string source = path.string() + ": args.qianli_config";
     return model::from_hugging_face(parse_json(*config->as_text(), source, FileRole::kCheckpoint),

@@ -5,6 +5,9 @@
 #include "qianli/base/error.h"
 #include "qianli/convert/hugging_face_reader.h"
 #include "qianli/convert/megatron_reader.h"
+#include "qianli/convert/mindspore.h"
+#include "qianli/model/hugging_face.h"
+#include "qianli/model/presets.h"
 
 namespace qianli::convert {
 namespace {
@@ -18,18 +21,25 @@ struct Form {
 };
 constexpr Form kForms[] = {
     {is_megatron, open_megatron},
+    {is_mindspore, open_mindspore},
     {is_hugging_face, open_hugging_face},
 };
 
 }  // namespace
+
+model::ModelSpec spec_of_config(const SourceOptions& options) {
+  return model::is_preset(options.config) ? model::preset(options.config)
+                                          : model::load_spec(options.config);
+}
 
 std::unique_ptr<ModelSource> open_model(const fs::path& path, const SourceOptions& options) {
   for (const Form& form : kForms) {
     if (form.is(path)) return form.open(path, options);
   }
   throw CheckpointError("convert", fmt::format("expected a model, got {}", path.string()),
-                        "a Hugging Face folder (config.json and weights) or a Megatron checkpoint "
-                        "(latest_checkpointed_iteration.txt or mp_rank_* folders)");
+                        "a Hugging Face folder (config.json and weights), a Megatron checkpoint "
+                        "(latest_checkpointed_iteration.txt or mp_rank_* folders) or MindSpore's "
+                        ".ckpt");
 }
 
 }  // namespace qianli::convert

@@ -27,6 +27,9 @@ struct ModelSource {
   std::optional<MegatronLayout> layout;  // of a Megatron checkpoint
 };
 
+// That of options.config, which is given. Throws ConfigError.
+model::ModelSpec spec_of_config(const SourceOptions& options);
+
 // Opens whatever stands at `path`; nothing but headers is read. Throws CheckpointError or
 // ConfigError.
 std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path,

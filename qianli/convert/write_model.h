@@ -15,7 +15,8 @@ struct TargetOptions {
   // Of all weights; absent: as they are stored, and bf16 for quantised ones.
   std::optional<formats::Dtype> dtype;
   uint64_t max_shard_bytes = uint64_t{5'000'000'000};
-  MegatronLayout layout;  // of a Megatron checkpoint
+  MegatronLayout layout;     // of a Megatron checkpoint
+  bool torch_names = false;  // in a MindSpore checkpoint, where it could have its own
 };
 
 // Called as bytes are written: done of total.
@@ -28,5 +29,9 @@ void write_hugging_face(const ModelSource& model, const std::filesystem::path& t
                         const TargetOptions& options, const ProgressFunction& progress);
 void write_megatron(const ModelSource& model, const std::filesystem::path& target,
                     const TargetOptions& options, const ProgressFunction& progress);
+// One `.ckpt` beside config.json and tokenizer. Under the names of MindSpore Transformers, or
+// PyTorch's where it has none for the model (a log line says so).
+void write_mindspore(const ModelSource& model, const std::filesystem::path& target,
+                     const TargetOptions& options, const ProgressFunction& progress);
 
 }  // namespace qianli::convert

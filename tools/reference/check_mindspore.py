@@ -5,6 +5,12 @@
     VENV/bin/python tools/reference/check_mindspore.py --write        # makes the golden files anew
     VENV/bin/python tools/reference/check_mindspore.py --large FILE   # 600 MiB in two pieces, not kept
     VENV/bin/python tools/reference/check_mindspore.py --show FILE    # what MindSpore reads in it
+    VENV/bin/python tools/reference/check_mindspore.py --model HF QIANLI
+        # HF: a Llama-like folder; compares every tensor of HF with what MindSpore reads in
+        # QIANLI/model.ckpt, written from HF with `qianli convert HF QIANLI --to mindspore`
+    VENV/bin/python tools/reference/check_mindspore.py --make HF FILE.ckpt
+        # saves HF with MindSpore, as MindSpore Transformers' convert_weight.py names it, for
+        # `qianli convert FILE.ckpt BACK --to hf --config HF`
 
 The C++ tests write mindspore_crc.ckpt again byte for byte, so reading it here proves our writer.
 """
@@ -49,13 +55,49 @@ def check(folder):
     print("MindSpore", ms.__version__, "reads the golden files")
 
 
+# MindSpore Transformers 1.3, mindformers/models/llama/convert_weight.py.
+RENAMES = [("embed_tokens.weight", "tok_embeddings.embedding_weight"),
+           (".self_attn.q_proj.", ".attention.wq."), (".self_attn.k_proj.", ".attention.wk."),
+           (".self_attn.v_proj.", ".attention.wv."), (".self_attn.o_proj.", ".attention.wo."),
+           (".mlp.gate_proj.", ".feed_forward.w1."), (".mlp.down_proj.", ".feed_forward.w2."),
+           (".mlp.up_proj.", ".feed_forward.w3."), (".input_layernorm.", ".attention_norm."),
+           (".post_attention_layernorm.", ".ffn_norm."), ("model.norm.", "model.norm_out.")]
+
+
+def renamed_model(folder):
+    from safetensors.numpy import load_file  # of float32 models
+    model = load_file(str(folder / "model.safetensors"))
+    for theirs, ours in RENAMES:
+        model = {name.replace(theirs, ours): value for name, value in model.items()}
+    return model
+
+
+def check_model(folder, written):
+    found = ms.load_checkpoint(str(written / "model.ckpt"))
+    expected = renamed_model(folder)
+    assert set(found) == set(expected), set(found) ^ set(expected)
+    for name, value in expected.items():
+        assert found[name].shape == value.shape, name
+        assert found[name].asnumpy().tobytes() == value.tobytes(), name
+    print("MindSpore", ms.__version__, "reads all", len(expected), "tensors of", written)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="make the golden files anew")
     parser.add_argument("--large", type=Path, metavar="FILE", help="write 600 MiB")
     parser.add_argument("--show", type=Path, metavar="FILE", help="print what is in a file")
+    parser.add_argument("--model", type=Path, nargs=2, metavar=("HF", "QIANLI"),
+                        help="compare what Qianli wrote")
+    parser.add_argument("--make", type=Path, nargs=2, metavar=("HF", "FILE"),
+                        help="write a model for Qianli to read")
     arguments = parser.parse_args()
-    if arguments.large:
+    if arguments.model:
+        check_model(*arguments.model)
+    elif arguments.make:
+        save({name: Tensor(value) for name, value in renamed_model(arguments.make[0]).items()},
+             arguments.make[1])
+    elif arguments.large:
         count = 600 << 18
         save({"large": Tensor(np.arange(count, dtype=np.float32).reshape(600, -1)),
               "small": Tensor(np.float32(7))}, arguments.large)
