@@ -19,10 +19,12 @@ void refuse_what_has_no_place(const model::ModelSpec& spec, const MegatronLayout
         "convert", fmt::format("expected a model that Megatron's layout can hold, got {} with {}",
                                spec.family, what));
   };
-  refuse(spec.indexer.has_value(), "a sparse attention indexer");
-  refuse(spec.moe && spec.moe->shortcut, "shortcut experts");
+  const bool mindspeed = layout.names == MegatronNames::kMindSpeed;
+  refuse(spec.moe && spec.moe->shortcut && !mindspeed,
+         "shortcut experts, which only MindSpeed has names for");
+  refuse(spec.key_value_share_factor > 1 && !mindspeed,
+         "keys and values shared between layers, which only MindSpeed has names for");
   refuse(spec.attention_gate == model::AttentionGate::kHead, "a gate per attention head");
-  refuse(spec.key_value_share_factor > 1, "keys and values shared between layers");
   refuse(spec.moe && spec.moe->expert_bias && layout.experts == ExpertStorage::kGrouped,
          "biases in experts, which grouped storage has no place for");
   const bool recurrent = spec.gated_delta_net || spec.mamba2;
@@ -34,6 +36,8 @@ void refuse_what_has_no_place(const model::ModelSpec& spec, const MegatronLayout
          "names do not have");
   refuse(legacy && spec.qk_norm != model::QkNorm::kNone,
          "norms of queries and keys, which legacy names do not have");
+  refuse(legacy && spec.norm_placement == model::NormPlacement::kSandwich,
+         "norms behind attention and MLP, which legacy names do not have");
 }
 
 }  // namespace

@@ -89,7 +89,8 @@ Value megatron_arguments(const model::ModelSpec& spec, const MegatronLayout& lay
                          formats::Dtype dtype) {
   const std::string type(formats::torch_type(dtype).name);
   Attributes attributes;
-  attributes.add("num_layers", spec.num_layers + static_cast<int64_t>(layout.noop_layers.size()));
+  attributes.add("num_layers", spec.num_layers / own_layers(spec) +
+                                   static_cast<int64_t>(layout.noop_layers.size()));
   add_model(spec, attributes);
   add_special_blocks(spec, attributes);
   attributes.add("padded_vocab_size", padded_vocab_size(spec, layout));

@@ -95,6 +95,7 @@ void RankWriter::query_key_value(const std::string& name, const std::string& par
   if (!index) return;
   const int64_t dim = spec_.head_dim, groups = spec_.num_query_groups / layout_.tensor;
   const bool gated = spec_.attention_gate == model::AttentionGate::kElement;
+  if (table_[*index].shape[0] == spec_.query_size()) return cut_rows(name, parameter);
   const int64_t query = spec_.num_attention_heads / spec_.num_query_groups * dim * (gated ? 2 : 1);
   const int64_t group = query + 2 * dim, first = rank_.tensor * groups;
   std::vector<int64_t> shape = table_[*index].shape;
@@ -109,6 +110,22 @@ void RankWriter::query_key_value(const std::string& name, const std::string& par
     tensor.parts.push_back(part);
     parameter_row += spec_.num_query_groups * size;
     foreign_row += size;
+  }
+}
+
+void RankWriter::query_key_value_apart(const std::string& to, const std::string& parameter,
+                                       const std::string& end) {
+  const size_t* index = find(parameter + end);
+  if (!index) return;
+  const int64_t key_value = spec_.key_value_size();
+  const int64_t query = table_[*index].shape[0] - 2 * key_value;
+  int64_t first = 0;
+  for (const auto& [name, rows] :
+       {std::pair{"q_proj", query}, {"k_proj", key_value}, {"v_proj", key_value}}) {
+    std::vector<int64_t> shape = table_[*index].shape;
+    shape[0] = rows;
+    add(to + name + end, shape).parts = {rows_part(*index, first, rows, 0, rows)};
+    first += rows;
   }
 }
 

@@ -17,7 +17,8 @@ void expect(bool holds, const std::string& problem, const std::string& hint = {}
 
 // The model's layers at their positions among the no-op ones: -1 for those that do nothing.
 std::vector<int64_t> enlarged(const model::ModelSpec& spec, const MegatronLayout& layout) {
-  const auto total = spec.num_layers + static_cast<int64_t>(layout.noop_layers.size());
+  const auto total =
+      spec.num_layers / own_layers(spec) + static_cast<int64_t>(layout.noop_layers.size());
   std::vector<int64_t> positions(static_cast<size_t>(total), 0);
   for (const int64_t position : layout.noop_layers) {
     expect(position >= 0 && position < total,
@@ -79,12 +80,32 @@ std::vector<int64_t> stage_counts(const MegatronLayout& layout, int64_t total) {
   return counts;
 }
 
+// Layers that take the keys and values of one before them stay with it.
+void check_sharing(const model::ModelSpec& spec, const std::vector<std::vector<Chunk>>& placed) {
+  for (const auto& chunks : placed) {
+    for (const Chunk& chunk : chunks) {
+      if (chunk.layers.empty()) continue;
+      const int64_t first = chunk.layers.front().global;
+      expect(first % spec.key_value_share_factor == 0,
+             fmt::format("expected stages to begin with a layer that has keys and values of its "
+                         "own (a multiple of {}), got {}",
+                         spec.key_value_share_factor, first));
+    }
+  }
+}
+
 }  // namespace
+
+int64_t own_layers(const model::ModelSpec& spec) { return spec.moe && spec.moe->shortcut ? 2 : 1; }
 
 std::vector<std::vector<Chunk>> place_layers(const model::ModelSpec& spec,
                                              const MegatronLayout& layout) {
   const std::vector<int64_t> positions = enlarged(spec, layout);
-  if (layout.dual_pipe_v) return folded(positions, layout.pipeline);
+  if (layout.dual_pipe_v) {
+    auto placed = folded(positions, layout.pipeline);
+    check_sharing(spec, placed);
+    return placed;
+  }
   const auto counts = stage_counts(layout, static_cast<int64_t>(positions.size()));
   std::vector<std::vector<Chunk>> placed(static_cast<size_t>(layout.pipeline));
   const int64_t k = layout.layers_per_virtual_stage;
@@ -108,6 +129,7 @@ std::vector<std::vector<Chunk>> place_layers(const model::ModelSpec& spec,
   }
   placed.front().front().first = true;
   placed.back().back().last = true;
+  check_sharing(spec, placed);
   return placed;
 }
 

@@ -47,12 +47,15 @@ struct MegatronLayout {
 struct Chunk {
   struct Place {
     int64_t local;   // index in the chunk, no-op layers counted
-    int64_t global;  // decoder layer of the model
+    int64_t global;  // layer of the model, as Megatron counts
   };
   std::vector<Place> layers;
   bool first = false;  // holds the embedding
   bool last = false;   // holds the final norm and the output layer
 };
+
+// Layers of ours that are one of Megatron's: 2 in a model with shortcut experts (LongCat).
+int64_t own_layers(const model::ModelSpec& spec);
 
 // [stage][chunk]. Throws ConfigError where the layout does not fit the model, saying why.
 std::vector<std::vector<Chunk>> place_layers(const model::ModelSpec& spec,

@@ -18,6 +18,10 @@ void RankWriter::write(const std::string& key, const Chunk& chunk) {
   if (chunk.first) embedding();
   for (const Chunk::Place& place : chunk.layers) {
     const char* form = legacy() ? "language_model.encoder.layers.{}." : "decoder.layers.{}.";
+    if (own_layers(spec_) == 2) {
+      double_layer(fmt::format("decoder.layers.{}.", place.local), 2 * place.global);
+      continue;
+    }
     layer(fmt::format(fmt::runtime(form), place.local),
           fmt::format("decoder.layers.{}.", place.global));
   }
@@ -70,7 +74,11 @@ void RankWriter::layer(const std::string& name, const std::string& parameters) {
        : layout_.fused_norms && !latent ? name + "self_attention.linear_qkv.layer_norm"
                                         : name + "input_layernorm",
        parameters + "input_layernorm");
-  attention(name, parameters);
+  attention(name + "self_attention.", parameters + "self_attention.");
+  for (const char* end : {"A_log", "D", "dt_bias", "in_proj.weight", "conv1d.weight", "conv1d.bias",
+                          "norm.weight", "out_proj.weight"}) {
+    replicated(name + "mixer." + end, parameters + "mixer." + end);
+  }
   norm(name + (mindspeed() ? "post_attn_norm" : "post_self_attn_layernorm"),
        parameters + "post_self_attn_layernorm");
   norm(legacy()                      ? name + "post_attention_norm"
@@ -82,24 +90,39 @@ void RankWriter::layer(const std::string& name, const std::string& parameters) {
     mixture(name + "mlp.", parameters + "mlp.");
     return;
   }
-  const std::string fc1 = name + (legacy() ? "mlp.dense_h_to_4h" : "mlp.linear_fc1");
-  const std::string fc2 = name + (legacy() ? "mlp.dense_4h_to_h" : "mlp.linear_fc2");
-  for (const char* end : {".weight", ".bias"}) {
-    cut_branches(fc1 + end, parameters + "mlp.linear_fc1" + end, spec_.ffn_hidden_size);
-  }
-  cut_columns(fc2 + ".weight", parameters + "mlp.linear_fc2.weight");
-  replicated(fc2 + ".bias", parameters + "mlp.linear_fc2.bias");
+  dense_mlp(name + "mlp.", parameters + "mlp.");
 }
 
-void RankWriter::attention(const std::string& name, const std::string& parameters) {
-  const std::string to = name + "self_attention.", from = parameters + "self_attention.";
+// MindSpeed-LLM, mindspeed_llm/tasks/models/transformer/longcat_transformer_layer.py.
+void RankWriter::double_layer(const std::string& name, int64_t first) {
+  for (int64_t half = 0; half < 2; ++half) {
+    const std::string parameters = fmt::format("decoder.layers.{}.", first + half);
+    norm(fmt::format("{}input_layernorm_{}", name, half), parameters + "input_layernorm");
+    attention(fmt::format("{}self_attention_{}.", name, half), parameters + "self_attention.");
+    norm(fmt::format("{}pre_mlp_layernorm_{}", name, half), parameters + "pre_mlp_layernorm");
+    dense_mlp(fmt::format("{}mlps_{}.", name, half), parameters + "mlp.");
+    if (half == 0) mixture(name + "mlp.", parameters + "moe.");
+  }
+}
+
+void RankWriter::dense_mlp(const std::string& to, const std::string& from) {
+  const std::string fc1 = to + (legacy() ? "dense_h_to_4h" : "linear_fc1");
+  const std::string fc2 = to + (legacy() ? "dense_4h_to_h" : "linear_fc2");
+  for (const char* end : {".weight", ".bias"})
+    cut_branches(fc1 + end, from + "linear_fc1" + end, spec_.ffn_hidden_size);
+  cut_columns(fc2 + ".weight", from + "linear_fc2.weight");
+  replicated(fc2 + ".bias", from + "linear_fc2.bias");
+}
+
+void RankWriter::attention(const std::string& to, const std::string& from) {
+  const bool apart = mindspeed() && spec_.gated_delta_net.has_value();
   for (const char* end : {".weight", ".bias"}) {
+    if (apart) {
+      query_key_value_apart(to, from + "linear_qkv", end);
+      continue;
+    }
     query_key_value(to + (legacy() ? "query_key_value" : "linear_qkv") + end,
                     from + "linear_qkv" + end);
-  }
-  for (const char* end : {"A_log", "D", "dt_bias", "in_proj.weight", "conv1d.weight", "conv1d.bias",
-                          "norm.weight", "out_proj.weight"}) {
-    replicated(name + "mixer." + end, parameters + "mixer." + end);
   }
   if (spec_.gated_delta_net) gated_delta_net(to, from);
   if (spec_.latent_attention) {
@@ -146,6 +169,17 @@ void RankWriter::latent_attention(const std::string& to, const std::string& from
     cut_rows(to + "linear_q_up_proj.weight", from + "linear_q_up_proj.weight");
     cut_rows(to + "linear_kv_up_proj.weight", from + "linear_kv_up_proj.weight");
   }
+  indexer(to, from + "indexer.");
+}
+
+// Megatron-core, core/transformer/experimental_attention_variant/dsa.py; MindSpeed-LLM,
+// mindspeed_llm/tasks/checkpoint/models.py. Every rank holds all of it.
+void RankWriter::indexer(const std::string& to, const std::string& from) {
+  const std::string place = to + (mindspeed() ? "dsa_indexer." : "core_attention.indexer.");
+  const std::string linear = mindspeed() ? "" : "linear_";
+  for (const char* name : {"wq_b", "wk", "weights_proj"})
+    replicated(place + linear + name + ".weight", from + "linear_" + name + ".weight");
+  norm(place + "k_norm", from + "k_norm");
 }
 
 void RankWriter::split_latent_projections(const std::string& to, const std::string& from) {

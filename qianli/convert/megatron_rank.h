@@ -22,9 +22,13 @@ class RankWriter {
   void head(bool with_embedding_copy);
   void multi_token_prediction();
   void layer(const std::string& name, const std::string& parameters);
-  void attention(const std::string& name, const std::string& parameters);
+  // Two layers of ours and their shortcut experts as one layer of MindSpeed's.
+  void double_layer(const std::string& name, int64_t first);
+  void dense_mlp(const std::string& name, const std::string& parameters);
+  void attention(const std::string& to, const std::string& from);
   void latent_attention(const std::string& name, const std::string& parameters);
   void split_latent_projections(const std::string& name, const std::string& parameters);
+  void indexer(const std::string& name, const std::string& parameters);
   void gated_delta_net(const std::string& name, const std::string& parameters);
   void mixture(const std::string& name, const std::string& parameters);
   void expert(const std::string& name, const std::string& parameters, int64_t local,
@@ -41,8 +45,12 @@ class RankWriter {
   // Rows [gate; up] of which a rank has a share of each; a plain cut where there is no gate.
   void cut_branches(const std::string& name, const std::string& parameter, int64_t branch_rows);
   void vocabulary(const std::string& name, const std::string& parameter);
-  // Rows q, k, v of the table become groups of queries, a key, a value.
+  // Rows q, k, v of the table become groups of queries, a key, a value; one of queries alone is cut
+  // as it is.
   void query_key_value(const std::string& name, const std::string& parameter);
+  // As q_proj, k_proj and v_proj, on a single tensor rank (MindSpeed's Qwen3-Next).
+  void query_key_value_apart(const std::string& to, const std::string& parameter,
+                             const std::string& end);
 
   ForeignTensor& add(const std::string& name, std::vector<int64_t> shape);
   // Rows [first, first + rows) of a parameter as the rows from `foreign_row` on of a matrix

@@ -109,7 +109,9 @@ void read_names(const formats::TensorSource& source, const model::ModelSpec& spe
   if (contains(".language_model.")) {
     layout.names = MegatronNames::kLegacy;
   } else if (contains(".post_attn_norm.") || contains("mtp.final_layernorms.") ||
-             (spec.latent_attention && contains(".linear_qkv.")) || contains(".in_proj_qkvz.")) {
+             (spec.latent_attention && contains(".linear_qkv.")) ||
+             contains(".self_attention.q_proj.") || spec.key_value_share_factor > 1 ||
+             own_layers(spec) > 1) {
     layout.names = MegatronNames::kMindSpeed;
   }
   layout.fused_norms = contains("layer_norm_weight");

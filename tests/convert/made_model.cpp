@@ -1,0 +1,67 @@
+#include "tests/convert/made_model.h"
+
+#include <cstring>
+
+#include "qianli/base/file.h"
+#include "qianli/base/json.h"
+#include "qianli/model/hugging_face.h"
+#include "tests/support/test_paths.h"
+
+namespace qianli::testing {
+namespace {
+
+class MadeWeights : public formats::TensorSource {
+ public:
+  explicit MadeWeights(const convert::Table& table) : TensorSource("made weights") {
+    for (const model::ParameterEntry& entry : table)
+      add({.name = entry.name, .dtype = formats::Dtype::kF32, .shape = entry.shape});
+  }
+
+ private:
+  void copy_rows(size_t index, int64_t first, int64_t, std::span<std::byte> out) const override {
+    const uint64_t skip = static_cast<uint64_t>(first) * formats::row_bytes(tensors()[index]) / 4;
+    for (size_t i = 0; i < out.size() / 4; ++i) {
+      const auto value = static_cast<uint32_t>((index << 22U) + skip + i) * 2654435761U;
+      std::memcpy(out.data() + 4 * i, &value, 4);
+    }
+  }
+};
+
+}  // namespace
+
+std::vector<NamedSpec> small_models() {
+  std::vector<NamedSpec> models;
+  for (const char* file : {"tests/golden/families.json", "tests/convert/families.json"}) {
+    for (const Json& family : read_json(source_path(file), FileRole::kData)) {
+      const auto name = family.at("name").get<std::string>();
+      models.push_back({name, model::from_hugging_face(family.at("config"), name)});
+    }
+  }
+  return models;
+}
+
+std::unique_ptr<convert::ModelSource> made_model(const model::ModelSpec& spec) {
+  auto made = std::make_unique<convert::ModelSource>();
+  made->kind = "made model";
+  made->spec = spec;
+  made->table = model::parameter_table(spec);
+  std::vector<convert::ForeignTensor> tensors;
+  for (size_t i = 0; i < made->table.size(); ++i) {
+    const int64_t rows = convert::matrix_rows(made->table[i]);
+    const int64_t columns = convert::matrix_columns(made->table[i]);
+    const convert::Part whole{.parameter = i,
+                              .rows = rows,
+                              .columns = columns,
+                              .foreign_rows = rows,
+                              .foreign_columns = columns};
+    tensors.push_back(
+        {.name = made->table[i].name, .shape = made->table[i].shape, .parts = {whole}});
+  }
+  std::vector<std::shared_ptr<const formats::TensorSource>> files = {
+      std::make_shared<MadeWeights>(made->table)};
+  made->reader = std::make_unique<convert::ParameterReader>(made->table, std::move(tensors),
+                                                            std::move(files), "made weights");
+  return made;
+}
+
+}  // namespace qianli::testing
