@@ -1,9 +1,12 @@
-// Training speed on random tokens: our side of bench/compare_training.sh.
+// Training speed on random tokens: our side of bench/compare_training.sh and of
+// tools/reference/bench_families.py.
 //
-//   train_bench llama|gpt2 [STEPS] [PRECISION]
+//   train_bench llama|gpt2|FOLDER [STEPS] [PRECISION]
 //
-// llama: hidden 512, 8 layers, 8 heads, ffn 1376, vocabulary 32000, untied, 8 x 256.
-// gpt2:  GPT-2 124M, 4 x 256. The median step after two warm-up steps counts.
+// llama:  hidden 512, 8 layers, 8 heads, ffn 1376, vocabulary 32000, untied, 8 x 256.
+// gpt2:   GPT-2 124M, 4 x 256.
+// FOLDER: the model of its config.json, 4 x 256.
+// The median step after two warm-up steps counts.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -15,6 +18,7 @@
 #include "qianli/base/random.h"
 #include "qianli/base/threads.h"
 #include "qianli/device/device.h"
+#include "qianli/model/hugging_face.h"
 #include "qianli/model/parameter_table.h"
 #include "qianli/nn/decoder.h"
 #include "qianli/ops/dispatch.h"
@@ -31,6 +35,11 @@ struct Shape {
 };
 
 Shape shape_of(const std::string& name) {
+  if (name != "llama" && name != "gpt2") {
+    model::ModelSpec spec = model::load_spec(name);
+    spec.mtp.num_layers = 0;  // transformers trains without these heads
+    return {spec, 4, 256};
+  }
   model::ModelSpec spec;
   spec.hidden_size = 512;
   spec.num_layers = 8;
@@ -91,16 +100,21 @@ void run(const std::string& name, int steps, const std::string& precision) {
     const std::vector<data::Batch> batch{random_batch(shape, i)};
     const auto begin = std::chrono::steady_clock::now();
     loss = step.run(batch).loss;
-    if (i >= 2) seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    if (i >= 2)
+      seconds.push_back(
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
   std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
   const double median = seconds[seconds.size() / 2];
   const double rate = static_cast<double>(shape.sequences * shape.length) / median;
   const double flops = model::training_flops(shape.spec, shape.sequences, shape.length) / median;
-  fmt::print("{{\"model\": \"{}\", \"precision\": \"{}\", \"threads\": {}, \"tokens_per_second\": {:.1f}, \"step_seconds\": "
-             "{:.4f}, \"loss\": {:.4f}, \"peak_rss_bytes\": {}, \"model_gflops\": {:.1f}, \"gemm_peak_gflops\": {:.1f}}}\n",
-             name, device::dtype_name(compute.dtype), device::threads(), rate, median, loss, peak_resident_bytes(),
-             flops / 1e9, ops::measure_gemm_flops(device, compute.dtype) / 1e9);
+  fmt::print(
+      "{{\"model\": \"{}\", \"precision\": \"{}\", \"threads\": {}, \"tokens_per_second\": {:.1f}, "
+      "\"step_seconds\": "
+      "{:.4f}, \"loss\": {:.4f}, \"peak_rss_bytes\": {}, \"model_gflops\": {:.1f}, "
+      "\"gemm_peak_gflops\": {:.1f}}}\n",
+      name, device::dtype_name(compute.dtype), device::threads(), rate, median, loss,
+      peak_resident_bytes(), flops / 1e9, ops::measure_gemm_flops(device, compute.dtype) / 1e9);
 }
 
 }  // namespace
@@ -108,8 +122,8 @@ void run(const std::string& name, int steps, const std::string& precision) {
 
 int main(int argc, char** argv) {
   const std::string name = argc > 1 ? argv[1] : "";
-  if (name != "llama" && name != "gpt2") {
-    fmt::print(stderr, "usage: train_bench llama|gpt2 [STEPS] [PRECISION]\n");
+  if (name.empty()) {
+    fmt::print(stderr, "usage: train_bench llama|gpt2|FOLDER [STEPS] [PRECISION]\n");
     return 2;
   }
   qianli::run(name, argc > 2 ? std::atoi(argv[2]) : 5, argc > 3 ? argv[3] : "fp32");

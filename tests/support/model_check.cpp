@@ -66,7 +66,8 @@ class Check {
     const at::Tensor counted = labels >= 0;
     const at::Tensor weights = counted.to(parameters_.flat().scalar_type()) / counted.sum();
     optimizer_.reset_gradients();
-    const at::Tensor loss = decoder_.loss(input, labels.clamp_min(0), weights);
+    const at::Tensor loss =
+        decoder_.loss(input, labels.clamp_min(0), weights, ahead_weights(input, counted));
     torch::autograd::backward({loss}, {});
     optimizer_.finish_gradients();
     const double expected_loss = stored_tensor(golden_, "loss").item<double>();
@@ -76,6 +77,18 @@ class Check {
   }
 
  private:
+  // Of the heads for tokens further ahead, as train::Step gives them.
+  std::vector<at::Tensor> ahead_weights(const nn::DecoderInput& input, const at::Tensor& counted) {
+    std::vector<at::Tensor> weights;
+    for (int64_t depth = 0; depth < spec_.mtp.num_layers; ++depth) {
+      const at::Tensor shifted = nn::shifted_within_segments(
+          counted.to(parameters_.flat().scalar_type()), input.segment_starts, depth + 1);
+      weights.push_back(shifted * (spec_.mtp.loss_scaling_factor / spec_.mtp.num_layers) /
+                        shifted.sum());
+    }
+    return weights;
+  }
+
   void compare_gradients() {
     const auto has = [&](const std::string& name) {
       return golden_.find("grad." + name) != nullptr;

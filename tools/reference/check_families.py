@@ -22,6 +22,8 @@ LOGITS, GRADIENTS = 1e-5, 1e-4
 
 
 def reference_of(name):
+    if name in family_configs.WITH_HEADS:
+        return f"transformers {tiny_models.versions()['transformers']} and prediction_heads.py"
     return "plain_families.py" if name in plain_families.FAMILIES else f"transformers {tiny_models.versions()['transformers']}"
 
 
@@ -47,7 +49,7 @@ def main():
     parser.add_argument("--out", type=Path)
     parser.add_argument("--work", type=Path)
     arguments = parser.parse_args()
-    names = arguments.names or [*family_configs.CONFIGS, *plain_families.FAMILIES]
+    names = arguments.names or family_goldens.all_names()
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
         results = check(arguments.program, work, names)

@@ -120,7 +120,20 @@ CONFIGS = {
                                              residual_dropout=0.0, embedding_dropout=0.0, attention_dropout=0.0)),
 }
 
+# The same with heads for tokens further ahead (prediction_heads.py).
+WITH_HEADS = {
+    "deepseek_v3_mtp": ("deepseek_v3", _llama_like(**_LATENT, **_DEEPSEEK_MOE, num_key_value_heads=6,
+                                                   num_nextn_predict_layers=2, rope_parameters=_rope())),
+    "glm4_moe_mtp": ("glm4_moe", _llama_like(**_DEEPSEEK_MOE, head_dim=8, attention_bias=True, use_qk_norm=True,
+                                             num_nextn_predict_layers=1, rope_parameters=_rope(partial_rotary_factor=0.5))),
+    "qwen3_next_mtp": ("qwen3_next", _llama_like(**_EXPERTS, head_dim=16, num_hidden_layers=2, full_attention_interval=2,
+                                                 shared_expert_intermediate_size=28, linear_num_key_heads=2,
+                                                 linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=6,
+                                                 linear_conv_kernel_dim=4, norm_topk_prob=True, num_nextn_predict_layers=1,
+                                                 rope_parameters=_rope(partial_rotary_factor=0.25))),
+}
+
 
 def make_config(name):
-    model_type, arguments = CONFIGS[name]
+    model_type, arguments = (CONFIGS | WITH_HEADS)[name]
     return CONFIG_MAPPING[model_type](**arguments)

@@ -5,7 +5,7 @@ usage: family_goldens.py OUT_DIR [NAME ...]
 
 OUT_DIR/<name>/ is a Hugging Face folder with random weights in every tensor, as save_pretrained writes it, and
   golden.safetensors   tokens, labels [2, S] int64 (labels are shifted already, -100 = ignored), logits [2, S, V] float64,
-                       loss [1], and grad.<name> of every trained tensor under its name in model.safetensors
+                       loss [1] (that of heads for tokens further ahead in it), and grad.<name> of every trained tensor under its name in model.safetensors
 All answers are computed in float64 with eager attention; golden.json says how far transformers' own float32 lies from them.
 """
 
@@ -24,6 +24,7 @@ from transformers.utils import logging
 import family_configs
 import golden_models
 import plain_families
+import prediction_heads
 import tiny_models
 
 
@@ -55,6 +56,7 @@ def saved_gradients(model):
 def write(name, folder, seed):
     config = family_configs.make_config(name)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", experts_implementation="eager", dtype=torch.float32).eval()
+    prediction_heads.attach(model)
     fill(model, seed)
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
@@ -67,10 +69,15 @@ def write(name, folder, seed):
         for (_, ours), (_, theirs) in zip(exact.named_buffers(), model.named_buffers()):
             if theirs.dtype.is_floating_point and "inv_freq" not in _:
                 ours.copy_(theirs.double())
+    hidden = []
+    if prediction_heads.depths(config):
+        exact.model.norm.register_forward_hook(lambda module, inputs, output: hidden.append(inputs[0]))
     logits = tiny_models.forward(exact, tokens)
     assert logits.dtype == torch.float64, logits.dtype
     loss = tiny_models.mean_cross_entropy(logits, labels)
     with tiny_models.float64_everywhere():
+        if prediction_heads.depths(config):
+            loss = loss + prediction_heads.loss(exact, hidden[0], tokens, labels)
         loss.backward()
     gradients, without = saved_gradients(exact)
     weights = load_file(folder / "model.safetensors")
@@ -113,12 +120,17 @@ def write_plain(name, folder, seed):
     return facts
 
 
+def all_names():
+    return [*family_configs.CONFIGS, *plain_families.FAMILIES, *family_configs.WITH_HEADS]
+
+
 def make(out_dir, names):
     """Writes the folders of these names."""
     torch.set_num_threads(1)
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    makers = {name: write for name in family_configs.CONFIGS} | {name: write_plain for name in plain_families.FAMILIES}
+    makers = dict.fromkeys(family_configs.CONFIGS, write) | dict.fromkeys(plain_families.FAMILIES, write_plain)
+    makers |= dict.fromkeys(family_configs.WITH_HEADS, write)
     for index, (name, maker) in enumerate(makers.items()):
         if name not in names:
             continue
@@ -133,7 +145,7 @@ def main():
     parser.add_argument("out_dir", type=Path)
     parser.add_argument("names", nargs="*", metavar="NAME")
     arguments = parser.parse_args()
-    make(arguments.out_dir, arguments.names or [*family_configs.CONFIGS, *plain_families.FAMILIES])
+    make(arguments.out_dir, arguments.names or all_names())
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from unittest import mock
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
+import prediction_heads
+
 VOCAB_SIZE = 97
 SEED = 20240607
 
@@ -171,6 +173,7 @@ def to_float64(model):
         copy = AutoModelForCausalLM.from_config(
             model.config, attn_implementation="eager", experts_implementation="eager", dtype=torch.float64
         )
+        prediction_heads.attach(copy)
     copy.load_state_dict({name: value.double() for name, value in model.state_dict().items()})
     copy.tie_weights()
     return copy.eval()
