@@ -94,7 +94,7 @@ void append_section(const Field& field, std::string& page) {
 }
 
 constexpr std::string_view kIntroduction =
-    R"(<!-- Made by `qianli config docs`; change qianli/config/options.h instead. -->
+    R"(<!-- Made by `qianli config docs`; change qianli/config/options/ instead. -->
 # Configuration
 
 A run is described by one YAML file of at most 1 MB; `key=value` words after it on the command line

@@ -1,0 +1,149 @@
+// The options of everything around training, and the sections themselves.
+#pragma once
+
+#include "qianli/config/config.h"
+
+namespace qianli::config {
+
+inline constexpr std::string_view kOneRank = "this version trains on one rank; leave it at 1";
+template <class Visitor>
+void ParallelConfig::fields(Visitor& v) {
+  v(tensor, {.key = "tensor",
+             .help = "Ranks that share each weight matrix.",
+             .unit = "ranks",
+             .flag = "--tensor-model-parallel-size",
+             .min = 1,
+             .max = 1,
+             .hint = kOneRank});
+  v(sequence, {.key = "sequence",
+               .help = "Shard norms along the sequence inside the tensor group; needs tensor > 1.",
+               .flag = "--sequence-parallel"});
+  v(pipeline, {.key = "pipeline",
+               .help = "Pipeline stages.",
+               .unit = "ranks",
+               .flag = "--pipeline-model-parallel-size",
+               .min = 1,
+               .max = 1,
+               .hint = kOneRank});
+  v(context, {.key = "context",
+              .help = "Ranks that share a sequence.",
+              .unit = "ranks",
+              .flag = "--context-parallel-size",
+              .min = 1,
+              .max = 1,
+              .hint = kOneRank});
+  v(expert, {.key = "expert",
+             .help = "Ranks that share the experts.",
+             .unit = "ranks",
+             .flag = "--expert-model-parallel-size",
+             .min = 1,
+             .max = 1,
+             .hint = kOneRank});
+  v(zero, {.key = "zero",
+           .help = "ZeRO level: what the data-parallel ranks shard. On one rank 0 and 1 are equal.",
+           .flag = "--use-distributed-optimizer",
+           .min = 0,
+           .max = 1,
+           .hint = "this version trains on one rank; use 0 or 1"});
+}
+
+template <class Visitor>
+void CheckpointConfig::fields(Visitor& v) {
+  v(every, {.key = "every",
+            .help = "Steps between checkpoints; 0 saves only at the end.",
+            .unit = "steps",
+            .flag = "--save-interval",
+            .min = 0});
+  v(keep,
+    {.key = "keep", .help = "How many of the last checkpoints to keep; 0 keeps all.", .min = 0});
+  v(resume,
+    {.key = "resume",
+     .help = "Where to go on: `auto` from the newest checkpoint of the run folder if there is "
+             "one, `never`, or a checkpoint folder.",
+     .flag = "--load"});
+  v(asynchronous, {.key = "asynchronous",
+                   .help = "Write checkpoints while training goes on.",
+                   .flag = "--async-save"});
+  v(save_final, {.key = "save_final", .help = "Save when the run ends."});
+  v(hugging_face,
+    {.key = "hugging_face",
+     .help = "At the end also write a Hugging Face folder (config.json, safetensors)."});
+}
+
+template <class Visitor>
+void LogConfig::fields(Visitor& v) {
+  v(every, {.key = "every",
+            .help = "Steps between lines on the terminal; metrics.jsonl has every step.",
+            .unit = "steps",
+            .flag = "--log-interval",
+            .min = 1});
+  v(tensorboard, {.key = "tensorboard",
+                  .help = "Write TensorBoard events to the run folder.",
+                  .flag = "--tensorboard-dir"});
+  v(report, {.key = "report", .help = "Write report.html to the run folder."});
+  v(peak_tflops,
+    {.key = "peak_tflops",
+     .help = "Peak of the device that model FLOPs utilisation (mfu) is measured against.",
+     .unit = "TFLOP/s",
+     .absent = "known or measured for the device",
+     .min = 0,
+     .open_min = true});
+}
+
+template <class Visitor>
+void RunConfig::fields(Visitor& v) {
+  v(dir, {.key = "dir",
+          .help = "Run folder: resolved config, metrics, log, checkpoints, report.",
+          .flag = "--save",
+          .absent = "runs/ and the name of the config file without its ending"});
+}
+
+template <class Visitor>
+void OpsConfig::fields(Visitor& v) {
+  const auto op = [&v](std::optional<std::string>& backend, std::string_view key,
+                       std::vector<std::string_view> choices = {"reference", "native", "cuda"}) {
+    v(backend, {.key = key,
+                .help = "Which implementation serves this op (`qianli backends` lists them).",
+                .absent = "the fastest that fits the device and type",
+                .choices = std::move(choices)});
+  };
+  op(embedding, "embedding");
+  op(linear, "linear", {"reference", "torch"});
+  op(grouped_linear, "grouped_linear", {"reference", "native", "torch"});
+  op(permute, "permute", {"reference", "native"});
+  op(rms_norm, "rms_norm");
+  op(layer_norm, "layer_norm");
+  op(rotary, "rotary");
+  op(activation, "activation");
+  op(attention, "attention", {"reference", "native", "torch"});
+  op(cross_entropy, "cross_entropy");
+  op(adamw, "adamw");
+  op(squared_norm, "squared_norm");
+  op(causal_conv1d, "causal_conv1d", {"reference", "native"});
+  op(gated_delta_rule, "gated_delta_rule", {"reference", "native", "torch"});
+  op(state_space, "state_space", {"reference", "native", "torch"});
+}
+
+template <class Visitor>
+void Config::fields(Visitor& v) {
+  v(model,
+    {.key = "model", .help = "The model: a preset, a folder, or either with switches of its own."});
+  v(data, {.key = "data", .help = "What the model reads."});
+  v(train, {.key = "train", .help = "How long and in which batches to train."});
+  v(optim, {.key = "optim", .help = "Optimizer and learning-rate schedule."});
+  v(precision, {.key = "precision",
+                .help = "Number type of weights and activations; auto is bf16 where the device is "
+                        "fast at it and fp32 elsewhere, fp64 is for proofs.",
+                .flag = "--bf16",
+                .choices = {"auto", "fp32", "bf16", "fp64"}});
+  v(parallel, {.key = "parallel", .help = "Sizes of the rank mesh."});
+  v(checkpoint, {.key = "checkpoint", .help = "Saving and resuming."});
+  v(log, {.key = "log", .help = "What is told about the run, and how often."});
+  v(run, {.key = "run", .help = "Where the run lives."});
+  v(ops, {.key = "ops", .help = "Implementations chosen by hand, op by op."});
+  v(device, {.key = "device",
+             .help = "Device to compute on; auto is a CUDA device where there is one.",
+             .choices = {"auto", "cpu", "cuda"}});
+}
+
+}  // namespace qianli::config
