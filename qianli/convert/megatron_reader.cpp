@@ -3,12 +3,14 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 
 #include "qianli/base/error.h"
 #include "qianli/base/file.h"
 #include "qianli/base/json.h"
 #include "qianli/convert/megatron.h"
+#include "qianli/convert/stored_arguments.h"
 #include "qianli/formats/torch_file.h"
 #include "qianli/model/hugging_face.h"
 
@@ -46,54 +48,28 @@ fs::path iteration_folder(const fs::path& path) {
   return path / fmt::format("iter_{:07}", iteration);
 }
 
-// Arguments of the run that wrote the checkpoint: a namespace, or a dictionary.
-class Arguments {
- public:
-  explicit Arguments(const Value* args) : args_(args) {}
-  const Value* find(std::string_view key) const { return args_ ? args_->find(key) : nullptr; }
-  std::optional<int64_t> integer(std::string_view key) const {
-    const Value* value = find(key);
-    return value ? value->as_int() : std::nullopt;
+int64_t padded_rows(const formats::TensorSource& first, const MegatronLayout& layout) {
+  for (const formats::TensorSpec& tensor : first.tensors()) {
+    if (!tensor.name.ends_with("word_embeddings.weight")) continue;
+    if (tensor.shape.size() == 2 && tensor.shape[0] <= INT32_MAX)
+      return tensor.shape[0] * layout.tensor;
+    fail(fmt::format("{}: expected {} of two axes, got {}", first.source(), tensor.name,
+                     formats::shape_text(tensor.shape)));
   }
-  bool flag(std::string_view key) const {
-    const Value* value = find(key);
-    return value && value->as_bool().value_or(false);
-  }
-  // A list, or its text "3,4,5".
-  std::vector<int64_t> integers(std::string_view key) const;
-
- private:
-  const Value* args_;
-};
-
-std::vector<int64_t> Arguments::integers(std::string_view key) const {
-  const Value* value = find(key);
-  if (!value) return {};
-  if (const auto list = value->as_integers()) return *list;
-  const std::string* text = value->as_text();
-  if (!text) return {};
-  std::vector<int64_t> numbers;
-  for (const char* at = text->data(); at < text->data() + text->size();) {
-    int64_t number = 0;
-    const auto [end, error] = std::from_chars(at, text->data() + text->size(), number);
-    if (error != std::errc())
-      fail(fmt::format("args.{}: expected numbers with commas, got \"{}\"", key, *text));
-    numbers.push_back(number);
-    at = end + 1;
-  }
-  return numbers;
+  fail(fmt::format("{}: expected word_embeddings.weight on the first stage, found none",
+                   first.source()));
 }
 
-model::ModelSpec spec_of(const Arguments& args, const SourceOptions& options,
-                         const fs::path& path) {
+// --config; what Qianli's own converter left; the arguments. `first` is the first rank's weights.
+model::ModelSpec spec_of(const StoredArguments& args, const SourceOptions& options,
+                         const formats::TensorSource& first) {
   if (!options.config.empty()) return spec_of_config(options);
   if (const Value* config = args.find("qianli_config"); config && config->as_text()) {
-    const std::string source = path.string() + ": args.qianli_config";
+    const std::string source = args.source() + ": args.qianli_config";
     return model::from_hugging_face(parse_json(*config->as_text(), source, FileRole::kCheckpoint),
                                     source);
   }
-  fail(fmt::format("{} does not say which model it holds", path.string()),
-       "give --config, a folder with the model's config.json or a preset");
+  return spec_of_arguments(args, padded_rows(first, layout_of(args)));
 }
 
 // How a checkpoint's tensors are called, told from one rank's names.
@@ -120,22 +96,6 @@ void read_names(const formats::TensorSource& source, const model::ModelSpec& spe
   if (contains(".experts.linear_fc1.weight0")) layout.experts = ExpertStorage::kPerWeight;
 }
 
-MegatronLayout layout_of(const Arguments& args) {
-  MegatronLayout layout;
-  layout.tensor = args.integer("tensor_model_parallel_size").value_or(1);
-  layout.pipeline = args.integer("pipeline_model_parallel_size").value_or(1);
-  layout.expert = args.integer("expert_model_parallel_size").value_or(1);
-  layout.expert_tensor = args.integer("expert_tensor_parallel_size").value_or(0);
-  layout.layers_per_virtual_stage =
-      args.integer("num_layers_per_virtual_pipeline_stage").value_or(0);
-  layout.layers_per_stage = args.integers("num_layer_list");
-  layout.noop_layers = args.integers("noop_layers");
-  layout.tensor_extends_expert = args.flag("moe_tp_extend_ep");
-  const Value* schedule = args.find("schedules_method");
-  layout.dual_pipe_v = schedule && schedule->as_text() && *schedule->as_text() == "dualpipev";
-  return layout;
-}
-
 // The part of a rank's file that holds weights.
 std::shared_ptr<const formats::TensorSource> weights_of(const fs::path& path) {
   const auto file = formats::TorchFile::open(path);
@@ -148,14 +108,6 @@ std::shared_ptr<const formats::TensorSource> weights_of(const fs::path& path) {
   if (models.empty())
     fail(fmt::format("{}: expected weights under `model`, found none", path.string()));
   return formats::open_torch_source(file, Value::dict(std::move(models)));
-}
-
-int64_t padded_rows(const formats::TensorSource& first, const MegatronLayout& layout) {
-  for (const formats::TensorSpec& tensor : first.tensors()) {
-    if (tensor.name.ends_with("word_embeddings.weight")) return tensor.shape.at(0) * layout.tensor;
-  }
-  fail(fmt::format("{}: expected word_embeddings.weight on the first stage, found none",
-                   first.source()));
 }
 
 }  // namespace
@@ -176,10 +128,10 @@ std::unique_ptr<ModelSource> open_megatron(const fs::path& path, const SourceOpt
   if (first.empty())
     fail(fmt::format("expected {} of rank 0 in {}, found none", kRankFile, folder.string()));
   const auto file = formats::TorchFile::open(first);
-  const Arguments args(file->root().find("args"));
+  const StoredArguments args(file->root().find("args"), first.string());
   auto model = std::make_unique<ModelSource>();
   model->kind = "Megatron checkpoint";
-  model->spec = spec_of(args, options, first);
+  model->spec = spec_of(args, options, *weights_of(first));
   model->table = model::parameter_table(model->spec);
   if (!options.config.empty() && fs::is_directory(options.config))
     model->companions = options.config;

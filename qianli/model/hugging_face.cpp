@@ -234,6 +234,22 @@ std::optional<ModelSpec> read_text_part(const Json& config, const std::string& s
   return from_hugging_face(text, source + " text_config");
 }
 
+// The parts that every member of a family has, and that its writer takes for granted.
+void check_parts(const Family& family, const ModelSpec& spec) {
+  const auto expect = [&](bool in_family, bool present, const char* part) {
+    if (!in_family || present) return;
+    throw ConfigError("model", fmt::format("expected {}, which every {} model has, got none", part,
+                                           family.model_type));
+  };
+  const ModelSpec& traits = family.traits;
+  expect(traits.moe.has_value(), spec.moe.has_value(), "experts");
+  expect(traits.latent_attention.has_value(), spec.latent_attention.has_value(),
+         "latent attention");
+  expect(traits.indexer.has_value(), spec.indexer.has_value(), "an indexer");
+  expect(traits.gated_delta_net.has_value(), spec.gated_delta_net.has_value(), "a gated delta net");
+  expect(traits.mamba2.has_value(), spec.mamba2.has_value(), "state-space layers");
+}
+
 }  // namespace
 
 ModelSpec from_hugging_face(const Json& config, const std::string& source) {
@@ -263,6 +279,7 @@ ModelSpec from_hugging_face(const Json& config, const std::string& source) {
 OrderedJson to_hugging_face(const ModelSpec& spec, std::string_view dtype) {
   spec.validate();
   const Family& family = find_family(spec.family);
+  check_parts(family, spec);
   OrderedJson config;
   config["architectures"] = {family.architecture};
   config["model_type"] = family.model_type;

@@ -1,0 +1,209 @@
+// The model that the arguments beside Megatron's weights describe.
+#include "qianli/convert/stored_arguments.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "qianli/base/error.h"
+#include "qianli/base/json.h"
+#include "qianli/convert/megatron_arguments.h"
+#include "qianli/model/fitting_family.h"
+#include "tests/convert/made_model.h"
+
+namespace qianli::convert {
+namespace {
+
+using formats::Entries;
+using formats::Value;
+
+Value value_of(const Json& json) {
+  if (json.is_boolean()) return Value::boolean(json.get<bool>());
+  if (json.is_number_integer()) return Value::integer(json.get<int64_t>());
+  if (json.is_number()) return Value::real(json.get<double>());
+  if (json.is_string()) return Value::text(json.get<std::string>());
+  if (!json.is_array()) return {};
+  formats::Values items;
+  for (const Json& item : json) items.push_back(value_of(item));
+  return Value::list(std::move(items));
+}
+
+Value arguments(const Json& json) {
+  Entries entries;
+  for (const auto& [name, value] : json.items())
+    entries.emplace_back(Value::text(name), value_of(value));
+  return Value::dict(std::move(entries));
+}
+
+model::ModelSpec spec_of(const Json& json, int64_t rows = 128) {
+  const Value args = arguments(json);
+  return spec_of_arguments(StoredArguments(&args, "test"), rows);
+}
+
+// A run of Megatron-LM on a Llama-like model.
+Json llama() {
+  return Json::parse(R"({"num_layers": 2, "hidden_size": 64, "ffn_hidden_size": 96,
+    "num_attention_heads": 8, "group_query_attention": true, "num_query_groups": 2,
+    "kv_channels": 8, "max_position_embeddings": 256, "normalization": "RMSNorm",
+    "norm_epsilon": 1e-06, "swiglu": true, "add_bias_linear": false, "add_qkv_bias": false,
+    "position_embedding_type": "rope", "rotary_base": 500000, "rotary_percent": 1.0,
+    "untie_embeddings_and_output_weights": true, "vocab_size": null, "padded_vocab_size": 128,
+    "num_experts": null, "qk_layernorm": false, "moe_layer_freq": 1})");
+}
+
+Json changed(Json json, const char* changes) {
+  json.merge_patch(Json::parse(changes));
+  return json;
+}
+
+TEST(Arguments, describe_a_llama) {
+  const model::ModelSpec spec = spec_of(llama());
+  EXPECT_EQ(spec.family, "llama");
+  EXPECT_EQ(spec.num_query_groups, 2);
+  EXPECT_EQ(spec.rope.base, 500000.0);
+  EXPECT_EQ(spec.norm_eps, 1e-6);
+  EXPECT_EQ(spec.vocab_size, 128);
+  EXPECT_FALSE(spec.tie_word_embeddings);
+}
+
+TEST(Arguments, find_the_family_whose_words_fit) {
+  const auto family = [](const Json& json) { return spec_of(json).family; };
+  EXPECT_EQ(family(changed(llama(), R"({"add_qkv_bias": true})")), "qwen2");
+  EXPECT_EQ(family(changed(llama(), R"({"qk_layernorm": true})")), "qwen3");
+  const char* experts = R"({"num_experts": 4, "moe_router_topk": 2, "moe_ffn_hidden_size": 96})";
+  EXPECT_EQ(family(changed(llama(), experts)), "mixtral");
+  EXPECT_EQ(family(changed(changed(llama(), experts), R"({"qk_layernorm": true})")), "qwen3_moe");
+  EXPECT_EQ(family(Json::parse(R"({"num_layers": 2, "hidden_size": 64, "ffn_hidden_size": 256,
+      "num_attention_heads": 8, "max_position_embeddings": 256, "normalization": "LayerNorm",
+      "layernorm_epsilon": 1e-05, "add_bias_linear": true, "bias_gelu_fusion": true,
+      "position_embedding_type": "learned_absolute"})")),
+            "gpt2");
+  const char* latent = R"({"multi_latent_attention": true, "q_lora_rank": 24, "kv_lora_rank": 16,
+      "qk_head_dim": 8, "qk_pos_emb_head_dim": 4, "v_head_dim": 8, "num_experts": 4,
+      "moe_router_topk": 2, "moe_ffn_hidden_size": 32, "moe_router_score_function": "sigmoid",
+      "moe_router_enable_expert_bias": true, "moe_shared_expert_intermediate_size": 32,
+      "moe_layer_freq": [0, 1], "moe_router_topk_scaling_factor": 2.5, "qk_layernorm": true})";
+  const model::ModelSpec deepseek = spec_of(changed(llama(), latent));
+  EXPECT_EQ(deepseek.family, "deepseek_v3");
+  EXPECT_EQ(deepseek.moe->first_k_dense, 1);
+  EXPECT_TRUE(deepseek.moe->normalize_top_k);
+  EXPECT_TRUE(deepseek.rope.interleaved);
+  // No config.json has words for learned positions beside a gated MLP.
+  const auto odd = changed(llama(), R"({"position_embedding_type": "learned_absolute"})");
+  EXPECT_EQ(spec_of(odd).position, model::PositionKind::kLearned);
+}
+
+TEST(Arguments, of_a_tokenizer_smaller_than_the_padded_embedding) {
+  EXPECT_EQ(spec_of(changed(llama(), R"({"vocab_size": 100})")).vocab_size, 100);
+  EXPECT_EQ(spec_of(changed(llama(), R"({"padded_vocab_size": null})"), 192).vocab_size, 192);
+}
+
+TEST(Arguments, say_what_is_missing_or_not_followed) {
+  const auto message = [](const Json& json) -> std::string {
+    try {
+      spec_of(json);
+    } catch (const CheckpointError& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  const auto expect = [&](const char* changes, const char* word) {
+    const std::string text = message(changed(llama(), changes));
+    EXPECT_NE(text.find(word), std::string::npos) << text;
+  };
+  expect(R"({"rotary_base": null})", "do not say rotary_base");
+  expect(R"({"hidden_size": null})", "do not say hidden_size");
+  expect(R"({"hidden_size": "wide"})", "args.hidden_size: expected an integer of 32 bits");
+  expect(R"({"normalization": "GroupNorm"})", "RMSNorm or LayerNorm");
+  expect(R"({"position_embedding_type": "mrope"})", "args.position_embedding_type");
+  expect(R"({"cla_share_factor": 2})", "args.cla_share_factor");
+  expect(R"({"num_query_groups": 3})", "multiple");
+  expect(R"({"num_experts": 4, "moe_router_topk": 2, "moe_layer_freq": [1]})", "moe_layer_freq");
+  expect(R"({"num_attention_heads": 0})", "at least 1");
+  expect(R"({"num_layers": 9223372036854775807})", "num_layers");
+}
+
+TEST(Arguments, have_layouts_of_bounded_size) {
+  const Value args = arguments(Json::parse(
+      R"({"tensor_model_parallel_size": 65536, "pipeline_model_parallel_size": 65536})"));
+  EXPECT_THROW(layout_of(StoredArguments(&args, "test")), CheckpointError);
+}
+
+// Sizes and switches that differ, where they do something: not how the same layers are counted, nor
+// which score groups have where there is one.
+std::vector<std::string> told_otherwise(const model::ModelSpec& spec, model::ModelSpec found) {
+  found.family = spec.family;
+  if (spec.moe && found.moe) {
+    bool same_layers = true;
+    for (int64_t l = 0; l < spec.num_layers; ++l)
+      same_layers = same_layers && spec.layer(l).feed_forward == found.layer(l).feed_forward;
+    if (same_layers) {
+      found.moe->first_k_dense = spec.moe->first_k_dense;
+      found.moe->layer_frequency = spec.moe->layer_frequency;
+      found.moe->layer_offset = spec.moe->layer_offset;
+      found.moe->dense_layers = spec.moe->dense_layers;
+    }
+    if (spec.moe->num_groups == 1) found.moe->group_score = spec.moe->group_score;
+  }
+  return model::differences(spec, found);
+}
+
+// No argument tells tokens, or how a model is trained.
+model::ModelSpec without_training(model::ModelSpec spec) {
+  spec.bos_token_id.reset();
+  spec.eos_token_ids.clear();
+  spec.pad_token_id.reset();
+  if (spec.moe) {
+    spec.moe->aux_loss_coeff = spec.moe->sequence_aux_loss_coeff = spec.moe->input_jitter = 0.0;
+  }
+  return spec;
+}
+
+Value without_config(const Value& written) {
+  Entries entries = *written.as_object()->state.entries();
+  std::erase_if(entries,
+                [](const auto& entry) { return *entry.first.as_text() == "qianli_config"; });
+  return Value::dict(std::move(entries));
+}
+
+// What Qianli writes for Megatron describes the model wherever Megatron's options can.
+TEST(Arguments, written_by_us_tell_the_model_without_config) {
+  std::set<std::string> different;
+  for (const testing::NamedSpec& model : testing::small_models()) {
+    const model::ModelSpec spec = without_training(model.spec);
+    const Value args = without_config(megatron_arguments(spec, {}, formats::Dtype::kF32));
+    try {
+      const auto found = spec_of_arguments(StoredArguments(&args, model.name), spec.vocab_size);
+      if (!told_otherwise(spec, found).empty()) different.insert(model.name);
+    } catch (const CheckpointError& error) {
+      different.insert(model.name);
+    }
+  }
+  const std::set<std::string> beyond_megatrons_options = {
+      "qwen2",  // layers with and without a window, in no fixed rhythm
+      "qwen3_next",
+      "mamba2",       // recurrent layers
+      "gemma3_text",  // two rotary bases
+      "minicpm3",     // latent attention whose rotary pairs are half a head apart
+      "glm_moe_dsa",  // an indexer whose pairs are neighbours
+      "dbrx",
+      "falcon, 7B",
+      "falcon, 40B",
+      "cohere",
+      "cohere2",
+      "cohere, no norms of heads",  // norms without bias, parallel blocks
+      "gpt_oss",
+      "minimax_m2",
+      "longcat_flash",
+      "hunyuan_v1_moe",
+      "hunyuan_large",
+      "baichuan2_7b",
+      "baichuan2_13b",
+      "bailing_moe_v2"};
+  EXPECT_EQ(different, beyond_megatrons_options);
+}
+
+}  // namespace
+}  // namespace qianli::convert

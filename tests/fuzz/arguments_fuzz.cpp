@@ -1,0 +1,45 @@
+// The arguments of a Megatron checkpoint from strangers, as JSON: what is accepted is a model whose
+// table can be made, in a layout of bounded size.
+#include "qianli/base/error.h"
+#include "qianli/base/json.h"
+#include "qianli/base/log.h"
+#include "qianli/convert/stored_arguments.h"
+#include "qianli/model/parameter_table.h"
+#include "tests/fuzz/fuzz.h"
+
+namespace {
+
+using namespace qianli;
+using formats::Value;
+
+Value value_of(const Json& json) {
+  if (json.is_boolean()) return Value::boolean(json.get<bool>());
+  if (json.is_number_integer()) return Value::integer(json.get<int64_t>());
+  if (json.is_number()) return Value::real(json.get<double>());
+  if (json.is_string()) return Value::text(json.get<std::string>());
+  formats::Values items;
+  formats::Entries entries;
+  for (const auto& [name, item] : json.items()) {
+    items.push_back(value_of(item));
+    entries.emplace_back(Value::text(name), items.back());
+  }
+  if (json.is_object()) return Value::dict(std::move(entries));
+  return json.is_array() ? Value::list(std::move(items)) : Value();
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  log::set_level(log::Level::kError);
+  try {
+    const std::string_view text(reinterpret_cast<const char*>(data), size);
+    const Value args = value_of(parse_json(text, "input", FileRole::kCheckpoint));
+    const convert::StoredArguments stored(&args, "input");
+    fuzz::require(convert::megatron_ranks(convert::layout_of(stored)).size() <= 100000,
+                  "a layout has so many ranks");
+    const model::ModelSpec spec = convert::spec_of_arguments(stored, 128);
+    fuzz::require(model::parameter_count(spec) > 0, "a model has parameters");
+  } catch (const CheckpointError&) {
+  }
+  return 0;
+}
