@@ -44,6 +44,7 @@ struct Target {
 };
 const std::map<std::string, Target> kTargets = {
     {"hf", {convert::write_hugging_face}},
+    {"gguf", {convert::write_gguf}},
     {"mcore", {convert::write_megatron}},
     {"mindspeed", {convert::write_megatron, MegatronNames::kMindSpeed}},
     {"legacy", {convert::write_megatron, MegatronNames::kLegacy}},
@@ -71,13 +72,24 @@ void warn_of_idle_options(const CLI::App& command, const Arguments& arguments,
   }
 }
 
+void set_dtype(const Arguments& arguments, convert::TargetOptions& options) {
+  if (arguments.dtype == "same") return;
+  options.q8_0 = arguments.dtype == "q8_0";
+  if (!options.q8_0) options.dtype = kDtypes.at(arguments.dtype);
+  const bool gguf = arguments.to == "gguf";
+  if (options.q8_0 ? !gguf : gguf && arguments.dtype == "fp64") {
+    throw ConfigError("convert", fmt::format("expected a --dtype that {} has, got {}", arguments.to,
+                                             arguments.dtype));
+  }
+}
+
 void run(const CLI::App& command, Arguments arguments) {
   const auto model = convert::open_model(arguments.source, arguments.from);
   warn_of_idle_options(command, arguments, model->spec);
   for (const std::string& name : model->reader->unused())
     log::warn("convert", "not part of the model: {}", name);
   convert::TargetOptions options{.layout = arguments.layout, .torch_names = arguments.torch_names};
-  if (arguments.dtype != "same") options.dtype = kDtypes.at(arguments.dtype);
+  set_dtype(arguments, options);
   std::unique_ptr<Progress> progress;
   const convert::ProgressFunction shown = [&](uint64_t done, uint64_t total) {
     if (!progress) progress = std::make_unique<Progress>("converting", total, "bytes");
@@ -140,18 +152,21 @@ void add_layout(CLI::App* command, MegatronLayout& layout) {
 void add_convert(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* command =
-      app.add_subcommand("convert", "Models between Hugging Face, Megatron and MindSpeed.");
+      app.add_subcommand("convert", "Models between Hugging Face, GGUF, Megatron and MindSpeed.");
   command
       ->add_option("SRC", arguments->source,
-                   "Hugging Face folder, Megatron checkpoint or MindSpore's .ckpt")
+                   "Hugging Face folder, GGUF file, Megatron checkpoint or MindSpore's .ckpt")
       ->required();
-  command->add_option("DST", arguments->target, "Folder to write; refused where it exists")
+  command->add_option("DST", arguments->target, "Folder to write (gguf: file); refused where it exists")
       ->required();
   command->add_option("--to", arguments->to, "Form to write")
       ->required()
       ->check(CLI::IsMember(kTargets));
-  command->add_option("--dtype", arguments->dtype, "Type of the weights; same: as they are")
-      ->check(CLI::IsMember({"same", "fp32", "bf16", "fp16", "fp64"}))
+  command
+      ->add_option("--dtype", arguments->dtype,
+                   "Type of the weights; same: as they are; q8_0: matrices of a GGUF file in blocks "
+                   "of 8 bits. GGUF keeps norms, biases and routers in fp32")
+      ->check(CLI::IsMember({"same", "fp32", "bf16", "fp16", "fp64", "q8_0"}))
       ->capture_default_str();
   command->add_option(
       "--config", arguments->from.config,

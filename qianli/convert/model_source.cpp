@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include "qianli/base/error.h"
+#include "qianli/convert/gguf.h"
 #include "qianli/convert/hugging_face_reader.h"
 #include "qianli/convert/megatron_reader.h"
 #include "qianli/convert/mindspore.h"
@@ -22,6 +23,7 @@ struct Form {
 constexpr Form kForms[] = {
     {is_megatron, open_megatron},
     {is_mindspore, open_mindspore},
+    {is_gguf, open_gguf},
     {is_hugging_face, open_hugging_face},
 };
 
@@ -38,8 +40,8 @@ std::unique_ptr<ModelSource> open_model(const fs::path& path, const SourceOption
   }
   throw CheckpointError("convert", fmt::format("expected a model, got {}", path.string()),
                         "a Hugging Face folder (config.json and weights), a Megatron checkpoint "
-                        "(latest_checkpointed_iteration.txt or mp_rank_* folders) or MindSpore's "
-                        ".ckpt");
+                        "(latest_checkpointed_iteration.txt or mp_rank_* folders), MindSpore's "
+                        ".ckpt or a GGUF file");
 }
 
 }  // namespace qianli::convert

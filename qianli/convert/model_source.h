@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -25,6 +26,9 @@ struct ModelSource {
   std::unique_ptr<ParameterReader> reader;  // refers to the table
   std::filesystem::path companions;      // folder of tokenizer and generation settings; empty: none
   std::optional<MegatronLayout> layout;  // of a Megatron checkpoint
+  // Of a form that rounds numbers: what becomes of a model that is written to it as it lies here.
+  // The result refers to `source`.
+  std::function<std::unique_ptr<ModelSource>(const ModelSource& source)> after_storing;
 };
 
 // That of options.config, which is given. Throws ConfigError.

@@ -49,7 +49,9 @@ void compare(const ModelSource& source, const ModelSource& target, size_t parame
 
 }  // namespace
 
-Proof verify(const ModelSource& source, const ModelSource& target) {
+Proof verify(const ModelSource& original, const ModelSource& target) {
+  const auto stored = target.after_storing ? target.after_storing(original) : nullptr;
+  const ModelSource& source = stored ? *stored : original;
   if (const auto changed = model::differences(source.spec, target.spec); !changed.empty()) {
     throw CheckpointError("convert", "expected the same model, got another " + changed.front());
   }

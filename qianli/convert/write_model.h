@@ -14,6 +14,7 @@ namespace qianli::convert {
 struct TargetOptions {
   // Of all weights; absent: as they are stored, and bf16 for quantised ones.
   std::optional<formats::Dtype> dtype;
+  bool q8_0 = false;  // of a GGUF file: matrices in blocks of 32 bytes with a scale
   uint64_t max_shard_bytes = uint64_t{5'000'000'000};
   MegatronLayout layout;     // of a Megatron checkpoint
   bool torch_names = false;  // in a MindSpore checkpoint, where it could have its own
@@ -33,5 +34,8 @@ void write_megatron(const ModelSource& model, const std::filesystem::path& targe
 // PyTorch's where it has none for the model (a log line says so).
 void write_mindspore(const ModelSource& model, const std::filesystem::path& target,
                      const TargetOptions& options, const ProgressFunction& progress);
+// One file.
+void write_gguf(const ModelSource& model, const std::filesystem::path& target,
+                const TargetOptions& options, const ProgressFunction& progress);
 
 }  // namespace qianli::convert
