@@ -157,15 +157,18 @@ void add_convert(CLI::App& app) {
       ->add_option("SRC", arguments->source,
                    "Hugging Face folder, GGUF file, Megatron checkpoint or MindSpore's .ckpt")
       ->required();
-  command->add_option("DST", arguments->target, "Folder to write (gguf: file); refused where it exists")
+  command
+      ->add_option("DST", arguments->target,
+                   "Folder to write (gguf: file); refused where it exists")
       ->required();
   command->add_option("--to", arguments->to, "Form to write")
       ->required()
       ->check(CLI::IsMember(kTargets));
   command
-      ->add_option("--dtype", arguments->dtype,
-                   "Type of the weights; same: as they are; q8_0: matrices of a GGUF file in blocks "
-                   "of 8 bits. GGUF keeps norms, biases and routers in fp32")
+      ->add_option(
+          "--dtype", arguments->dtype,
+          "Type of the weights; same: as they are; q8_0: matrices of a GGUF file in blocks "
+          "of 8 bits. GGUF keeps norms, biases and routers in fp32")
       ->check(CLI::IsMember({"same", "fp32", "bf16", "fp16", "fp64", "q8_0"}))
       ->capture_default_str();
   command->add_option(

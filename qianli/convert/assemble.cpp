@@ -185,7 +185,7 @@ void ParameterReader::copy(const Part& to, const Piece& from, int64_t first, for
   const MemoryRows window = memory_rows(to, first, count);
   for (int64_t row = std::max(to.first_row, from.part.first_row); row < end_row;) {
     Run target = run_from(to, row, end_row - row);
-    if (to.block > 0) {  // rows of a group that lie outside
+    if (to.block > 0 && !to.transposed) {  // rows of a group that lie outside
       const int64_t before = std::max<int64_t>(0, window.begin - target.foreign_row);
       const int64_t inside = std::min(window.end - target.foreign_row, target.count) - before;
       if (inside <= 0) {

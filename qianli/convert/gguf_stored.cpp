@@ -16,10 +16,6 @@ using formats::Dtype;
 using formats::GgmlType;
 using formats::TensorSpec;
 
-std::span<float> floats(std::span<std::byte> bytes) {
-  return {reinterpret_cast<float*>(bytes.data()), bytes.size() / sizeof(float)};
-}
-
 bool same_bits(float a, float b) {
   return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b);
 }
@@ -84,13 +80,6 @@ class Parameters : public formats::TensorSource {
   std::vector<size_t> starts_;  // of each tensor in exact_
 };
 
-std::vector<std::byte> assembled(const ParameterReader& source, const StoredTensor& tensor) {
-  const TensorSpec spec{tensor.tensor.name, written_dtype(tensor.type), tensor.tensor.shape};
-  std::vector<std::byte> bytes(spec.num_bytes());
-  source.assemble(tensor.tensor, spec.dtype, bytes);
-  return bytes;
-}
-
 class AfterStoring : public formats::TensorSource {
  public:
   AfterStoring(const ParameterReader& source, std::vector<StoredTensor> tensors)
@@ -104,16 +93,16 @@ class AfterStoring : public formats::TensorSource {
   void copy_rows(size_t index, int64_t first, int64_t count,
                  std::span<std::byte> out) const override {
     const StoredTensor& tensor = tensors_[index];
-    std::vector<std::byte> bytes = assembled(reader_, tensor);  // exact_values() brings them back
-    if (tensor.type == GgmlType::kQ8_0) {
-      const auto numbers = floats(bytes);
-      std::vector<std::byte> blocks(numbers.size() / 32 * 34);
-      formats::quantize_q8_0(numbers, blocks);
-      formats::dequantize(GgmlType::kQ8_0, blocks, numbers);
-    }
-    const uint64_t row = formats::row_bytes(tensors()[index]);
-    std::memcpy(out.data(), &bytes[static_cast<size_t>(first) * row],
-                static_cast<size_t>(count) * row);
+    const TensorSpec& spec = tensors()[index];
+    const int64_t row = spec.num_elements() / formats::num_rows(spec);
+    reader_.assemble(tensor.tensor, spec.dtype, first * row, out);
+    if (tensor.type != GgmlType::kQ8_0) return;  // exact_values() bring changed ones back
+    std::vector<float> numbers(static_cast<size_t>(count * row));
+    std::memcpy(numbers.data(), out.data(), out.size());
+    std::vector<std::byte> blocks(numbers.size() / 32 * 34);
+    formats::quantize_q8_0(numbers, blocks);
+    formats::dequantize(GgmlType::kQ8_0, blocks, numbers);
+    std::memcpy(out.data(), numbers.data(), out.size());
   }
 
   const ParameterReader& reader_;
@@ -124,27 +113,19 @@ class AfterStoring : public formats::TensorSource {
 
 Dtype written_dtype(GgmlType type) { return formats::plain_dtype(type).value_or(Dtype::kF32); }
 
-std::vector<std::byte> bytes_to_write(const ParameterReader& source, const StoredTensor& tensor) {
-  if (!tensor.constant.empty()) {
-    const auto bytes = std::as_bytes(std::span(tensor.constant));
-    return {bytes.begin(), bytes.end()};
-  }
-  std::vector<std::byte> bytes = assembled(source, tensor);
-  if (tensor.values != GgufValues::kSame) to_stored(tensor.values, floats(bytes));
-  return bytes;
-}
-
 std::vector<float> exact_values(const ParameterReader& source,
                                 const std::vector<StoredTensor>& tensors) {
   std::vector<float> all;
   bool come_back = true;
   for (const StoredTensor& tensor : tensors) {
     if (tensor.values == GgufValues::kSame) continue;
-    std::vector<std::byte> bytes = assembled(source, tensor);
-    const std::vector<float> numbers(floats(bytes).begin(), floats(bytes).end());
-    to_stored(tensor.values, floats(bytes));
-    from_stored(tensor.values, floats(bytes));
-    come_back = come_back && std::ranges::equal(numbers, floats(bytes), same_bits);
+    const TensorSpec spec{tensor.tensor.name, Dtype::kF32, tensor.tensor.shape};
+    std::vector<float> numbers(static_cast<size_t>(spec.num_elements()));
+    source.assemble(tensor.tensor, spec.dtype, std::as_writable_bytes(std::span(numbers)));
+    std::vector<float> back = numbers;
+    to_stored(tensor.values, back);
+    from_stored(tensor.values, back);
+    come_back = come_back && std::ranges::equal(numbers, back, same_bits);
     all.insert(all.end(), numbers.begin(), numbers.end());
   }
   if (come_back) all.clear();

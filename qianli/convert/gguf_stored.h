@@ -15,12 +15,10 @@ struct StoredTensor {
   ForeignTensor tensor;
   formats::GgmlType type = formats::GgmlType::kF32;
   GgufValues values = GgufValues::kSame;
-  std::vector<float> constant;  // of a tensor without parts
 };
 
-// As write_gguf() wants the bytes: of the tensor's plain type, F32 for blocks.
+// What formats::write_gguf() wants the numbers in: the plain type, F32 for blocks.
 formats::Dtype written_dtype(formats::GgmlType type);
-std::vector<std::byte> bytes_to_write(const ParameterReader& source, const StoredTensor& tensor);
 
 // The numbers of a model, from tensors whose values change on the way, do not always come back in
 // float32: 1 + x forgets the last bits of a small x. Where one would not, all of these tensors'

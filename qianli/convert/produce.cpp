@@ -34,14 +34,33 @@ formats::Dtype dtype_for(const ModelSource& model, const ForeignTensor& tensor,
 
 }  // namespace
 
+Targets::Targets(const ModelSource& model) : model_(model), threads_(available_cores()) {}
+
 Targets::Targets(const ModelSource& model, std::vector<ForeignTensor> tensors,
                  std::optional<formats::Dtype> dtype)
-    : model_(model), tensors_(std::move(tensors)), threads_(available_cores()) {
-  for (const ForeignTensor& tensor : tensors_) {
-    specs_.push_back(
-        {.name = tensor.name, .dtype = dtype_for(model, tensor, dtype), .shape = tensor.shape});
-    total_bytes_ += specs_.back().num_bytes();
+    : Targets(model) {
+  for (ForeignTensor& tensor : tensors) {
+    const formats::Dtype own = dtype_for(model, tensor, dtype);
+    add(std::move(tensor), own);
   }
+  finish();
+}
+
+Targets Targets::of_types(const ModelSource& model, std::vector<ForeignTensor> tensors,
+                          const std::vector<formats::Dtype>& dtypes) {
+  Targets targets(model);
+  for (size_t i = 0; i < tensors.size(); ++i) targets.add(std::move(tensors[i]), dtypes.at(i));
+  targets.finish();
+  return targets;
+}
+
+void Targets::add(ForeignTensor tensor, formats::Dtype dtype) {
+  specs_.push_back({.name = tensor.name, .dtype = dtype, .shape = tensor.shape});
+  total_bytes_ += specs_.back().num_bytes();
+  tensors_.push_back(std::move(tensor));
+}
+
+void Targets::finish() {
   for (size_t i = 0; i < specs_.size(); ++i) places_.emplace(specs_[i].name, i);
 }
 

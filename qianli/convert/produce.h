@@ -15,6 +15,9 @@ class Targets {
   // Buffers keep their type whatever `dtype` says. Without it, quantised weights become bf16.
   Targets(const ModelSource& model, std::vector<ForeignTensor> tensors,
           std::optional<formats::Dtype> dtype);
+  // One type for each tensor.
+  static Targets of_types(const ModelSource& model, std::vector<ForeignTensor> tensors,
+                          const std::vector<formats::Dtype>& dtypes);
 
   const std::vector<ForeignTensor>& tensors() const { return tensors_; }
   // One for each tensor, in their order.
@@ -31,6 +34,10 @@ class Targets {
   formats::TensorProducer producer(const ProgressFunction& progress) const;
 
  private:
+  explicit Targets(const ModelSource& model);
+  void add(ForeignTensor tensor, formats::Dtype dtype);
+  void finish();
+
   const ModelSource& model_;
   std::vector<ForeignTensor> tensors_;
   std::vector<formats::TensorSpec> specs_;

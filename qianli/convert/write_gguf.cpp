@@ -1,6 +1,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <unordered_map>
 
@@ -35,19 +36,16 @@ GgmlType type_for(const ModelSource& model, const ForeignTensor& tensor,
                   const TargetOptions& options) {
   if (stays_float32(tensor.name, tensor.shape)) return GgmlType::kF32;
   if (options.q8_0) return tensor.shape.back() % 32 == 0 ? GgmlType::kQ8_0 : GgmlType::kF16;
-  const Dtype stored = model.reader->dtype(tensor.parts.front().parameter);
-  return plain_type(options.dtype.value_or(stored));
+  if (options.dtype) return plain_type(*options.dtype);
+  const size_t parameter = tensor.parts.front().parameter;
+  if (model.reader->is_quantized(parameter)) return GgmlType::kBF16;
+  return plain_type(model.reader->dtype(parameter));
 }
 
 std::vector<StoredTensor> tensors_to_store(const ModelSource& model, const ModelSpec& spec,
                                            const Table& table, const GgufArchitecture& architecture,
                                            const TargetOptions& options) {
   std::vector<StoredTensor> stored;
-  for (const RotaryFactors& factors : rotary_factors(spec)) {
-    const auto count = static_cast<int64_t>(factors.values.size());
-    stored.push_back(
-        {.tensor = {.name = factors.name, .shape = {count}}, .constant = factors.values});
-  }
   for (ForeignTensor& tensor : gguf_tensors(spec, table, architecture)) {
     const GgmlType type = type_for(model, tensor, options);
     const GgufValues values = gguf_values(architecture, tensor.name);
@@ -66,22 +64,23 @@ GgmlType prevailing_type(const std::vector<StoredTensor>& tensors) {
   return std::ranges::max_element(elements, {}, [](const auto& e) { return e.second; })->first;
 }
 
-// Refuses what the file's keys would not tell a reader.
+// Refuses what the file's keys and tensors would not tell a reader.
 GgufKeys checked_keys(const ModelSpec& spec, const GgufArchitecture& architecture,
-                      const std::vector<StoredTensor>& tensors) {
-  std::unordered_map<std::string_view, const StoredTensor*> places;
-  for (const StoredTensor& one : tensors) places.emplace(one.tensor.name, &one);
+                      const std::vector<StoredTensor>& tensors,
+                      const std::vector<RotaryFactors>& factors) {
+  std::unordered_map<std::string_view, int64_t> rows;
+  std::unordered_map<std::string_view, const std::vector<float>*> numbers;
+  for (const StoredTensor& one : tensors) rows.emplace(one.tensor.name, one.tensor.shape.at(0));
+  for (const RotaryFactors& one : factors) numbers.emplace(one.name, &one.values);
   const ModelSpec told = as_gguf_tells(spec, architecture);
   GgufKeys keys = keys_of_spec(told, architecture);
-  check_tellable(told, architecture,
-                 {.keys = keys,
-                  .has = [&](const std::string& name) { return places.contains(name); },
-                  .floats = [&](const std::string& name) { return places.at(name)->constant; },
-                  .rows =
-                      [&](const std::string& name) {
-                        const auto place = places.find(name);
-                        return place == places.end() ? 0 : place->second->tensor.shape.at(0);
-                      }});
+  check_tellable(
+      told, architecture,
+      {.keys = keys,
+       .has =
+           [&](const std::string& name) { return rows.contains(name) || numbers.contains(name); },
+       .floats = [&](const std::string& name) { return *numbers.at(name); },
+       .rows = [&](const std::string& name) { return rows.contains(name) ? rows.at(name) : 0; }});
   return keys;
 }
 
@@ -111,41 +110,92 @@ formats::GgufMetadata metadata_of(const GgufKeys& keys, const std::string& name,
   return metadata;
 }
 
+// The rotary factors, then the parameters.
+class Content {
+ public:
+  Content(const ModelSource& model, const std::vector<StoredTensor>& stored,
+          const std::vector<RotaryFactors>& factors, const ProgressFunction& progress)
+      : stored_(stored),
+        factors_(factors),
+        targets_(Targets::of_types(model, foreign(stored), dtypes(stored))),
+        progress_(progress) {}
+
+  const std::vector<ForeignTensor>& parameters() const { return targets_.tensors(); }
+
+  std::vector<formats::GgufTensorToWrite> tensors() const {
+    std::vector<formats::GgufTensorToWrite> all;
+    for (const RotaryFactors& one : factors_) {
+      all.push_back({one.name, {static_cast<int64_t>(one.values.size())}, GgmlType::kF32});
+    }
+    for (const StoredTensor& one : stored_) {
+      all.push_back({one.tensor.name, one.tensor.shape, one.type});
+    }
+    return all;
+  }
+
+  // In the order of tensors().
+  void produce(const formats::ByteSink& sink) {
+    const size_t index = next_++;
+    if (index < factors_.size()) return sink(std::as_bytes(std::span(factors_[index].values)));
+    const GgufValues values = stored_[index - factors_.size()].values;
+    targets_.produce(index - factors_.size(), [&](std::span<const std::byte> bytes) {
+      done_ += bytes.size();
+      values == GgufValues::kSame ? sink(bytes) : sink_changed(values, bytes, sink);
+      if (progress_) progress_(done_, targets_.total_bytes());
+    });
+  }
+
+ private:
+  static std::vector<ForeignTensor> foreign(const std::vector<StoredTensor>& stored) {
+    std::vector<ForeignTensor> tensors;
+    for (const StoredTensor& one : stored) tensors.push_back(one.tensor);
+    return tensors;
+  }
+  static std::vector<Dtype> dtypes(const std::vector<StoredTensor>& stored) {
+    std::vector<Dtype> dtypes;
+    for (const StoredTensor& one : stored) dtypes.push_back(written_dtype(one.type));
+    return dtypes;
+  }
+  static void sink_changed(GgufValues values, std::span<const std::byte> bytes,
+                           const formats::ByteSink& sink) {
+    std::vector<float> numbers(bytes.size() / sizeof(float));
+    std::memcpy(numbers.data(), bytes.data(), bytes.size());
+    to_stored(values, numbers);
+    sink(std::as_bytes(std::span(numbers)));
+  }
+
+  const std::vector<StoredTensor>& stored_;
+  const std::vector<RotaryFactors>& factors_;
+  Targets targets_;
+  const ProgressFunction& progress_;
+  size_t next_ = 0;
+  uint64_t done_ = 0;
+};
+
 }  // namespace
 
 void write_gguf(const ModelSource& model, const std::filesystem::path& target,
                 const TargetOptions& options, const ProgressFunction& progress) {
   const GgufArchitecture& architecture = gguf_architecture_of(model.spec);
-  report_lost(model.spec, architecture);
   ModelSpec spec = model.spec;
   if (!architecture.heads_ahead) spec.mtp.num_layers = 0;  // the end of the table
   const Table table = model::parameter_table(spec);
   const auto stored = tensors_to_store(model, spec, table, architecture, options);
-  GgufKeys keys = checked_keys(spec, architecture, stored);
+  const auto factors = rotary_factors(spec);
+  GgufKeys keys = checked_keys(spec, architecture, stored, factors);
   keys.set(kConfigKey, model::to_hugging_face(spec, "float32").dump());
-  uint64_t total = 0, done = 0;
-  std::vector<formats::GgufTensorToWrite> tensors;
-  std::vector<ForeignTensor> foreign;
-  std::unordered_map<std::string_view, const StoredTensor*> places;
-  for (const StoredTensor& one : stored) {
-    tensors.push_back({one.tensor.name, one.tensor.shape, one.type});
-    foreign.push_back(one.tensor);
-    places.emplace(one.tensor.name, &one);
-    total += formats::TensorSpec{"", written_dtype(one.type), one.tensor.shape}.num_bytes();
-  }
-  check_cover(table, foreign, target.string());
+  Content content(model, stored, factors, progress);
+  check_cover(table, content.parameters(), target.string());
   refuse_existing(target);
-  const auto produce = [&](const formats::TensorSpec& tensor, const formats::ByteSink& sink) {
-    sink(bytes_to_write(*model.reader, *places.at(tensor.name)));
-    done += tensor.num_bytes();
-    if (progress) progress(done, total);
-  };
+  report_lost(model.spec, architecture);
   formats::GgufMetadata metadata =
       metadata_of(keys, target.stem().string(), prevailing_type(stored));
   if (auto exact = exact_values(*model.reader, stored); !exact.empty()) {
     metadata.emplace_back(kExactKey, std::move(exact));
   }
-  formats::write_gguf(target, metadata, tensors, produce);
+  formats::write_gguf(
+      target, metadata, content.tensors(),
+      [&](const formats::TensorSpec&, const formats::ByteSink& sink) { content.produce(sink); });
 }
 
 }  // namespace qianli::convert

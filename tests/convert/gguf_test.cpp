@@ -31,7 +31,8 @@ struct Case {
 const std::vector<Case>& cases() {
   static const std::vector<Case> all = [] {
     std::vector<Case> found;
-    for (const char* path : {"tests/golden/families.json", "tests/golden/gguf/families.json"}) {
+    for (const char* path : {"tests/golden/families.json", "tests/convert/families.json",
+                             "tests/convert/gguf_families.json"}) {
       for (const Json& one : read_json(testing::source_path(path), FileRole::kData)) {
         found.push_back({one.at("name"), one.at("config")});
       }
@@ -71,6 +72,7 @@ std::string refusal(const std::string& name) {
       {"hy_v3", "got hy_v3"},
       {"hunyuan_large", "got hunyuan"},
       {"baichuan2_7b", "normalized_output true"},
+      {"baichuan2_13b", "normalized_output true"},
       {"qwen2_moe", "moe.layer_frequency 2"},
       {"qwen3_moe", "moe.dense_layers 1"},
       {"phimoe", "rope.scaling.short_mscale 1.2"},
