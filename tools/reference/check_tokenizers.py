@@ -4,7 +4,8 @@ usage: check_tokenizers.py QIANLI MODEL... [--data DIR] [--random N] [--seed S] 
 
 QIANLI is the program, MODEL a folder with tokenizer.json or tokenizer.json.gz (or such a file), compared with
 `tokenizers`; with tokenizer.model, compared with `sentencepiece`; or with a *.tiktoken file, compared with `tiktoken`
-and the split pattern that its name says. small_tokenizers.py makes such folders. Every text file under DIR (.txt .json .jsonl .csv .py .md, gzip too) is compared line by line and as one text; then N random lines, and lines
+and the split pattern that its name says; with tekken.json, compared with `mistral_common`; with a tokenizer.model of
+ranks, compared with `llama_models` (Llama 3). small_tokenizers.py makes such folders. Every text file under DIR (.txt .json .jsonl .csv .py .md, gzip too) is compared line by line and as one text; then N random lines, and lines
 of random bytes, which the library gets decoded with U+FFFD for what is not UTF-8. Prints every kind of mismatch with
 the shortest line that shows it, and exits with 1 if there is one.
 """
@@ -94,6 +95,46 @@ class TiktokenReference:
         return [self.encoding.decode(ids, errors="replace") for ids in lists]
 
 
+class TekkenReference:
+    name = "mistral_common"
+    encode_flags = ["--no-special-tokens"]
+    skips = (True,)
+
+    def __init__(self, path):
+        from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy
+        from mistral_common.tokens.tokenizers.tekken import Tekkenizer
+
+        self.policy = SpecialTokenPolicy.IGNORE
+        self.tokenizer = Tekkenizer.from_file(path)
+        self.contents = []  # texts never become special tokens there
+        self.ids = list(range(self.tokenizer.n_words))
+
+    def encode(self, texts):
+        return [self.tokenizer.encode(text, bos=False, eos=False) for text in texts]
+
+    def decode(self, lists, skip):
+        return [self.tokenizer.decode(ids, special_token_policy=self.policy) for ids in lists]
+
+
+class LlamaReference:
+    name = "llama_models"
+    encode_flags = ["--no-special-tokens"]
+    skips = (False,)
+
+    def __init__(self, path):
+        from llama_models.llama3.tokenizer import Tokenizer
+
+        self.tokenizer = Tokenizer(path)
+        self.contents = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+        self.ids = list(range(self.tokenizer.n_words - 256))
+
+    def encode(self, texts):
+        return [self.tokenizer.encode(text, bos=False, eos=False, allowed_special="all") for text in texts]
+
+    def decode(self, lists, skip):
+        return [self.tokenizer.model.decode(ids, errors="replace") for ids in lists]
+
+
 def tiktoken_family(name, num_ranks):
     """Pattern and special tokens; of the library where it has them, else of the model family's own code."""
     from tiktoken_ext import openai_public
@@ -116,11 +157,15 @@ def tiktoken_family(name, num_ranks):
 def load_reference(model):
     path = Path(model)
     if path.is_dir():
-        names = ["tokenizer.json", "tokenizer.json.gz", "tokenizer.model"]
+        names = ["tokenizer.json", "tokenizer.json.gz", "tekken.json", "tokenizer.model"]
         found = [path / name for name in names if (path / name).exists()] + sorted(path.glob("*.tiktoken"))
         path = found[0]
     if path.suffix == ".tiktoken":
         return TiktokenReference(path)
+    if path.name == "tekken.json":
+        return TekkenReference(path)
+    if path.suffix == ".model" and b"=" in path.read_bytes()[:64]:
+        return LlamaReference(path)
     return SentencePieceReference(path) if path.suffix == ".model" else TokenizersReference(path)
 
 

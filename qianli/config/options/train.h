@@ -22,7 +22,8 @@ void DataConfig::fields(Visitor& v) {
              "a list of these, each as a path or as {path: PATH, weight: NUMBER}.",
      .flag = "--data-path"});
   v(tokenizer, {.key = "tokenizer",
-                .help = "Folder with tokenizer.json, or that file. Not needed for .bin/.idx data.",
+                .help = "Folder with a tokenizer (tokenizer.json, tokenizer.model, tiktoken ranks, "
+                        "vocab files), or such a file. Not needed for .bin/.idx data.",
                 .flag = "--tokenizer-name-or-path",
                 .absent = "the model's folder"});
   v(sequence_length, {.key = "sequence_length",
