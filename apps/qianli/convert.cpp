@@ -102,9 +102,11 @@ void run(const CLI::App& command, Arguments arguments) {
   if (!arguments.verify) return;
   const convert::Proof proof =
       convert::verify(*model, *convert::open_model(arguments.target, arguments.from));
+  const char* how = options.q8_0 ? "as q8_0 rounds it, " : "";
   fmt::print(
-      "{} parameters, {} elements: each is in {} exactly once and equals its source bit for bit\n",
-      proof.parameters, proof.elements, arguments.target);
+      "{} parameters, {} elements: each is in {} exactly once and equals its source {}bit for "
+      "bit\n",
+      proof.parameters, proof.elements, arguments.target, how);
 }
 
 void add_layout(CLI::App* command, MegatronLayout& layout) {

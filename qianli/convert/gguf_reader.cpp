@@ -10,6 +10,7 @@
 #include "qianli/convert/gguf_spec.h"
 #include "qianli/convert/gguf_stored.h"
 #include "qianli/convert/gguf_tensors.h"
+#include "qianli/convert/gguf_tokenizer.h"
 #include "qianli/formats/number_formats.h"
 
 namespace qianli::convert {
@@ -143,6 +144,7 @@ std::unique_ptr<ModelSource> open_gguf(const fs::path& path, const SourceOptions
       as_parameters(std::move(source), architecture, {exact.begin(), exact.end()});
   model->reader = std::make_unique<ParameterReader>(model->table, std::move(tensors),
                                                     std::vector{parameters}, path.string());
+  model->companion_files = tokenizer_files(*file);
   model->after_storing = [path](const ModelSource& before) { return stored_like(path, before); };
   return model;
 }

@@ -17,7 +17,7 @@ using model::ModelSpec;
 using model::QkNorm;
 using model::RouterScore;
 
-constexpr int64_t kMaxLayers = 100000;
+constexpr int64_t kMaxLayers = 100000, kMaxHeadDim = 65536, kMaxSize = INT32_MAX;
 
 class Reader {
  public:
@@ -39,6 +39,7 @@ class Reader {
                          .value_or(1e-5);
     vocabulary();
     attention();
+    if (spec_.head_dim > kMaxHeadDim) keys_.refuse(prefix_ + "attention.key_length", "a size");
     states();
     if (spec_.position == model::PositionKind::kRotary) read_rotary_keys(sight_, prefix_, spec_);
     window();
@@ -76,13 +77,19 @@ class Reader {
     }
     return false;
   }
-  int64_t number(const std::string& key) const {
+  // A size or count; more than any model has is refused before anything is computed from it.
+  std::optional<int64_t> size(const std::string& key) const {
     const auto value = keys_.integer(prefix_ + key);
+    if (value && (*value < 0 || *value > kMaxSize)) keys_.refuse(prefix_ + key, "a size");
+    return value;
+  }
+  int64_t number(const std::string& key) const {
+    const auto value = size(key);
     if (!value) keys_.refuse(prefix_ + key, "a number");
     return *value;
   }
   int64_t number_or(const std::string& key, int64_t otherwise) const {
-    return keys_.integer(prefix_ + key).value_or(otherwise);
+    return size(key).value_or(otherwise);
   }
   std::optional<double> real(const std::string& key) const { return keys_.number(prefix_ + key); }
 
@@ -146,7 +153,7 @@ class Reader {
     mla.qk_nope_head_dim = spec_.head_dim - mla.qk_rope_head_dim;
     mla.v_head_dim = number_or("attention.value_length" + own, mla.qk_nope_head_dim);
     mla.kv_lora_rank = number("attention.kv_lora_rank");
-    mla.q_lora_rank = keys_.integer(prefix_ + "attention.q_lora_rank");
+    mla.q_lora_rank = size("attention.q_lora_rank");
     if (mla.q_lora_rank == 0) mla.q_lora_rank.reset();
     if (!spec_.indexer) return;
     spec_.indexer->num_heads = number("attention.indexer.head_count");
@@ -264,7 +271,7 @@ class Reader {
     };
     const bool minicpm = family.starts_with("minicpm");
     if (minicpm || family == "grok-1") take("embedding_scale", spec_.embedding_multiplier);
-    if (minicpm) take("residual_scale", spec_.residual_multiplier);
+    if (minicpm) take_depth();
     if (minicpm) take("logit_scale", spec_.hidden_divisor);
     if (family == "grok-1" || family.starts_with("cohere")) {
       take("logit_scale", spec_.logits_multiplier);
@@ -272,6 +279,16 @@ class Reader {
     if (const auto cap = real("final_logit_softcapping"); cap && *cap > 0) {
       spec_.final_logit_softcap = cap;
     }
+  }
+
+  // MiniCPM's is scale_depth / sqrt(layers); scale_depth is a short number.
+  void take_depth() {
+    const auto scale = real("residual_scale");
+    if (!scale || *scale == 0) return;
+    const double root = std::sqrt(static_cast<double>(spec_.num_layers));
+    const double rounded = std::round(*scale * root * 1e4) / 1e4;
+    const bool close = std::abs(rounded - *scale * root) <= 2e-7 * std::abs(rounded);
+    spec_.residual_multiplier = close ? rounded / root : *scale;
   }
 
   void tokens() {

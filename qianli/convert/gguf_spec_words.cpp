@@ -103,9 +103,11 @@ class Writer {
     if (!architecture_.window_period) return;
     put("attention.sliding_window", spec_.sliding_window.value_or(0));
     if (!spec_.sliding_window || fits(*architecture_.window_period)) return;
-    for (int64_t period = 0; period <= spec_.num_layers; ++period) {
-      if (fits(period)) return put("attention.sliding_window_pattern", period);
+    int64_t period = 0;  // up to the first layer that sees everything, or none
+    for (int64_t l = 0; l < spec_.num_layers && period == 0; ++l) {
+      if (spec_.layer(l).mixer != MixerKind::kSlidingAttention) period = l + 1;
     }
+    if (fits(period)) put("attention.sliding_window_pattern", period);
   }
 
   void mixture() {

@@ -13,7 +13,6 @@
 #include "qianli/convert/write_model.h"
 #include "qianli/formats/mindspore_checkpoint.h"
 #include "qianli/formats/torch_types.h"
-#include "qianli/model/companion_files.h"
 #include "qianli/model/hugging_face.h"
 
 namespace qianli::convert {
@@ -145,7 +144,7 @@ void write_mindspore(const ModelSource& model, const fs::path& target, const Tar
   AtomicFolder folder(target, FileRole::kCheckpoint);
   write_file_atomically(folder.path() / "config.json", config.dump(2) + "\n",
                         FileRole::kCheckpoint);
-  for (const model::CompanionFile& file : model::read_companion_files(model.companions)) {
+  for (const model::CompanionFile& file : companions_of(model)) {
     write_file_atomically(folder.path() / file.name, file.bytes, FileRole::kCheckpoint);
   }
   formats::write_mindspore(folder.path() / kFile, targets.specs(), targets.producer(progress));

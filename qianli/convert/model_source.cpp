@@ -44,4 +44,10 @@ std::unique_ptr<ModelSource> open_model(const fs::path& path, const SourceOption
                         ".ckpt or a GGUF file");
 }
 
+std::vector<model::CompanionFile> companions_of(const ModelSource& model) {
+  auto files = model.companion_files;
+  for (auto& file : model::read_companion_files(model.companions)) files.push_back(std::move(file));
+  return files;
+}
+
 }  // namespace qianli::convert

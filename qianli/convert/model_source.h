@@ -9,6 +9,7 @@
 
 #include "qianli/convert/assemble.h"
 #include "qianli/convert/megatron_layout.h"
+#include "qianli/model/companion_files.h"
 #include "qianli/model/spec.h"
 
 namespace qianli::convert {
@@ -25,7 +26,8 @@ struct ModelSource {
   Table table;
   std::unique_ptr<ParameterReader> reader;  // refers to the table
   std::filesystem::path companions;      // folder of tokenizer and generation settings; empty: none
-  std::optional<MegatronLayout> layout;  // of a Megatron checkpoint
+  std::vector<model::CompanionFile> companion_files;  // of a form that holds them itself
+  std::optional<MegatronLayout> layout;               // of a Megatron checkpoint
   // Of a form that rounds numbers: what becomes of a model that is written to it as it lies here.
   // The result refers to `source`.
   std::function<std::unique_ptr<ModelSource>(const ModelSource& source)> after_storing;
@@ -33,6 +35,9 @@ struct ModelSource {
 
 // That of options.config, which is given. Throws ConfigError.
 model::ModelSpec spec_of_config(const SourceOptions& options);
+
+// Tokenizer and generation settings, from the folder or as the form held them.
+std::vector<model::CompanionFile> companions_of(const ModelSource& model);
 
 // Opens whatever stands at `path`; nothing but headers is read. Throws CheckpointError or
 // ConfigError.

@@ -10,6 +10,7 @@
 #include "qianli/convert/gguf_spec.h"
 #include "qianli/convert/gguf_stored.h"
 #include "qianli/convert/gguf_tensors.h"
+#include "qianli/convert/gguf_tokenizer.h"
 #include "qianli/convert/produce.h"
 #include "qianli/convert/write_model.h"
 #include "qianli/model/hugging_face.h"
@@ -190,6 +191,9 @@ void write_gguf(const ModelSource& model, const std::filesystem::path& target,
   report_lost(model.spec, architecture);
   formats::GgufMetadata metadata =
       metadata_of(keys, target.stem().string(), prevailing_type(stored));
+  for (auto& [key, value] : tokenizer_metadata(companions_of(model), spec.vocab_size)) {
+    metadata.emplace_back(key, std::move(value));
+  }
   if (auto exact = exact_values(*model.reader, stored); !exact.empty()) {
     metadata.emplace_back(kExactKey, std::move(exact));
   }

@@ -7,7 +7,6 @@
 #include "qianli/convert/write_model.h"
 #include "qianli/formats/safetensors_folder.h"
 #include "qianli/formats/torch_types.h"
-#include "qianli/model/companion_files.h"
 #include "qianli/model/hugging_face.h"
 
 namespace qianli::convert {
@@ -21,7 +20,7 @@ void write_hugging_face(const ModelSource& model, const std::filesystem::path& t
   AtomicFolder folder(target, FileRole::kCheckpoint);
   write_file_atomically(folder.path() / "config.json", config.dump(2) + "\n",
                         FileRole::kCheckpoint);
-  for (const model::CompanionFile& file : model::read_companion_files(model.companions)) {
+  for (const model::CompanionFile& file : companions_of(model)) {
     write_file_atomically(folder.path() / file.name, file.bytes, FileRole::kCheckpoint);
   }
   formats::write_sharded(folder.path(), targets.specs(), options.max_shard_bytes,

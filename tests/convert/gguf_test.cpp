@@ -12,6 +12,7 @@
 #include "qianli/convert/hugging_face.h"
 #include "qianli/convert/verify.h"
 #include "qianli/convert/write_model.h"
+#include "qianli/formats/gguf.h"
 #include "qianli/formats/safetensors_folder.h"
 #include "qianli/model/family.h"
 #include "qianli/model/hugging_face.h"
@@ -168,6 +169,55 @@ TEST(GgufFamilies, are_all_there) {
     if (!there) missing.push_back(family);
   }
   EXPECT_TRUE(missing.empty()) << missing.front();
+}
+
+Case case_named(const std::string& name) { return *std::ranges::find(cases(), name, &Case::name); }
+
+TEST(Gguf, keeps_norms_and_biases_and_rounds_the_rest) {
+  const testing::TemporaryFolder folder;
+  Case one = case_named("gemma2");
+  one.config["hidden_size"] = 64;
+  write_folder(one, folder / "source");
+  const auto source = open_model(folder / "source");
+  write_gguf(*source, folder / "model.gguf", {.q8_0 = true}, {});
+  const auto file = formats::open_gguf_source(folder / "model.gguf");
+  const auto stored = [&](const char* name) { return file->stored_as(file->at(name)); };
+  EXPECT_EQ(stored("token_embd.weight"), "Q8_0");
+  EXPECT_EQ(stored("blk.0.attn_q.weight"), "Q8_0");
+  EXPECT_EQ(stored("blk.0.ffn_down.weight"), "F16");  // rows of 48 are no blocks of 32
+  EXPECT_EQ(stored("blk.0.attn_norm.weight"), "F32");
+  const auto gguf = open_model(folder / "model.gguf");
+  EXPECT_EQ(verify(*source, *gguf).parameters, source->table.size());
+
+  // Another model is told from a rounded one.
+  write_folder(one, folder / "other");
+  std::string bytes = bytes_of(folder / "other" / "model.safetensors");
+  bytes[bytes.size() - 1] = static_cast<char>(bytes.back() ^ 0x40);
+  write_file_atomically(folder / "other" / "model.safetensors", bytes, FileRole::kData);
+  EXPECT_THROW(verify(*open_model(folder / "other"), *gguf), CheckpointError);
+}
+
+TEST(Gguf, keeps_the_type_of_matrices) {
+  const testing::TemporaryFolder folder;
+  write_folder(case_named("llama"), folder / "source");
+  const auto source = open_model(folder / "source");
+  write_gguf(*source, folder / "model.gguf", {.dtype = formats::Dtype::kBF16}, {});
+  const auto file = formats::open_gguf_source(folder / "model.gguf");
+  EXPECT_EQ(file->stored_as(file->at("blk.1.attn_k.weight")), "BF16");
+  EXPECT_EQ(file->stored_as(file->at("blk.1.attn_k.bias")), "F32");
+  EXPECT_NO_THROW(verify(*source, *open_model(folder / "model.gguf")));
+}
+
+TEST(Gguf, that_was_edited_is_read_by_its_keys) {
+  const testing::TemporaryFolder folder;
+  write_folder(case_named("llama"), folder / "source");
+  write_gguf(*open_model(folder / "source"), folder / "model.gguf", {}, {});
+  std::string bytes = bytes_of(folder / "model.gguf");
+  const std::string key = "llama.context_length";
+  const size_t at = bytes.find(key) + key.size() + 4;  // behind the value's type
+  bytes[at] = 77;
+  write_file_atomically(folder / "edited.gguf", bytes, FileRole::kData);
+  EXPECT_EQ(open_model(folder / "edited.gguf")->spec.max_position_embeddings, 77);
 }
 
 }  // namespace
