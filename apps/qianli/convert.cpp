@@ -6,6 +6,7 @@
 #include <fmt/core.h>
 
 #include "apps/qianli/command.h"
+#include "apps/qianli/engine.h"
 #include "qianli/base/error.h"
 #include "qianli/base/log.h"
 #include "qianli/base/progress.h"
@@ -83,6 +84,32 @@ void set_dtype(const Arguments& arguments, convert::TargetOptions& options) {
   }
 }
 
+void prove(const convert::ModelSource& model, const Arguments& arguments) {
+  const char* how = arguments.dtype == "q8_0" ? "as q8_0 rounds it, " : "";
+  const convert::SourceOptions options{.config = arguments.from.config};
+  const convert::Proof proof =
+      convert::verify(model, *convert::open_model(arguments.target, options));
+  fmt::print(
+      "{} parameters, {} elements: each is in {} exactly once and equals its source {}bit for "
+      "bit\n",
+      proof.parameters, proof.elements, arguments.target, how);
+  if (!has_engine()) {
+    log::info("convert", "logits not compared: the engine is not built");
+    return;
+  }
+  try {
+    const LogitsDifference logits =
+        engine().compare_logits({.first = arguments.source,
+                                 .second = arguments.target,
+                                 .config = arguments.from.config,
+                                 .adapter = arguments.from.adapter});
+    fmt::print("logits of {} tokens: largest difference {:g}, largest value {:g}\n", logits.tokens,
+               logits.largest, logits.largest_logit);
+  } catch (const Error& error) {
+    log::warn("convert", "logits not compared: {}", error.what());
+  }
+}
+
 void run(const CLI::App& command, Arguments arguments) {
   const auto model = convert::open_model(arguments.source, arguments.from);
   warn_of_idle_options(command, arguments, model->spec);
@@ -100,13 +127,7 @@ void run(const CLI::App& command, Arguments arguments) {
   target.write(*model, arguments.target, options, shown);
   if (progress) progress->finish();
   if (!arguments.verify) return;
-  const convert::Proof proof =
-      convert::verify(*model, *convert::open_model(arguments.target, arguments.from));
-  const char* how = options.q8_0 ? "as q8_0 rounds it, " : "";
-  fmt::print(
-      "{} parameters, {} elements: each is in {} exactly once and equals its source {}bit for "
-      "bit\n",
-      proof.parameters, proof.elements, arguments.target, how);
+  prove(*model, arguments);
 }
 
 void add_layout(CLI::App* command, MegatronLayout& layout) {
@@ -177,8 +198,10 @@ void add_convert(CLI::App& app) {
       "--config", arguments->from.config,
       "Folder with the model's config.json, or a preset: for checkpoints that do not say what they "
       "hold");
+  command->add_option("--adapter", arguments->from.adapter,
+                      "PEFT adapter (LoRA, rsLoRA, DoRA) to merge into a Hugging Face folder");
   command->add_flag("--verify", arguments->verify,
-                    "Reads the result back and compares every element with its source");
+                    "Reads the result back, compares every element with its source and the logits of a few tokens");
   command
       ->add_flag("--torch-names", arguments->torch_names,
                  "PyTorch's names, as programs on MSAdapter and mindspore.mint have them, where "

@@ -38,16 +38,31 @@ struct ScoreArguments {
   bool json = false;
 };
 
+// The same tokens through two models, in float32.
+struct LogitsArguments {
+  std::string first, second;
+  std::string config;   // of both, where they do not say what they are
+  std::string adapter;  // merged into the first; empty: none
+};
+struct LogitsDifference {
+  int64_t tokens = 0;
+  double largest = 0;        // of the differences
+  double largest_logit = 0;  // of the first's
+};
+
 // The engine's entry points, one per command that computes. They throw qianli::Error.
 struct EngineApi {
   void (*pretrain)(const config::Config& config);
   void (*generate)(const GenerateArguments& arguments);
   void (*score)(const ScoreArguments& arguments);
+  LogitsDifference (*compare_logits)(const LogitsArguments& arguments);
   void (*doctor)(bool json);
   void (*backends)(bool json);
 };
 
 // Opens libqianli_engine.so beside the program (once). Throws ConfigError, saying what is missing.
 const EngineApi& engine();
+// Whether it stands there.
+bool has_engine();
 
 }  // namespace qianli::app

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "qianli/checkpoint/training_state.h"
+#include "qianli/convert/model_source.h"
 #include "qianli/nn/parameter_set.h"
 #include "qianli/optim/flat_optimizer.h"
 
@@ -31,11 +32,12 @@ TrainingState read_state(const fs::path& step_folder);
 TrainingState load(const fs::path& step_folder, nn::ParameterSet& parameters,
                    optim::FlatOptimizer& optimizer);
 
-// Fills the weights from a Qianli checkpoint or a Hugging Face folder (config.json and safetensors,
-// one file or shards; F64, F32, F16 and BF16). Files are mapped: no second copy of the model is
-// made. Every tensor of the model must be found exactly once with the right shape; tensors the
-// model does not have are refused, except buffers that old transformers versions stored and the
-// output layer of a tied model.
+// Fills the weights from a Qianli checkpoint or any model that convert::open_model knows. Files are
+// mapped: no second copy of the model is made. Every tensor of the model must be found exactly once
+// with the right shape; tensors the model does not have are refused, except buffers that old
+// transformers versions stored and the output layer of a tied model. Layers of multi-token
+// prediction may be left out on either side: those that only the model has start fresh.
 void load_weights(const fs::path& folder, nn::ParameterSet& parameters);
+void load_weights(const convert::ModelSource& source, nn::ParameterSet& parameters);
 
 }  // namespace qianli::checkpoint

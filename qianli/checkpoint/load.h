@@ -1,4 +1,4 @@
-// The two readers behind load_weights.
+// The reader of Qianli checkpoints behind load_weights.
 #pragma once
 
 #include <filesystem>
@@ -9,6 +9,5 @@ namespace qianli::checkpoint {
 
 void load_checkpoint_weights(const std::filesystem::path& step_folder,
                              nn::ParameterSet& parameters);
-void load_hugging_face_weights(const std::filesystem::path& folder, nn::ParameterSet& parameters);
 
 }  // namespace qianli::checkpoint

@@ -6,6 +6,7 @@
 #include <fmt/ranges.h>
 
 #include <cstring>
+#include <stdexcept>
 
 namespace qianli::checkpoint {
 
@@ -22,6 +23,14 @@ std::optional<at::ScalarType> scalar_type(formats::Dtype dtype) {
     default:
       return std::nullopt;
   }
+}
+
+formats::Dtype stored_dtype(at::ScalarType type) {
+  for (const auto dtype :
+       {formats::Dtype::kF64, formats::Dtype::kF32, formats::Dtype::kF16, formats::Dtype::kBF16}) {
+    if (scalar_type(dtype) == type) return dtype;
+  }
+  throw std::logic_error(fmt::format("no stored weights of type {}", c10::toString(type)));
 }
 
 std::optional<at::Tensor> view_of(const formats::TensorEntry& entry) {

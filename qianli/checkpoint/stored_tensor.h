@@ -11,6 +11,7 @@
 namespace qianli::checkpoint {
 
 std::optional<at::ScalarType> scalar_type(formats::Dtype dtype);  // F64, F32, F16, BF16
+formats::Dtype stored_dtype(at::ScalarType type);                 // of these four
 // A view of the mapped bytes, valid while the file is open; a copy where they lie at an address
 // that is no multiple of their size. Nothing for dtypes that are no weights.
 std::optional<at::Tensor> view_of(const formats::TensorEntry& entry);

@@ -137,10 +137,9 @@ void ParameterReader::check_stored(const ForeignTensor& tensor,
   }
 }
 
-bool ParameterReader::is_quantized(size_t index) const {
-  const Piece& piece = pieces_[index].front();
-  const formats::TensorSpec& spec = *specs_[piece.tensor];
-  return files_[tensors_[piece.tensor].file]->stored_as(spec) != formats::dtype_name(spec.dtype);
+formats::Dtype ParameterReader::natural_dtype(size_t index) const {
+  const size_t tensor = pieces_[index].front().tensor;
+  return file_of(tensor).natural_dtype(*specs_[tensor]);
 }
 
 formats::Dtype ParameterReader::dtype(size_t index) const {
@@ -251,11 +250,12 @@ std::vector<std::string> ParameterReader::differing_copies() const {
 }
 
 int64_t row_elements(const ForeignTensor& tensor) {
-  const auto columns = [&](const Part& part) { return part.foreign_columns; };
   if (!tensor.parts.empty()) {
-    const int64_t first = tensor.parts.front().foreign_columns;
-    const auto same = [&](int64_t other) { return other == first; };
-    if (std::ranges::all_of(tensor.parts, same, columns)) return first;
+    const int64_t columns = tensor.parts.front().foreign_columns;
+    const auto has_such_rows = [&](const Part& part) {
+      return part.foreign_columns == columns && part.offset % columns == 0;
+    };
+    if (std::ranges::all_of(tensor.parts, has_such_rows)) return columns;
   }
   int64_t all = 1;
   for (const int64_t size : tensor.shape) all *= size;

@@ -28,8 +28,8 @@ class ParameterReader {
   const std::vector<std::string>& unused() const { return unused_; }
   // The element type that parameter `index` is stored in; its first part's where they differ.
   formats::Dtype dtype(size_t index) const;
-  // It is stored in fewer bits (blocks with scales) and turned into numbers as it is read.
-  bool is_quantized(size_t index) const;
+  // The type to write it in where no other is asked for.
+  formats::Dtype natural_dtype(size_t index) const;
 
   // The tensor's bytes where the source holds them just as they are wanted; they live as long as
   // the reader.
@@ -75,7 +75,7 @@ class ParameterReader {
 };
 
 // Elements of a row of the matrices that the tensor's parts see in it; all of the tensor's where
-// they differ or it has no parts.
+// they differ, begin within one, or are none.
 int64_t row_elements(const ForeignTensor& tensor);
 
 }  // namespace qianli::convert

@@ -63,6 +63,39 @@ int64_t matrix_columns(const model::ParameterEntry& entry) {
   return entry.shape.size() < 2 ? 1 : entry.shape.back();
 }
 
+ForeignTensor rows_of(const Table& table, size_t parameter, int64_t first, int64_t rows) {
+  const int64_t columns = matrix_columns(table[parameter]);
+  return {.name = table[parameter].name,
+          .shape = {rows, columns},
+          .parts = {{.parameter = parameter,
+                     .first_row = first,
+                     .rows = rows,
+                     .columns = columns,
+                     .foreign_rows = rows,
+                     .foreign_columns = columns}}};
+}
+
+std::vector<RowRange> row_ranges(const Table& table, int64_t elements) {
+  std::vector<RowRange> ranges;
+  for (size_t i = 0; i < table.size(); ++i) {
+    const int64_t rows = matrix_rows(table[i]);
+    const int64_t step = std::max<int64_t>(1, elements / matrix_columns(table[i]));
+    for (int64_t first = 0; first < rows; first += step) {
+      ranges.push_back({i, first, std::min(step, rows - first)});
+    }
+  }
+  return ranges;
+}
+
+std::vector<ForeignTensor> own_tensors(const Table& table) {
+  std::vector<ForeignTensor> tensors;
+  for (size_t i = 0; i < table.size(); ++i) {
+    tensors.push_back(rows_of(table, i, 0, matrix_rows(table[i])));
+    tensors.back().shape = table[i].shape;
+  }
+  return tensors;
+}
+
 void check_cover(const Table& table, const std::vector<ForeignTensor>& tensors,
                  const std::string& what) {
   std::vector<std::vector<Patch>> patches(table.size());

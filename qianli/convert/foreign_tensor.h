@@ -56,6 +56,18 @@ using Table = std::vector<model::ParameterEntry>;
 int64_t matrix_rows(const model::ParameterEntry& entry);
 int64_t matrix_columns(const model::ParameterEntry& entry);
 
+// Rows [first, first + rows) of a parameter as a tensor of their own.
+ForeignTensor rows_of(const Table& table, size_t parameter, int64_t first, int64_t rows);
+struct RowRange {
+  size_t parameter = 0;
+  int64_t first = 0;
+  int64_t rows = 0;
+};
+// All parameters in ranges of about `elements` elements, at least one row each.
+std::vector<RowRange> row_ranges(const Table& table, int64_t elements);
+// The parameters themselves, each a tensor under its own name.
+std::vector<ForeignTensor> own_tensors(const Table& table);
+
 // Throws CheckpointError unless the tensors, copies left out, hold every element of every parameter
 // exactly once; names the first parameter and row that they do not.
 void check_cover(const Table& table, const std::vector<ForeignTensor>& tensors,

@@ -43,6 +43,10 @@ class Parameters : public formats::TensorSource {
  private:
   const TensorSpec& original(size_t index) const { return file_->tensors()[index]; }
   std::string describe(size_t index) const override { return file_->stored_as(original(index)); }
+  Dtype natural(size_t index) const override {
+    return values_[index] == GgufValues::kSame ? file_->natural_dtype(original(index))
+                                               : Dtype::kF32;
+  }
 
   std::optional<std::span<const std::byte>> bytes_in_place(size_t index) const override {
     return values_[index] == GgufValues::kSame ? file_->view(original(index)) : std::nullopt;

@@ -21,15 +21,6 @@ Part part_of(size_t parameter, const model::ForeignPiece& piece) {
           .stride = piece.stride};
 }
 
-Part whole_of(const Table& table, size_t parameter) {
-  const int64_t rows = matrix_rows(table[parameter]), columns = matrix_columns(table[parameter]);
-  return {.parameter = parameter,
-          .rows = rows,
-          .columns = columns,
-          .foreign_rows = rows,
-          .foreign_columns = columns};
-}
-
 class Collector {
  public:
   explicit Collector(const Table& table) : table_(table) {}
@@ -40,10 +31,11 @@ class Collector {
     tensors_[place->second].parts.push_back(part_of(parameter, piece));
   }
   void add_copy(size_t parameter, const std::string& name) {
-    tensors_.push_back({.name = name,
-                        .shape = table_[parameter].shape,
-                        .parts = {whole_of(table_, parameter)},
-                        .copy = true});
+    ForeignTensor whole = rows_of(table_, parameter, 0, matrix_rows(table_[parameter]));
+    whole.name = name;
+    whole.shape = table_[parameter].shape;
+    whole.copy = true;
+    tensors_.push_back(std::move(whole));
   }
   std::vector<ForeignTensor> take() { return std::move(tensors_); }
 

@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "qianli/base/error.h"
 #include "qianli/convert/gguf.h"
 #include "qianli/convert/hugging_face_reader.h"
@@ -34,9 +36,22 @@ model::ModelSpec spec_of_config(const SourceOptions& options) {
                                           : model::load_spec(options.config);
 }
 
+bool is_model(const fs::path& path) {
+  return std::ranges::any_of(kForms, [&](const Form& form) { return form.is(path); });
+}
+
 std::unique_ptr<ModelSource> open_model(const fs::path& path, const SourceOptions& options) {
   for (const Form& form : kForms) {
-    if (form.is(path)) return form.open(path, options);
+    if (!form.is(path)) continue;
+    if (!options.adapter.empty() && form.open != open_hugging_face) {
+      throw ConfigError(
+          "convert",
+          fmt::format("expected a Hugging Face folder for the adapter, got {}", path.string()),
+          "convert it to one first");
+    }
+    auto model = form.open(path, options);
+    model->path = path;
+    return model;
   }
   throw CheckpointError("convert", fmt::format("expected a model, got {}", path.string()),
                         "a Hugging Face folder (config.json and weights), a Megatron checkpoint "

@@ -18,10 +18,13 @@ struct SourceOptions {
   // A folder with config.json, or a preset: what the weights are of, where they do not say it
   // themselves.
   std::string config;
+  // Folder of a PEFT adapter that is merged into the weights; the source is a Hugging Face folder.
+  std::filesystem::path adapter;
 };
 
 struct ModelSource {
   std::string kind;  // "Hugging Face folder", for people
+  std::filesystem::path path;
   model::ModelSpec spec;
   Table table;
   std::unique_ptr<ParameterReader> reader;  // refers to the table
@@ -39,6 +42,8 @@ model::ModelSpec spec_of_config(const SourceOptions& options);
 // Tokenizer and generation settings, from the folder or as the form held them.
 std::vector<model::CompanionFile> companions_of(const ModelSource& model);
 
+// Whether something stands at `path` that open_model would try to open.
+bool is_model(const std::filesystem::path& path);
 // Opens whatever stands at `path`; nothing but headers is read. Throws CheckpointError or
 // ConfigError.
 std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path,

@@ -26,10 +26,8 @@ formats::Dtype dtype_for(const ModelSource& model, const ForeignTensor& tensor,
                          std::optional<formats::Dtype> wanted) {
   if (tensor.parts.empty()) return wanted.value_or(formats::Dtype::kF32);
   const size_t parameter = tensor.parts.front().parameter;
-  const formats::Dtype stored = model.reader->dtype(parameter);
-  if (model.table[parameter].buffer) return stored;
-  if (wanted) return *wanted;
-  return model.reader->is_quantized(parameter) ? formats::Dtype::kBF16 : stored;
+  const formats::Dtype natural = model.reader->natural_dtype(parameter);
+  return wanted && !model.table[parameter].buffer ? *wanted : natural;
 }
 
 }  // namespace

@@ -3,48 +3,30 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "qianli/base/error.h"
+#include "qianli/base/stop.h"
+#include "qianli/base/threads.h"
 
 namespace qianli::convert {
 namespace {
 
-constexpr int64_t kBytesAtOnce = int64_t{32} << 20;
+constexpr int64_t kElementsAtOnce = int64_t{1} << 21;
 
-// Rows [first, first + count) of a parameter as a tensor of their own.
-ForeignTensor rows_of(size_t parameter, int64_t first, int64_t count, int64_t columns) {
-  return {.name = "rows",
-          .shape = {count, columns},
-          .parts = {{.parameter = parameter,
-                     .first_row = first,
-                     .rows = count,
-                     .columns = columns,
-                     .foreign_rows = count,
-                     .foreign_columns = columns}}};
-}
-
-void compare(const ModelSource& source, const ModelSource& target, size_t parameter) {
-  const model::ParameterEntry& entry = source.table[parameter];
-  const formats::Dtype dtype = target.reader->dtype(parameter);
-  const int64_t rows = matrix_rows(entry), columns = matrix_columns(entry);
-  const auto row_bytes =
-      static_cast<int64_t>(formats::TensorSpec{"", dtype, {columns}}.num_bytes());
-  const int64_t step = std::max<int64_t>(1, kBytesAtOnce / std::max<int64_t>(1, row_bytes));
-  std::vector<std::byte> before, after;
-  for (int64_t first = 0; first < rows; first += step) {
-    const int64_t count = std::min(step, rows - first);
-    before.resize(static_cast<size_t>(count * row_bytes));
-    after.resize(before.size());
-    const ForeignTensor part = rows_of(parameter, first, count, columns);
-    source.reader->assemble(part, dtype, before);
-    target.reader->assemble(part, dtype, after);
-    const auto [at, ignored] = std::ranges::mismatch(before, after);
-    if (at == before.end()) continue;
-    throw CheckpointError("convert",
-                          fmt::format("expected {} as it was, got another row {}", entry.name,
-                                      first + (at - before.begin()) / row_bytes));
-  }
+void compare(const ModelSource& source, const ModelSource& target, const RowRange& range) {
+  const model::ParameterEntry& entry = source.table[range.parameter];
+  const formats::Dtype dtype = target.reader->dtype(range.parameter);
+  const ForeignTensor rows = rows_of(source.table, range.parameter, range.first, range.rows);
+  std::vector<std::byte> before(formats::TensorSpec{"", dtype, rows.shape}.num_bytes());
+  std::vector<std::byte> after(before.size());
+  source.reader->assemble(rows, dtype, before);
+  target.reader->assemble(rows, dtype, after);
+  const auto [at, ignored] = std::ranges::mismatch(before, after);
+  if (at == before.end()) return;
+  const auto row_bytes = static_cast<int64_t>(before.size()) / range.rows;
+  throw CheckpointError("convert",
+                        fmt::format("expected {} as it was, got another row {}", entry.name,
+                                    range.first + (at - before.begin()) / row_bytes));
 }
 
 }  // namespace
@@ -55,11 +37,17 @@ Proof verify(const ModelSource& original, const ModelSource& target) {
   if (const auto changed = model::differences(source.spec, target.spec); !changed.empty()) {
     throw CheckpointError("convert", "expected the same model, got another " + changed.front());
   }
-  Proof proof;
-  for (size_t i = 0; i < source.table.size(); ++i) {
-    compare(source, target, i);
-    ++proof.parameters;
-    proof.elements += static_cast<uint64_t>(source.table[i].elements());
+  const auto ranges = row_ranges(source.table, kElementsAtOnce);
+  parallel_for(static_cast<int64_t>(ranges.size()), available_cores(), [&](int64_t i) {
+    throw_if_stopped("convert");
+    compare(source, target, ranges[static_cast<size_t>(i)]);
+  });
+  if (const auto copies = target.reader->differing_copies(); !copies.empty()) {
+    throw CheckpointError("convert", "expected all copies alike, got another in " + copies.front());
+  }
+  Proof proof{.parameters = source.table.size()};
+  for (const model::ParameterEntry& entry : source.table) {
+    proof.elements += static_cast<uint64_t>(entry.elements());
   }
   return proof;
 }

@@ -13,7 +13,8 @@ struct Proof {
 };
 
 // Compares every element of every parameter: those of `original`, in the target's types, with those
-// of `target`, bit for bit. That both hold each exactly once was checked when they were opened.
+// of `target`, bit for bit, and the target's copies with what they repeat. That both hold each
+// exactly once was checked when they were opened.
 // A target that rounds (ModelSource::after_storing) is compared with the source as it is rounded.
 // Throws CheckpointError naming the first switch of the model, or parameter and row, that differs.
 Proof verify(const ModelSource& original, const ModelSource& target);

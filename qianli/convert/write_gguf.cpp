@@ -39,8 +39,7 @@ GgmlType type_for(const ModelSource& model, const ForeignTensor& tensor,
   if (options.q8_0) return tensor.shape.back() % 32 == 0 ? GgmlType::kQ8_0 : GgmlType::kF16;
   if (options.dtype) return plain_type(*options.dtype);
   const size_t parameter = tensor.parts.front().parameter;
-  if (model.reader->is_quantized(parameter)) return GgmlType::kBF16;
-  return plain_type(model.reader->dtype(parameter));
+  return plain_type(model.reader->natural_dtype(parameter));
 }
 
 std::vector<StoredTensor> tensors_to_store(const ModelSource& model, const ModelSpec& spec,

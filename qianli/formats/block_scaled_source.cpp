@@ -99,6 +99,11 @@ class BlockScaledSource : public TensorSource {
                        scaling_.block_rows, scaling_.block_columns);
   }
 
+  Dtype natural(size_t index) const override {
+    const Stored& stored = stored_[index];
+    return stored.scales ? Dtype::kBF16 : inner_->natural_dtype(*stored.values);
+  }
+
   std::optional<std::span<const std::byte>> bytes_in_place(size_t index) const override {
     if (stored_[index].scales) return std::nullopt;
     return inner_->view(*stored_[index].values);

@@ -29,6 +29,10 @@ class GgufSource : public TensorSource {
     return std::string(ggml_traits(static_cast<uint32_t>(tensors_[index]->type))->name);
   }
 
+  Dtype natural(size_t index) const override {
+    return plain_dtype(tensors_[index]->type).value_or(Dtype::kBF16);
+  }
+
   std::optional<std::span<const std::byte>> bytes_in_place(size_t index) const override {
     const GgufTensor& tensor = *tensors_[index];
     return plain_dtype(tensor.type) ? std::optional(tensor.bytes) : std::nullopt;

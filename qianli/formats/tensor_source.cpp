@@ -25,6 +25,10 @@ std::string TensorSource::stored_as(const TensorSpec& tensor) const {
   return describe(index_of(tensor));
 }
 
+Dtype TensorSource::natural_dtype(const TensorSpec& tensor) const {
+  return natural(index_of(tensor));
+}
+
 void TensorSource::read_rows(const TensorSpec& tensor, int64_t first, int64_t count,
                              std::span<std::byte> out) const {
   const size_t index = index_of(tensor);
@@ -67,6 +71,8 @@ void TensorSource::add(TensorSpec tensor) {
 std::string TensorSource::describe(size_t index) const {
   return std::string(dtype_name(tensors_[index].dtype));
 }
+
+Dtype TensorSource::natural(size_t index) const { return tensors_[index].dtype; }
 
 void TensorSource::copy_rows(size_t index, int64_t first, int64_t, std::span<std::byte> out) const {
   const std::span<const std::byte> bytes = bytes_in_place(index).value();

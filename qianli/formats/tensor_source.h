@@ -34,6 +34,9 @@ class TensorSource {
 
   // How the tensor lies in the file, for people: "BF16", "Q4_K".
   std::string stored_as(const TensorSpec& tensor) const;
+  // The type to write the tensor in where no other is asked for: that in which the elements arrive,
+  // but BF16 for what is stored in fewer bits.
+  Dtype natural_dtype(const TensorSpec& tensor) const;
   // Copies rows [first, first + count) of axis 0 into `out`, which has exactly their size. A scalar
   // is one row.
   void read_rows(const TensorSpec& tensor, int64_t first, int64_t count,
@@ -51,6 +54,7 @@ class TensorSource {
   // What a container overrides. `out` has the size of the rows, which are at least one and within
   // the tensor; without an override they are copied from the bytes in place.
   virtual std::string describe(size_t index) const;
+  virtual Dtype natural(size_t index) const;
   virtual void copy_rows(size_t index, int64_t first, int64_t count,
                          std::span<std::byte> out) const;
   virtual std::optional<std::span<const std::byte>> bytes_in_place(size_t index) const;

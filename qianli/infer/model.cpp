@@ -10,7 +10,6 @@
 #include "qianli/base/threads.h"
 #include "qianli/checkpoint/checkpoint.h"
 #include "qianli/device/device.h"
-#include "qianli/formats/safetensors_folder.h"
 #include "qianli/model/hugging_face.h"
 #include "qianli/model/parameter_table.h"
 #include "qianli/ops/dispatch.h"
@@ -18,23 +17,19 @@
 namespace qianli::infer {
 namespace {
 
-// Whether all matrices of a Hugging Face folder are bf16; only headers are read.
-bool weights_are_bf16(const fs::path& folder) {
-  if (checkpoint::is_checkpoint(folder) || !formats::SafetensorsFolder::exists(folder))
-    return false;
-  const auto weights = formats::SafetensorsFolder::open(folder);
-  bool found = false;
-  for (const formats::TensorEntry* entry : weights.entries()) {
-    if (entry->shape.size() < 2) continue;
-    if (entry->dtype != formats::Dtype::kBF16) return false;
-    found = true;
+// Whether all matrices are bf16, or stored in fewer bits.
+bool weights_are_bf16(const convert::ModelSource& source) {
+  for (size_t i = 0; i < source.table.size(); ++i) {
+    if (source.table[i].shape.size() < 2) continue;
+    if (source.reader->natural_dtype(i) != formats::Dtype::kBF16) return false;
   }
-  return found;
+  return true;
 }
 
-device::ComputeType compute_type(const fs::path& folder, const OpenOptions& options,
+// `source` is null for a Qianli checkpoint, whose weights are float32.
+device::ComputeType compute_type(const convert::ModelSource* source, const OpenOptions& options,
                                  at::Device device) {
-  if (options.precision == "auto" && !weights_are_bf16(folder)) {
+  if (options.precision == "auto" && !(source && weights_are_bf16(*source))) {
     return {at::kFloat, "as the weights are not bf16"};
   }
   device::ComputeType type = device::choose_compute_type(options.precision, device);
@@ -42,20 +37,20 @@ device::ComputeType compute_type(const fs::path& folder, const OpenOptions& opti
   return type;
 }
 
-void check_folder(const fs::path& folder) {
-  if (fs::is_directory(folder)) return;
-  throw ConfigError(
-      "model",
-      fmt::format("expected a model folder, got '{}': {}", folder.string(),
-                  fs::exists(folder) ? "it is not a folder" : "there is no such folder"),
-      "give a folder with config.json and model.safetensors, or a checkpoint's");
-}
-
 // A run's folder, or its checkpoints folder, stands for its last checkpoint.
 fs::path resolve(const fs::path& folder) {
   if (fs::exists(folder / "config.json")) return folder;
   if (const auto last = checkpoint::latest(folder / "checkpoints")) return *last;
   return checkpoint::latest(folder).value_or(folder);
+}
+
+void check_is_model(const fs::path& path) {
+  if (checkpoint::is_checkpoint(path) || convert::is_model(path)) return;
+  throw ConfigError(
+      "model",
+      fmt::format("expected a model, got '{}': {}", path.string(),
+                  fs::exists(path) ? "it holds none" : "there is no such folder"),
+      "give a folder with config.json and model.safetensors, a checkpoint's, or a GGUF file");
 }
 
 void check_memory(const model::ModelSpec& spec, const device::ComputeType& type,
@@ -76,23 +71,27 @@ void check_memory(const model::ModelSpec& spec, const device::ComputeType& type,
 
 std::unique_ptr<Model> Model::open(const fs::path& given, const OpenOptions& options) {
   const auto begin = std::chrono::steady_clock::now();
-  check_folder(given);
-  const fs::path folder = resolve(given);
-  model::ModelSpec spec = model::load_spec(folder);
+  const fs::path path = resolve(given);
+  check_is_model(path);
+  std::unique_ptr<convert::ModelSource> source;
+  if (!checkpoint::is_checkpoint(path)) source = convert::open_model(path, options.source);
+  model::ModelSpec spec = source ? source->spec : model::load_spec(path);
+  const fs::path folder = source ? source->companions : path;
   device::start();
   const at::Device device = device::choose(options.device);
   ops::load_cuda_kernels();
-  const device::ComputeType type = compute_type(folder, options, device);
+  const device::ComputeType type = compute_type(source.get(), options, device);
   check_memory(spec, type, device);
   std::unique_ptr<Model> model(new Model(folder, std::move(spec), type.dtype, device));
   model->load_tokenizer();
-  model->generation_ = load_generation_config(folder);
+  if (!folder.empty()) model->generation_ = load_generation_config(folder);
   auto& eos = model->generation_.eos_token_ids;
   if (eos.empty()) eos = model->spec_.eos_token_ids;
   if (eos.empty() && model->tokenizer_ && model->tokenizer_->eos_id()) {
     eos = {*model->tokenizer_->eos_id()};
   }
-  checkpoint::load_weights(folder, model->parameters_);
+  source ? checkpoint::load_weights(*source, model->parameters_)
+         : checkpoint::load_weights(path, model->parameters_);
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   model->summary_ = fmt::format(
@@ -109,20 +108,21 @@ Model::Model(fs::path folder, model::ModelSpec spec, at::ScalarType dtype, at::D
       decoder_(spec_, parameters_) {}
 
 void Model::load_tokenizer() {
-  if (!text::Tokenizer::is_in(folder_)) return;
+  if (folder_.empty() || !text::Tokenizer::is_in(folder_)) return;
   tokenizer_ = text::Tokenizer::load(folder_);
   if (tokenizer_->vocab_size() <= spec_.vocab_size) return;
-  throw DataError("tokenizer",
-                  fmt::format("expected at most {} ids as {} has rows, got {} in its tokenizer",
-                              spec_.vocab_size, (folder_ / "config.json").string(),
-                              tokenizer_->vocab_size()),
-                  "the tokenizer belongs to another model");
+  throw DataError(
+      "tokenizer",
+      fmt::format("expected at most {} ids as {} has rows, got {} in its tokenizer",
+                  spec_.vocab_size, (folder_ / "config.json").string(), tokenizer_->vocab_size()),
+      "the tokenizer belongs to another model");
 }
 
 const std::shared_ptr<const text::Tokenizer>& Model::tokenizer() const {
   if (!tokenizer_) {
     throw DataError("tokenizer",
-                    fmt::format("expected a tokenizer in {}, found none", folder_.string()),
+                    fmt::format("expected a tokenizer in {}, found none",
+                                folder_.empty() ? "the model's folder" : folder_.string()),
                     "copy the model's tokenizer files into its folder");
   }
   return tokenizer_;

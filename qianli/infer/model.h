@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "qianli/convert/model_source.h"
 #include "qianli/infer/generation_config.h"
 #include "qianli/model/spec.h"
 #include "qianli/nn/decoder.h"
@@ -21,15 +22,15 @@ struct OpenOptions {
   // multiplies bf16 well, else fp32.
   std::string precision = "auto";
   std::string device = "auto";  // auto, cpu, cuda
+  convert::SourceOptions source = {};  // what the weights are of, and an adapter to merge
 };
 
 class Model {
  public:
-  // A Hugging Face folder, a Qianli checkpoint, or the folder of a run: its last checkpoint. Throws
-  // ConfigError (no such folder, config.json), CheckpointError (weights), DataError (tokenizer),
-  // MemoryError (the weights do not fit).
-  static std::unique_ptr<Model> open(const std::filesystem::path& folder,
-                                     const OpenOptions& options);
+  // A Qianli checkpoint, the folder of a run (its last checkpoint), or any model that
+  // convert::open_model knows. Throws ConfigError (nothing there, config.json), CheckpointError
+  // (weights), DataError (tokenizer), MemoryError (the weights do not fit).
+  static std::unique_ptr<Model> open(const std::filesystem::path& path, const OpenOptions& options);
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
 

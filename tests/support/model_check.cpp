@@ -19,7 +19,6 @@
 #include "qianli/base/error.h"
 #include "qianli/base/json.h"
 #include "qianli/checkpoint/checkpoint.h"
-#include "qianli/checkpoint/foreign.h"
 #include "qianli/device/device.h"
 #include "qianli/formats/safetensors.h"
 #include "qianli/model/hugging_face.h"
@@ -98,25 +97,32 @@ class Check {
       if (entry.name.starts_with("grad."))
         most = std::max(most, largest(stored_tensor(golden_, entry.name)));
     }
-    for (const checkpoint::ForeignTensor& tensor : checkpoint::foreign_tensors(parameters_, has)) {
-      const std::string name = "grad." + tensor.name;
-      const bool known = golden_.find(name) != nullptr;
-      const at::Tensor expected =
-          known ? stored_tensor(golden_, name).to(at::kDouble) : at::Tensor();
-      for (const auto& [index, piece] : tensor.parts) {
-        if (parameters_.entry(index).buffer) continue;
-        const at::Tensor ours =
-            checkpoint::own_rows(piece, parameters_.at(index).grad()).to(at::kDouble);
-        // A tensor that the reference has no gradient for has none here.
-        const at::Tensor theirs =
-            known ? checkpoint::foreign_rows(piece, expected) : ours.new_zeros(ours.sizes());
-        const double difference = largest(ours - theirs) /
-                                  std::max(known ? largest(expected) : 0.0, kSmallestShare * most);
-        if (difference <= differences_.gradients) continue;
-        differences_.gradients = difference;
-        differences_.worst_gradient = tensor.name;
+    for (size_t i = 0; i < parameters_.size(); ++i) {
+      const model::ParameterEntry& entry = parameters_.entry(i);
+      if (entry.buffer) continue;
+      const auto& also = entry.hugging_face_also;
+      const bool other = !also.empty() && !has(entry.hugging_face[0].name) && has(also[0].name);
+      for (const auto& piece : other ? also : entry.hugging_face) {
+        compare_gradient(i, piece, has(piece.name), most);
       }
     }
+  }
+
+  void compare_gradient(size_t parameter, const model::ForeignPiece& piece, bool known,
+                        double most) {
+    const at::Tensor ours = own_rows(piece, parameters_.at(parameter).grad()).to(at::kDouble);
+    // A tensor that the reference has no gradient for has none here.
+    at::Tensor theirs = ours.new_zeros(ours.sizes());
+    double size = 0;
+    if (known) {
+      const at::Tensor expected = stored_tensor(golden_, "grad." + piece.name).to(at::kDouble);
+      theirs = foreign_rows(piece, expected);
+      size = largest(expected);
+    }
+    const double difference = largest(ours - theirs) / std::max(size, kSmallestShare * most);
+    if (difference <= differences_.gradients) return;
+    differences_.gradients = difference;
+    differences_.worst_gradient = piece.name;
   }
 
   formats::SafetensorsFile golden_;

@@ -8,12 +8,12 @@
 
 #include "qianli/base/error.h"
 #include "qianli/checkpoint/checkpoint.h"
-#include "qianli/checkpoint/foreign.h"
 #include "qianli/model/hugging_face.h"
 #include "qianli/ops/cross_entropy.h"
 #include "qianli/train/step.h"
 #include "tests/infer/golden.h"
 #include "tests/support/engine_support.h"
+#include "tests/support/stored_tensors.h"
 #include "tests/support/test_paths.h"
 
 namespace qianli::testing {
@@ -67,8 +67,8 @@ void check_loss_and_gradients(const std::string& family, at::ScalarType dtype, d
   for (size_t i = 0; i < golden.parameters.size(); ++i) {
     for (const auto& piece : golden.parameters.entry(i).hugging_face) {
       const at::Tensor expected = golden_tensor(family, "grad." + piece.name);
-      expect_close(checkpoint::own_rows(piece, golden.parameters.at(i).grad()),
-                   checkpoint::foreign_rows(piece, expected), tolerance, piece.name);
+      expect_close(own_rows(piece, golden.parameters.at(i).grad()),
+                   foreign_rows(piece, expected), tolerance, piece.name);
     }
   }
 }

@@ -5,6 +5,7 @@ extern "C" const qianli::app::EngineApi* qianli_engine() {
   static const EngineApi api{.pretrain = run_pretrain,
                              .generate = run_generate,
                              .score = run_score,
+                             .compare_logits = run_compare_logits,
                              .doctor = run_doctor,
                              .backends = run_backends};
   return &api;
