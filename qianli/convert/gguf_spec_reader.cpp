@@ -7,6 +7,7 @@
 #include "qianli/base/error.h"
 #include "qianli/convert/gguf_rotary.h"
 #include "qianli/convert/gguf_spec.h"
+#include "qianli/convert/gguf_spec_numbers.h"
 #include "qianli/model/family.h"
 
 namespace qianli::convert {
@@ -45,8 +46,8 @@ class Reader {
     window();
     mixture();
     biases();
-    multipliers();
-    tokens();
+    read_multipliers(keys_, prefix_, spec_);
+    read_token_ids(keys_, spec_);
     spec_.validate();
     return std::move(spec_);
   }
@@ -253,57 +254,6 @@ class Reader {
       spec_.norm_placement = model::NormPlacement::kParallelTwo;
     }
     spec_.output_bias = has("output.bias");
-  }
-
-  void multipliers() {
-    const std::string& family = spec_.family;
-    const auto hidden = static_cast<double>(spec_.hidden_size);
-    if (family.starts_with("gemma")) {
-      spec_.embedding_multiplier = std::sqrt(std::max(hidden, 0.0));
-    }
-    if (family == "minicpm3") {  // as llama.cpp has it without being told
-      spec_.embedding_multiplier = 12.0;
-      spec_.residual_multiplier = 1.4 / std::sqrt(static_cast<double>(spec_.num_layers));
-      spec_.hidden_divisor = hidden / 256.0;
-    }
-    const auto take = [&](const char* key, double& number) {
-      if (const auto value = real(key); value && *value != 0) number = *value;
-    };
-    const bool minicpm = family.starts_with("minicpm");
-    if (minicpm || family == "grok-1") take("embedding_scale", spec_.embedding_multiplier);
-    if (minicpm) take_depth();
-    if (minicpm) take("logit_scale", spec_.hidden_divisor);
-    if (family == "grok-1" || family.starts_with("cohere")) {
-      take("logit_scale", spec_.logits_multiplier);
-    }
-    if (const auto cap = real("final_logit_softcapping"); cap && *cap > 0) {
-      spec_.final_logit_softcap = cap;
-    }
-  }
-
-  // MiniCPM's is scale_depth / sqrt(layers); scale_depth is a short number.
-  void take_depth() {
-    const auto scale = real("residual_scale");
-    if (!scale || *scale == 0) return;
-    const double root = std::sqrt(static_cast<double>(spec_.num_layers));
-    const double rounded = std::round(*scale * root * 1e4) / 1e4;
-    const bool close = std::abs(rounded - *scale * root) <= 2e-7 * std::abs(rounded);
-    spec_.residual_multiplier = close ? rounded / root : *scale;
-  }
-
-  void tokens() {
-    const auto token = [&](const char* name) {
-      const auto id = keys_.integer(std::string("tokenizer.ggml.") + name + "_token_id");
-      return id && *id >= 0 ? id : std::nullopt;
-    };
-    spec_.bos_token_id = token("bos");
-    spec_.pad_token_id = token("padding");
-    for (const char* name : {"eos", "eot", "eom"}) {
-      const auto id = token(name);
-      if (id && std::ranges::find(spec_.eos_token_ids, *id) == spec_.eos_token_ids.end()) {
-        spec_.eos_token_ids.push_back(*id);
-      }
-    }
   }
 
   const GgufSight& sight_;

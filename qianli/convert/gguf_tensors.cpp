@@ -3,7 +3,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <array>
 #include <unordered_map>
 
 #include "qianli/base/error.h"
@@ -115,9 +114,8 @@ class Writer {
     if (name_ == "mlp.shared_experts.gate_weight") {
       return whole("ffn_gate_inp_shexp.weight", std::vector{spec_.hidden_size});
     }
-    const int64_t inner = spec_.mamba2 ? spec_.mamba2->inner_size : 0;
     if (name_ == "mixer.norm") {
-      const int64_t groups = spec_.mamba2->num_groups;
+      const auto& [groups, inner] = std::pair(spec_.mamba2->num_groups, spec_.mamba2->inner_size);
       return whole("ssm_norm", std::vector{groups, inner / groups});
     }
     if (name_ == "mixer.A_log" || name_ == "mixer.D") {

@@ -1,6 +1,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <map>
 #include <unordered_map>
@@ -90,6 +91,13 @@ void report_lost(const ModelSpec& spec, const GgufArchitecture& architecture) {
               "GGUF's {} knows no window: programs that run the file see all positions instead of "
               "the last {}",
               architecture.name, *spec.sliding_window);
+  }
+  const double base = static_cast<double>(spec.hidden_size) / spec.hidden_divisor;
+  if (spec.family == "minicpm3" &&
+      (spec.embedding_multiplier != 12.0 || std::abs(base - 256.0) > 1e-6)) {
+    log::warn("convert",
+              "llama.cpp takes MiniCPM3's scale_emb for 12 and its dim_model_base for 256, "
+              "whatever the file says");
   }
   if (spec.mtp.num_layers > 0 && !architecture.heads_ahead) {
     log::warn("convert",
