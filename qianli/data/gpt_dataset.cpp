@@ -56,6 +56,8 @@ std::shared_ptr<const GptDataset> GptDataset::open(const fs::path& prefix, Split
       .num_samples = num_samples,
       .seed = options.seed,
       .drop_last_partial = split != Split::kValidation || options.drop_last_partial};
+  dataset->asked_ = fmt::format("{} {} {} {}", request.range.begin, request.range.end,
+                                request.sequence_length, request.seed);
   if (options.cache_folder.empty()) {
     dataset->order_ = build_gpt_order(request);
     return dataset;
@@ -105,12 +107,13 @@ void GptDataset::read(int64_t index, std::span<int64_t> out) const {
 }
 
 std::string GptDataset::fingerprint() const {
-  std::string parts = fingerprint_of_file(prefix_.string() + ".bin");
-  parts += fingerprint_of_file(prefix_.string() + ".idx");
+  const std::string data = fingerprint_of_file(prefix_.string() + ".bin") +
+                           fingerprint_of_file(prefix_.string() + ".idx") + asked_;
+  std::string order;
   for (const IndexArray* array : {&order_.document, &order_.sample, &order_.shuffle}) {
-    parts += xxh3_hex(array->bytes());
+    order += xxh3_hex(array->bytes());
   }
-  return xxh3_hex(parts);
+  return xxh3_hex(data) + "-" + xxh3_hex(order);
 }
 
 BlendedDataset::BlendedDataset(std::vector<std::shared_ptr<const SampleSet>> parts,
@@ -143,10 +146,14 @@ std::string BlendedDataset::origin(int64_t index) const {
 }
 
 std::string BlendedDataset::fingerprint() const {
-  std::string all;
-  for (const auto& part : parts_) all += part->fingerprint();
-  all += xxh3_hex(order_.dataset.bytes()) + xxh3_hex(order_.sample.bytes());
-  return xxh3_hex(all);
+  std::string data, order;
+  for (const auto& part : parts_) {
+    const std::string own = part->fingerprint();
+    data += own.substr(0, own.find('-'));
+    order += own;
+  }
+  order += xxh3_hex(order_.dataset.bytes()) + xxh3_hex(order_.sample.bytes());
+  return xxh3_hex(data) + "-" + xxh3_hex(order);
 }
 
 namespace {

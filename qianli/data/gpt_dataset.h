@@ -52,6 +52,7 @@ class GptDataset : public SampleSet {
   fs::path prefix_;
   formats::IndexedDataset corpus_;
   GptOrder order_;
+  std::string asked_;  // which documents, in which samples
   int64_t sequence_length_ = 0;
 };
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace qianli::data {
 
@@ -22,11 +23,17 @@ class SampleSet {
   // Fills `out` (sample_length() values); the end of a short sample is kPadding. DataError where
   // the data behind the index is damaged.
   virtual void read(int64_t index, std::span<int64_t> out) const = 0;
-  // Tells whether another opening gives the same samples in the same order: a digest of the data's
-  // fingerprint and of everything that decides the order. Kept in checkpoints.
+  // Tells whether another opening gives the same samples in the same order: "DATA-ORDER", a digest
+  // of the data and of what was asked of them, and one of the order. Kept in checkpoints.
   virtual std::string fingerprint() const = 0;
   // Names the corpus a sample comes from, for error messages.
   virtual std::string origin(int64_t index) const = 0;
 };
+
+// Whether two fingerprints are of the same data, asked for in the same way. Their orders differ
+// where the number of samples or the weights of the corpora do.
+inline bool same_data(std::string_view a, std::string_view b) {
+  return a.substr(0, a.find('-')) == b.substr(0, b.find('-'));
+}
 
 }  // namespace qianli::data

@@ -122,10 +122,17 @@ std::optional<fs::path> resume_point(const config::Config& config) {
 void resume(Run& run, const fs::path& folder) {
   const auto state = checkpoint::load(folder, *run.parameters, *run.optimizer);
   const std::string fingerprint = run.train_data->samples().fingerprint();
-  if (state.data_fingerprint != fingerprint) {
-    throw DataError("data", fmt::format("expected the data that {} was trained on, got other data or another order",
-                                        folder.string()),
+  if (!data::same_data(state.data_fingerprint, fingerprint)) {
+    throw DataError("data",
+                    fmt::format("expected the data that {} was trained on, got other data, another split, seed or "
+                                "sequence length",
+                                folder.string()),
                     "restore the data, or start anew with checkpoint.resume=never and another run.dir");
+  }
+  if (state.data_fingerprint != fingerprint) {
+    log::warn("data",
+              "the samples come in another order than in the run so far, because train.steps, the batch size or the "
+              "weights of the corpora changed; some may come again, as in Megatron");
   }
   if (state.step > run.config.train.steps) {
     throw ConfigError("train", fmt::format("expected train.steps of at least the {} that {} has done, got {}",

@@ -123,14 +123,16 @@ TEST(GptDataset, the_fingerprint_tells_data_and_order_apart) {
   write_corpus(folder / "a", lengths);
   write_corpus(folder / "same", lengths);
   write_corpus(folder / "other", lengths, 1);
-  const auto open = [&](const char* name, uint32_t seed) {
-    return GptDataset::open(folder / name, Split::kTrain, std::nullopt, 10,
+  const auto open = [&](const char* name, uint32_t seed, int64_t samples = 10) {
+    return GptDataset::open(folder / name, Split::kTrain, std::nullopt, samples,
                             {.sequence_length = 4, .seed = seed})
         ->fingerprint();
   };
   EXPECT_EQ(open("a", 1), open("same", 1));
-  EXPECT_NE(open("a", 1), open("other", 1));
-  EXPECT_NE(open("a", 1), open("a", 2));
+  EXPECT_FALSE(same_data(open("a", 1), open("other", 1)));
+  EXPECT_FALSE(same_data(open("a", 1), open("a", 2)));
+  EXPECT_TRUE(same_data(open("a", 1), open("a", 1, 100))) << "a longer run of the same data";
+  EXPECT_NE(open("a", 1), open("a", 1, 100)) << "whose epochs are shuffled together";
 }
 
 TEST(Blend, samples_come_from_their_corpora) {
