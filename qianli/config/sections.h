@@ -61,6 +61,7 @@ struct IndexerConfig {
   std::optional<int64_t> top_k;
   std::optional<int64_t> frequency;
   std::optional<int64_t> skip;
+  std::optional<double> loss_coeff;
 
   template <class Visitor>
   void fields(Visitor& v);

@@ -189,6 +189,7 @@ const Family& family_of(const ConfigReader& config) {
 constexpr const char* kTrainingKey = "qianli_training";
 constexpr std::array kTrainingFields{"init_std",
                                      "mtp.loss_scaling_factor",
+                                     "indexer.loss_coeff",
                                      "moe.aux_loss_coeff",
                                      "moe.sequence_aux_loss_coeff",
                                      "moe.device_aux_loss_coeff",

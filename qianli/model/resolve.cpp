@@ -121,6 +121,7 @@ bool is_free(const std::string& path, const ModelSpec& spec) {
                                            "final_logit_softcap",
                                            "mtp.num_layers",
                                            "mtp.loss_scaling_factor",
+                                           "indexer.loss_coeff",
                                            "moe.top_k",
                                            "moe.scaling_factor",
                                            "moe.z_loss_coeff",

@@ -121,6 +121,7 @@ struct Indexer {
   int64_t frequency = 1;
   int64_t skip = 0;
   bool interleaved = false;  // its rotary pairs are (2i, 2i + 1) (GLM-5)
+  double loss_coeff = 0.0;   // of the loss that trains it; 0: no gradient reaches it
 
   bool operator==(const Indexer&) const = default;
 };

@@ -61,6 +61,7 @@ void members(Indexer*, Visitor&& v) {
   v("frequency", &Indexer::frequency);
   v("skip", &Indexer::skip);
   v("interleaved", &Indexer::interleaved);
+  v("loss_coeff", &Indexer::loss_coeff);
 }
 
 template <class Visitor>

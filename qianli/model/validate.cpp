@@ -215,6 +215,7 @@ void check_latent_attention(const ModelSpec& spec) {
   check_count("indexer.top_k", spec.indexer->top_k);
   check_count("indexer.frequency", spec.indexer->frequency, kMaxLayers);
   check_count("indexer.skip", spec.indexer->skip, kMaxLayers, 0);
+  check_not_negative("indexer.loss_coeff", spec.indexer->loss_coeff);
   check_product("indexer.num_heads * indexer.head_dim", spec.indexer->num_heads,
                 spec.indexer->head_dim);
   expect(spec.indexer->head_dim >= mla.qk_rope_head_dim,

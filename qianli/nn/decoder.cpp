@@ -37,6 +37,14 @@ std::vector<MixtureOfExperts*> Decoder::mixtures() const {
   return found;
 }
 
+std::vector<Indexer*> Decoder::indexers() const {
+  std::vector<Indexer*> found = ahead_ ? ahead_->indexers() : std::vector<Indexer*>();
+  for (const DecoderLayer& layer : layers_) {
+    if (Indexer* own = layer.indexer()) found.push_back(own);
+  }
+  return found;
+}
+
 at::Tensor Decoder::forward(const DecoderInput& input) { return run(input).after_norm; }
 
 Decoder::Hidden Decoder::run(const DecoderInput& input) {

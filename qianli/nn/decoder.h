@@ -37,6 +37,8 @@ class Decoder {
 
   // Every mixture of experts of the model, for the end of an optimizer step.
   std::vector<MixtureOfExperts*> mixtures() const;
+  // Every indexer, for its loss.
+  std::vector<Indexer*> indexers() const;
 
   const model::ModelSpec& spec() const { return *spec_; }
   void observe(Observer observer) { observer_ = std::move(observer); }

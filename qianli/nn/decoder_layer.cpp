@@ -84,6 +84,11 @@ std::vector<MixtureOfExperts*> DecoderLayer::mixtures() const {
   return found;
 }
 
+Indexer* DecoderLayer::indexer() const {
+  const auto* attention = dynamic_cast<const LatentAttention*>(mixer_.get());
+  return attention ? attention->indexer() : nullptr;
+}
+
 void DecoderLayer::forward(Stream& stream, ForwardPass& pass) {
   if (is_parallel(spec_)) {
     parallel(stream, pass);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "qianli/nn/forward_pass.h"
+#include "qianli/nn/indexer.h"
 #include "qianli/nn/layers.h"
 
 namespace qianli::nn {
@@ -33,6 +34,7 @@ class DecoderLayer {
 
   // None, one, or with a shortcut one beside the dense block.
   std::vector<MixtureOfExperts*> mixtures() const;
+  Indexer* indexer() const;  // of its attention; null: none
 
  private:
   void mix(Stream& stream, ForwardPass& pass);

@@ -34,19 +34,28 @@ Indexer::Indexer(const model::ModelSpec& spec, ParameterSet& parameters, const s
                 .kind = model::NormKind::kLayerNorm,
                 .eps = kKeyNormEps} {}
 
-at::Tensor Indexer::choose(const at::Tensor& x, const at::Tensor& query_latent, ForwardPass& pass,
-                           int64_t layer) const {
-  const at::NoGradGuard no_grad;
+Indexer::Projected Indexer::project(const at::Tensor& x, const at::Tensor& query_latent,
+                                    ForwardPass& pass) const {
+  const at::AutoGradMode recorded(learns(pass));
   const int64_t tokens = pass.tokens(), heads = sizes_.num_heads, dim = sizes_.head_dim;
   const ops::RotaryTable& table = pass.rotary.at(spec_.rope, pass.input);
   const ops::RotaryPairs style{.interleaved = sizes_.interleaved};
-  at::Tensor q = ops::rotary(query_(query_latent).view({tokens, heads, dim}), table,
-                             pass.input.positions, style);
-  at::Tensor k =
-      ops::rotary(key_norm_(key_(x)).view({tokens, 1, dim}), table, pass.input.positions, style)
-          .squeeze(1);
-  const at::Tensor weights =
-      weights_(x) * (1.0 / std::sqrt(static_cast<double>(heads * dim)));  // [T, n]
+  const auto rotated = [&](const at::Tensor& heads_of) {
+    return ops::rotary(heads_of, table, pass.input.positions, style);
+  };
+  const at::Tensor seen = x.detach();
+  const double scale = 1.0 / std::sqrt(static_cast<double>(heads * dim));
+  return {.query = rotated(query_(query_latent.detach()).view({tokens, heads, dim})),
+          .key = rotated(key_norm_(key_(seen)).view({tokens, 1, dim})).squeeze(1),
+          .weights = weights_(seen) * scale};
+}
+
+at::Tensor Indexer::choose(const Projected& projected, ForwardPass& pass, int64_t layer) const {
+  const at::NoGradGuard no_grad;
+  const int64_t tokens = pass.tokens(), heads = sizes_.num_heads;
+  const at::Tensor& q = projected.query;
+  const at::Tensor& weights = projected.weights;
+  at::Tensor k = projected.key;
   int64_t before = 0;  // keys in front of the first query's own
   if (pass.input.cache) {
     before = pass.input.cache->length();
@@ -57,7 +66,8 @@ at::Tensor Indexer::choose(const at::Tensor& x, const at::Tensor& query_latent, 
   for (size_t s = 0; s + 1 < starts.size(); ++s)
     longest = std::max(longest, before + starts[s + 1] - starts[s]);
   const int64_t width = std::min(sizes_.top_k, longest);
-  at::Tensor chosen = at::full({tokens, width}, -1, x.options().dtype(at::kLong));
+  at::Tensor chosen =
+      at::full({tokens, width}, -1, q.options().dtype(at::kLong).requires_grad(false));
   for (size_t s = 0; s + 1 < starts.size(); ++s) {
     const int64_t first_key = starts[s], keys = before + starts[s + 1] - starts[s];
     const at::Tensor segment_keys = k.narrow(0, first_key, keys);

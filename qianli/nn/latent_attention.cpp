@@ -60,15 +60,20 @@ at::Tensor LatentAttention::forward(const at::Tensor& x, ForwardPass& pass) {
   at::Tensor query_latent;
   const at::Tensor q = queries(x, pass, query_latent);
   const Latent own = latent(x, pass);
-  if (indexer_) pass.chosen_keys = indexer_->choose(x, query_latent, pass, index_);
+  Indexer::Projected projected;
+  if (indexer_) {
+    projected = indexer_->project(x, query_latent, pass);
+    pass.chosen_keys = indexer_->choose(projected, pass, index_);
+  }
   // A prompt at the start of a cache sees its own tokens only: cheaper in the explicit form.
   const bool decoding = pass.input.cache && (pass.input.cache->length() > 0 || pass.tokens() == 1);
-  const at::Tensor context = decoding ? absorbed_form(q, own, pass) : explicit_form(q, own, pass);
+  const at::Tensor context =
+      decoding ? absorbed_form(q, own, pass) : explicit_form(q, own, projected, pass);
   return proj_(context.reshape({pass.tokens(), spec_.num_attention_heads * sizes_.v_head_dim}));
 }
 
 at::Tensor LatentAttention::explicit_form(const at::Tensor& q, const Latent& latent,
-                                          ForwardPass& pass) const {
+                                          const Indexer::Projected& projected, ForwardPass& pass) {
   const int64_t heads = spec_.num_attention_heads, plain = sizes_.qk_nope_head_dim;
   if (pass.input.cache)
     pass.input.cache->append_latent(index_, at::cat({latent.kv, latent.key.squeeze(1)}, 1));
@@ -77,7 +82,9 @@ at::Tensor LatentAttention::explicit_form(const at::Tensor& q, const Latent& lat
   const at::Tensor v = up.narrow(2, plain, sizes_.v_head_dim);
   ops::AttentionLayout layout = attention_layout(spec_, layer_, pass.input);
   layout.chosen = pass.chosen_keys;
-  return ops::attention(q, k, v, layout);
+  const at::Tensor context = ops::attention(q, k, v, layout);
+  if (!indexer_ || !indexer_->learns(pass)) return context;
+  return indexer_->learn(context, projected, q, k, layout, pass.input);
 }
 
 at::Tensor LatentAttention::absorbed_form(const at::Tensor& q, const Latent& latent,

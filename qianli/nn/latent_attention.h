@@ -19,6 +19,7 @@ class LatentAttention : public Block {
   LatentAttention(const model::ModelSpec& spec, ParameterSet& parameters,
                   const std::string& layer_name, int64_t index);
   at::Tensor forward(const at::Tensor& x, ForwardPass& pass) override;
+  Indexer* indexer() const { return indexer_.get(); }  // null: it has none
 
  private:
   struct Latent {
@@ -30,7 +31,8 @@ class LatentAttention : public Block {
   at::Tensor queries(const at::Tensor& x, ForwardPass& pass, at::Tensor& latent) const;
   Latent latent(const at::Tensor& x, ForwardPass& pass) const;
   // Keys and values of every head are made from the latent: training, and prompts.
-  at::Tensor explicit_form(const at::Tensor& q, const Latent& latent, ForwardPass& pass) const;
+  at::Tensor explicit_form(const at::Tensor& q, const Latent& latent,
+                           const Indexer::Projected& projected, ForwardPass& pass);
   // The up-projections are applied to queries and outputs instead, so that the cached latents are
   // the keys and values of one head: decoding. No gradients.
   at::Tensor absorbed_form(const at::Tensor& q, const Latent& latent, ForwardPass& pass) const;

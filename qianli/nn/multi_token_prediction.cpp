@@ -41,6 +41,14 @@ std::vector<MixtureOfExperts*> MultiTokenPrediction::mixtures() const {
   return found;
 }
 
+std::vector<Indexer*> MultiTokenPrediction::indexers() const {
+  std::vector<Indexer*> found;
+  for (const Depth& depth : depths_) {
+    if (Indexer* own = depth.layer.indexer()) found.push_back(own);
+  }
+  return found;
+}
+
 at::Tensor shifted_within_segments(const at::Tensor& values,
                                    const std::vector<int64_t>& segment_starts, int64_t shift) {
   at::Tensor shifted = at::zeros_like(values);

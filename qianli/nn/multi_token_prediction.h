@@ -23,6 +23,7 @@ class MultiTokenPrediction {
                     ForwardPass& pass);
 
   std::vector<MixtureOfExperts*> mixtures() const;
+  std::vector<Indexer*> indexers() const;
 
  private:
   struct Depth {

@@ -36,12 +36,16 @@ struct NamedValue {
   double value;
 };
 
-std::vector<NamedValue> routing_values(const std::optional<nn::RoutingSummary>& routing) {
-  if (!routing) return {};
-  std::vector<NamedValue> values{{"moe_max_load", "moe max load", routing->max_load}};
+// Of the parts of a model that have losses of their own.
+std::vector<NamedValue> auxiliary_values(const std::optional<nn::RoutingSummary>& routing,
+                                         const std::optional<double>& indexer_loss) {
+  std::vector<NamedValue> values;
   const auto add = [&](const char* key, const char* tag, const std::optional<double>& value) {
     if (value) values.push_back({key, tag, *value});
   };
+  add("indexer_loss", "indexer loss", indexer_loss);
+  if (!routing) return values;
+  add("moe_max_load", "moe max load", routing->max_load);
   add("moe_aux_loss", "load_balancing_loss", routing->aux_loss);
   add("moe_sequence_aux_loss", "seq_load_balancing_loss", routing->sequence_aux_loss);
   add("moe_device_aux_loss", "device_load_balancing_loss", routing->device_aux_loss);
@@ -100,7 +104,7 @@ void Metrics::record(const StepMetrics& m) {
     line["validation_loss"] = *m.validation_loss;
     line["validation_perplexity"] = perplexity(*m.validation_loss);
   }
-  for (const NamedValue& v : routing_values(m.routing)) line[v.key] = v.value;
+  for (const NamedValue& v : auxiliary_values(m.routing, m.indexer_loss)) line[v.key] = v.value;
   append(line.dump());
   if (events_) add_events(m, rate);
   show(m, rate);
@@ -117,7 +121,7 @@ void Metrics::add_events(const StepMetrics& m, double tokens_per_second) {
     add("lm loss validation", *m.validation_loss);
     add("lm loss validation ppl", perplexity(*m.validation_loss));
   }
-  for (const NamedValue& v : routing_values(m.routing)) add(v.tag, v.value);
+  for (const NamedValue& v : auxiliary_values(m.routing, m.indexer_loss)) add(v.tag, v.value);
   events_->flush();
 }
 

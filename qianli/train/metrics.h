@@ -28,6 +28,7 @@ struct StepMetrics {
   uint64_t memory_bytes = 0;  // peak of tensor memory so far
   std::optional<double> validation_loss;  // where this step was followed by an evaluation
   std::optional<nn::RoutingSummary> routing;  // of a model with mixtures of experts
+  std::optional<double> indexer_loss;         // of a model whose indexers learn
 };
 
 class Metrics {

@@ -52,7 +52,8 @@ void record(Run& run, int64_t step, const StepResult& result, double seconds, st
                        .mfu = utilisation(run, seconds),
                        .memory_bytes = device::memory(run.device).peak_bytes,
                        .validation_loss = validation_loss,
-                       .routing = result.routing});
+                       .routing = result.routing,
+                       .indexer_loss = result.indexer_loss});
 }
 
 bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }

@@ -89,6 +89,7 @@ Step::Step(nn::Decoder& decoder, nn::ParameterSet& parameters, optim::FlatOptimi
            const config::OptimConfig& config)
     : decoder_(decoder),
       mixtures_(decoder.mixtures()),
+      indexers_(decoder.indexers()),
       parameters_(parameters),
       optimizer_(optimizer),
       config_(config),
@@ -116,6 +117,7 @@ StepResult Step::run(std::span<const data::Batch> microbatches) {
     fail_non_finite(microbatches, result);
   optimizer_.step(result.lr, result.gradient_norm);
   if (!mixtures_.empty()) result.routing = nn::finish_routing_step(mixtures_);
+  result.indexer_loss = nn::take_loss(indexers_);
   return result;
 }
 

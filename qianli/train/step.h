@@ -21,6 +21,7 @@ struct StepResult {
   double lr = 0;
   int64_t tokens = 0;                         // positions computed, counted in the loss or not
   std::optional<nn::RoutingSummary> routing;  // of a model with mixtures of experts
+  std::optional<double> indexer_loss;         // mean over layers and microbatches
 };
 
 // Tokens of a step whose loss mask is set: as the next token's label, and as labels depth + 2
@@ -59,6 +60,7 @@ class Step {
 
   nn::Decoder& decoder_;
   std::vector<nn::MixtureOfExperts*> mixtures_;
+  std::vector<nn::Indexer*> indexers_;
   nn::ParameterSet& parameters_;
   optim::FlatOptimizer& optimizer_;
   config::OptimConfig config_;

@@ -62,6 +62,12 @@ void IndexerConfig::fields(Visitor& v) {
            .flag = "--index-skip-topk-offset",
            .absent = kOfModel,
            .min = 0});
+  v(loss_coeff, {.key = "loss_coeff",
+                 .help = "Weight of the loss that trains the indexer: how far its scores are from "
+                         "the attention's own probabilities. 0: it gets no gradient.",
+                 .flag = "--indexer-loss-coeff",
+                 .absent = kOfModel,
+                 .min = 0});
 }
 
 template <class Visitor>
