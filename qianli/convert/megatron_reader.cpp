@@ -10,6 +10,7 @@
 #include "qianli/base/file.h"
 #include "qianli/base/json.h"
 #include "qianli/convert/megatron.h"
+#include "qianli/convert/megatron_dist.h"
 #include "qianli/convert/stored_arguments.h"
 #include "qianli/formats/torch_file.h"
 #include "qianli/model/hugging_face.h"
@@ -46,30 +47,6 @@ fs::path iteration_folder(const fs::path& path) {
                      text));
   }
   return path / fmt::format("iter_{:07}", iteration);
-}
-
-int64_t padded_rows(const formats::TensorSource& first, const MegatronLayout& layout) {
-  for (const formats::TensorSpec& tensor : first.tensors()) {
-    if (!tensor.name.ends_with("word_embeddings.weight")) continue;
-    if (tensor.shape.size() == 2 && tensor.shape[0] <= INT32_MAX)
-      return tensor.shape[0] * layout.tensor;
-    fail(fmt::format("{}: expected {} of two axes, got {}", first.source(), tensor.name,
-                     formats::shape_text(tensor.shape)));
-  }
-  fail(fmt::format("{}: expected word_embeddings.weight on the first stage, found none",
-                   first.source()));
-}
-
-// --config; what Qianli's own converter left; the arguments. `first` is the first rank's weights.
-model::ModelSpec spec_of(const StoredArguments& args, const SourceOptions& options,
-                         const formats::TensorSource& first) {
-  if (!options.config.empty()) return spec_of_config(options);
-  if (const Value* config = args.find("qianli_config"); config && config->as_text()) {
-    const std::string source = args.source() + ": args.qianli_config";
-    return model::from_hugging_face(parse_json(*config->as_text(), source, FileRole::kCheckpoint),
-                                    source);
-  }
-  return spec_of_arguments(args, padded_rows(first, layout_of(args)));
 }
 
 // How a checkpoint's tensors are called, told from one rank's names.
@@ -110,16 +87,45 @@ std::shared_ptr<const formats::TensorSource> weights_of(const fs::path& path) {
   return formats::open_torch_source(file, Value::dict(std::move(models)));
 }
 
+// Of the whole embedding, from the first rank's part.
+int64_t padded_rows(const formats::TensorSource& first, const MegatronLayout& layout) {
+  for (const formats::TensorSpec& tensor : first.tensors()) {
+    if (tensor.name.ends_with("word_embeddings.weight"))
+      return embedding_rows(first, tensor.name) * layout.tensor;
+  }
+  fail(fmt::format("{}: expected word_embeddings.weight on the first stage, found none",
+                   first.source()));
+}
+
 }  // namespace
 
+int64_t embedding_rows(const formats::TensorSource& source, const std::string& name) {
+  const formats::TensorSpec& tensor = source.at(name);
+  if (tensor.shape.size() == 2 && tensor.shape[0] <= INT32_MAX) return tensor.shape[0];
+  fail(fmt::format("{}: expected {} of two axes, got {}", source.source(), name,
+                   formats::shape_text(tensor.shape)));
+}
+
+model::ModelSpec model_of(const StoredArguments& args, const SourceOptions& options,
+                          int64_t embedding_rows) {
+  if (!options.config.empty()) return spec_of_config(options);
+  if (const Value* config = args.find("qianli_config"); config && config->as_text()) {
+    const std::string source = args.source() + ": args.qianli_config";
+    return model::from_hugging_face(parse_json(*config->as_text(), source, FileRole::kCheckpoint),
+                                    source);
+  }
+  return spec_of_arguments(args, embedding_rows);
+}
+
 bool is_megatron(const fs::path& path) {
-  return fs::exists(path / kTracker) || has_rank_folders(path);
+  return fs::exists(path / kTracker) || has_rank_folders(path) || is_megatron_dist(path);
 }
 
 std::unique_ptr<ModelSource> open_megatron(const fs::path& path, const SourceOptions& options) {
   const fs::path folder = iteration_folder(path);
+  if (is_megatron_dist(folder)) return open_megatron_dist(folder, options);
   if (!has_rank_folders(folder)) {
-    fail(fmt::format("expected mp_rank_* folders in {}, found none", folder.string()));
+    fail(fmt::format("expected mp_rank_* folders or .metadata in {}, found none", folder.string()));
   }
   fs::path first;
   for (const char* name : {"mp_rank_00", "mp_rank_00_000", "mp_rank_00_000_000"}) {
@@ -131,17 +137,17 @@ std::unique_ptr<ModelSource> open_megatron(const fs::path& path, const SourceOpt
   const StoredArguments args(file->root().find("args"), first.string());
   auto model = std::make_unique<ModelSource>();
   model->kind = "Megatron checkpoint";
-  model->spec = spec_of(args, options, *weights_of(first));
+  MegatronLayout layout = layout_of(args);
+  layout.padded_vocab_size = padded_rows(*weights_of(first), layout);
+  model->spec = model_of(args, options, layout.padded_vocab_size);
   model->table = model::parameter_table(model->spec);
   if (!options.config.empty() && fs::is_directory(options.config))
     model->companions = options.config;
-  MegatronLayout layout = layout_of(args);
   std::vector<std::shared_ptr<const formats::TensorSource>> files;
   for (const MegatronRank& rank : megatron_ranks(layout)) {
     files.push_back(weights_of(folder / rank_folder(layout, rank) / kRankFile));
   }
   for (const auto& source : files) read_names(*source, model->spec, layout);
-  layout.padded_vocab_size = padded_rows(*files.front(), layout);
   model->reader = std::make_unique<ParameterReader>(
       model->table, megatron_tensors(model->spec, model->table, layout), std::move(files),
       folder.string());
