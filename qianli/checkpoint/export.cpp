@@ -41,7 +41,6 @@ void export_hugging_face(const fs::path& folder, const model::ModelSpec& spec,
                          const nn::ParameterSet& parameters, const ExportOptions& options) {
   convert::ModelSource model;
   model.kind = "model";
-  model.path = "the model";
   model.spec = spec;
   model.table = model::parameter_table(spec);
   model.companions = options.tokenizer;

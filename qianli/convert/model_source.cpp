@@ -51,6 +51,7 @@ std::unique_ptr<ModelSource> open_model(const fs::path& path, const SourceOption
     }
     auto model = form.open(path, options);
     model->path = path;
+    model->adapter = options.adapter;
     return model;
   }
   throw CheckpointError("convert", fmt::format("expected a model, got {}", path.string()),

@@ -24,7 +24,8 @@ struct SourceOptions {
 
 struct ModelSource {
   std::string kind;  // "Hugging Face folder", for people
-  std::filesystem::path path;
+  std::filesystem::path path;     // empty: in memory
+  std::filesystem::path adapter;  // merged into it; empty: none
   model::ModelSpec spec;
   Table table;
   std::unique_ptr<ParameterReader> reader;  // refers to the table

@@ -23,6 +23,9 @@ class Targets {
   // One for each tensor, in their order.
   const std::vector<formats::TensorSpec>& specs() const { return specs_; }
   uint64_t total_bytes() const { return total_bytes_; }
+  // One line that says all that the tensors' bytes depend on: the source's files (names, sizes, times
+  // of change), every tensor and its parts, and `more`. A model in memory is like no other.
+  std::string identity(const std::string& more) const;
   // That of most elements.
   formats::Dtype prevailing_dtype() const;
 

@@ -2,6 +2,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/file.h"
+#include "qianli/convert/conversion_folder.h"
 #include "qianli/convert/hugging_face.h"
 #include "qianli/convert/produce.h"
 #include "qianli/convert/write_model.h"
@@ -41,13 +42,16 @@ void write_hugging_face(const ModelSource& model, const std::filesystem::path& t
   const Targets targets(model, hugging_face_tensors(model.table), options.dtype);
   const formats::Dtype dtype = targets.prevailing_dtype();
   const OrderedJson config = model::to_hugging_face(model.spec, formats::torch_type(dtype).name);
-  refuse_existing(target);
-  AtomicFolder folder(target, FileRole::kCheckpoint);
+  ConversionFolder folder(
+      target, targets.identity(fmt::format("{} {}", config.dump(), options.max_shard_bytes)));
   write_file_atomically(folder.path() / "config.json", config.dump(2) + "\n",
                         FileRole::kCheckpoint);
   write_companions(folder.path(), model);
   formats::write_sharded(folder.path(), targets.specs(), options.max_shard_bytes,
-                         targets.producer(progress));
+                         targets.producer(progress), "model", FileRole::kCheckpoint,
+                         [&](const std::string& name, const std::function<void()>& write) {
+                           folder.once(name, write);
+                         });
   folder.commit();
 }
 

@@ -2,6 +2,7 @@
 
 #include "qianli/base/file.h"
 #include "qianli/base/json.h"
+#include "qianli/convert/conversion_folder.h"
 #include "qianli/convert/megatron.h"
 #include "qianli/convert/megatron_arguments.h"
 #include "qianli/convert/produce.h"
@@ -96,9 +97,9 @@ void write_megatron(const ModelSource& model, const std::filesystem::path& targe
   check_cover(model.table, targets.tensors(), target.string());
   const bool legacy = layout.names == MegatronNames::kLegacy;
   const Value arguments = megatron_arguments(model.spec, layout, targets.prevailing_dtype());
-  refuse_existing(target);
-  AtomicFolder folder(target, FileRole::kCheckpoint);
-  const std::filesystem::path iteration = folder.path() / "iter_0000001";
+  ConversionFolder folder(
+      target, targets.identity(formats::write_pickle(arguments, "arguments", FileRole::kCheckpoint,
+                                                     [](const auto&) { return std::string(); })));
   uint64_t done = 0;
   const auto ranks = megatron_ranks(layout);
   for (size_t file = 0; file < ranks.size(); ++file) {
@@ -107,14 +108,18 @@ void write_megatron(const ModelSource& model, const std::filesystem::path& targe
       if (targets.tensors()[i].file == file) places.emplace(targets.tensors()[i].name, i);
     }
     const auto produce = [&](const formats::TensorSpec& tensor, const formats::ByteSink& sink) {
-      targets.produce(places.at(tensor.name), sink);
-      done += tensor.num_bytes();
-      if (progress) progress(done, targets.total_bytes());
+      targets.produce(places.at(tensor.name), [&](std::span<const std::byte> bytes) {
+        sink(bytes);
+        done += bytes.size();
+        if (progress) progress(done, targets.total_bytes());
+      });
     };
-    const std::filesystem::path rank = iteration / rank_folder(layout, ranks[file]);
-    std::filesystem::create_directories(rank);
-    formats::write_torch_file(rank / "model_optim_rng.pt",
-                              rank_tree(targets, file, arguments, legacy), produce);
+    const std::string name =
+        "iter_0000001/" + rank_folder(layout, ranks[file]) + "/model_optim_rng.pt";
+    folder.once(name, [&] {
+      formats::write_torch_file(folder.path() / name, rank_tree(targets, file, arguments, legacy),
+                                produce);
+    });
   }
   write_file_atomically(folder.path() / "latest_checkpointed_iteration.txt", "1",
                         FileRole::kCheckpoint);

@@ -128,13 +128,14 @@ const TensorEntry& SafetensorsFolder::at(std::string_view name) const {
 
 void write_sharded(const fs::path& folder, const std::vector<TensorSpec>& tensors,
                    uint64_t max_shard_bytes, const TensorProducer& produce, std::string_view stem,
-                   FileRole role) {
-  check_no_model(folder, stem, role);
+                   FileRole role, const FileStep& step) {
+  if (!step) check_no_model(folder, stem, role);
+  const auto write = [&](const fs::path& path, const std::vector<TensorSpec>& part) {
+    const auto write_it = [&] { write_safetensors(path, part, produce, {}, role); };
+    step ? step(path.filename(), write_it) : write_it();
+  };
   const std::vector<Shard> shards = cut_into_shards(tensors, max_shard_bytes);
-  if (shards.size() == 1) {
-    write_safetensors(single_path(folder, stem), tensors, produce, {}, role);
-    return;
-  }
+  if (shards.size() == 1) return write(single_path(folder, stem), tensors);
   const auto shard_name = [&](size_t i) {
     return fmt::format("{}-{:05}-of-{:05}.safetensors", stem, i + 1, shards.size());
   };
@@ -149,7 +150,7 @@ void write_sharded(const fs::path& folder, const std::vector<TensorSpec>& tensor
     total += shards[i].bytes;
   }
   for (size_t i = 0; i < shards.size(); ++i) {
-    write_safetensors(folder / shard_name(i), shards[i].tensors, produce, {}, role);
+    write(folder / shard_name(i), shards[i].tensors);
   }
   const Json index = {{"metadata", {{"total_size", total}}}, {"weight_map", std::move(weights)}};
   write_file_atomically(index_path(folder, stem), index.dump(2) + "\n", role);

@@ -2,6 +2,7 @@
 // model.safetensors.index.json with shards model-00001-of-0000N.safetensors.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -43,9 +44,12 @@ class SafetensorsFolder {
 
 // Writes `tensors` into `folder` in shards of at most `max_shard_bytes` of tensor bytes, filled in
 // the given order (a larger tensor gets its own), and the index last. One shard is enough: writes
-// <stem>.safetensors without an index. Refuses a folder that already holds such a model.
+// <stem>.safetensors without an index. Refuses a folder that already holds such a model, unless
+// `step` is given: it is called for each file, and decides whether to call write().
+using FileStep = std::function<void(const std::string& name, const std::function<void()>& write)>;
 void write_sharded(const fs::path& folder, const std::vector<TensorSpec>& tensors,
                    uint64_t max_shard_bytes, const TensorProducer& produce,
-                   std::string_view stem = "model", FileRole role = FileRole::kCheckpoint);
+                   std::string_view stem = "model", FileRole role = FileRole::kCheckpoint,
+                   const FileStep& step = {});
 
 }  // namespace qianli::formats
