@@ -120,8 +120,9 @@ class WeightLoader {
 
   void load_far(const std::vector<convert::RowRange>& ranges, int threads) {
     auto next = ranges.begin();
+    convert::Buffers buffers;
     convert::in_order(
-        static_cast<int64_t>(ranges.size()), threads,
+        static_cast<int64_t>(ranges.size()), threads, buffers,
         [&](int64_t i, std::vector<std::byte>& buffer) {
           const at::Tensor rows = target(ranges[static_cast<size_t>(i)]);
           buffer.resize(rows.nbytes());

@@ -14,7 +14,8 @@
 namespace qianli::convert {
 namespace {
 
-constexpr int64_t kPieceBytes = int64_t{4} << 20;  // made and written at a time
+// Made and written at a time: so little that it is still in a cache when it is written.
+constexpr int64_t kPieceBytes = int64_t{1} << 20;
 
 int64_t covered_elements(const ForeignTensor& tensor) {
   int64_t elements = 0;
@@ -87,7 +88,7 @@ void Targets::produce(size_t index, const formats::ByteSink& sink) const {
     return;
   }
   const bool padded = covered_elements(tensor) < all;
-  in_order((bytes + step - 1) / step, threads_,
+  in_order((bytes + step - 1) / step, threads_, buffers_,
            [&](int64_t i, std::vector<std::byte>& buffer) {
              buffer.resize(static_cast<size_t>(piece(i)));
              if (padded) std::ranges::fill(buffer, std::byte{0});

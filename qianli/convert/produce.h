@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "qianli/convert/pipeline.h"
 #include "qianli/convert/write_model.h"
 
 namespace qianli::convert {
@@ -23,8 +24,8 @@ class Targets {
   // One for each tensor, in their order.
   const std::vector<formats::TensorSpec>& specs() const { return specs_; }
   uint64_t total_bytes() const { return total_bytes_; }
-  // One line that says all that the tensors' bytes depend on: the source's files (names, sizes, times
-  // of change), every tensor and its parts, and `more`. A model in memory is like no other.
+  // One line that says all that the tensors' bytes depend on: the source's files (names, sizes,
+  // times of change), every tensor and its parts, and `more`. A model in memory is like no other.
   std::string identity(const std::string& more) const;
   // That of most elements.
   formats::Dtype prevailing_dtype() const;
@@ -47,6 +48,7 @@ class Targets {
   std::unordered_map<std::string_view, size_t> places_;
   uint64_t total_bytes_ = 0;
   int threads_;
+  mutable Buffers buffers_;
 };
 
 void refuse_existing(const std::filesystem::path& target);

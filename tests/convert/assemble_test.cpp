@@ -115,8 +115,9 @@ TEST(InOrder, hands_pieces_over_in_order_and_uses_few_buffers) {
   for (const int threads : {1, 3}) {
     std::set<const std::byte*> buffers;
     std::vector<int> taken;
+    Buffers kept;
     in_order(
-        100, threads,
+        100, threads, kept,
         [](int64_t i, std::vector<std::byte>& buffer) { buffer.assign(8, std::byte(i)); },
         [&](std::span<const std::byte> buffer) {
           buffers.insert(buffer.data());
@@ -132,8 +133,9 @@ TEST(InOrder, the_first_failure_of_either_side_ends_the_work) {
   const auto fill = [](int64_t, std::vector<std::byte>& buffer) { buffer.resize(1); };
   const auto run = [&](int64_t bad_make, int bad_take) {
     int taken = 0;
+    Buffers buffers;
     in_order(
-        50, 2,
+        50, 2, buffers,
         [&](int64_t i, std::vector<std::byte>& buffer) {
           if (i == bad_make) throw std::runtime_error("make");
           fill(i, buffer);
