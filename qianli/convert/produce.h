@@ -32,7 +32,7 @@ class Targets {
 
   // Hands all bytes of tensor `index` to the sink, in pieces of a few rows that several threads put
   // together; in place where it lies in the source as it is wanted. Throws StoppedError where a
-  // stop was asked for.
+  // stop was asked for. One call at a time.
   void produce(size_t index, const formats::ByteSink& sink) const;
   // The same by name, for writers of one file, with progress.
   formats::TensorProducer producer(const ProgressFunction& progress) const;
