@@ -80,9 +80,10 @@ void read_added_tokens_json(const Json& json, const std::string& source,
     const std::string where = fmt::format("'{}' of {}", key, source);
     if (!value.is_number_integer()) refuse(where, "an id", value.type_name());
     const int32_t id = checked_id(value.get<int64_t>(), where);
-    const bool known = std::any_of(out.begin(), out.end(), [&](const AddedToken& token) {
-      return token.id == id || token.content == key;
-    });
+    const bool known =
+        std::any_of(out.begin(), out.end(), [&, &content = key](const AddedToken& token) {
+          return token.id == id || token.content == content;
+        });
     if (!known) out.push_back({.id = id, .content = checked_content(key, where)});
   }
 }

@@ -73,9 +73,9 @@ Value call_function(Runtime& runtime, const Function& function, const Value* sel
   if (!more && !positional.empty()) refuse(function, "was given too many arguments");
   std::vector<std::pair<std::string, Value>> unknown;
   for (auto& [name, value] : arguments.named) {
-    const auto place =
-        std::find_if(names.begin(), names.end(),
-                     [&](const ParameterName& parameter) { return parameter.name == name; });
+    const auto place = std::find_if(
+        names.begin(), names.end(),
+        [&wanted = name](const ParameterName& parameter) { return parameter.name == wanted; });
     if (place == names.end() || (self && place == names.begin())) {
       unknown.emplace_back(name, std::move(value));
       continue;
