@@ -16,19 +16,21 @@ using formats::Value;
 
 // Dictionaries in dictionaries, in the order of their first entry.
 struct Node {
-  std::vector<std::pair<std::string, Node>> children;
+  std::string name;
+  std::vector<Node> children;
   Value leaf;
 
   Node& child(const std::string& key) {
-    for (auto& [name, node] : children) {
-      if (name == key) return node;
+    for (Node& node : children) {
+      if (node.name == key) return node;
     }
-    return children.emplace_back(key, Node{}).second;
+    children.push_back({.name = key, .children = {}, .leaf = {}});
+    return children.back();
   }
   Value value() const {
     if (children.empty()) return leaf;
     formats::Entries entries;
-    for (const auto& [name, node] : children) entries.emplace_back(Value::text(name), node.value());
+    for (const Node& node : children) entries.emplace_back(Value::text(node.name), node.value());
     return Value::dict(std::move(entries));
   }
 };
@@ -82,7 +84,7 @@ Value rank_tree(const Targets& targets, size_t file, const Value& arguments, boo
   formats::Entries root = {{Value::text("args"), arguments},
                            {Value::text("checkpoint_version"), Value::real(3.0)},
                            {Value::text("iteration"), Value::integer(1)}};
-  for (auto& [name, node] : tree.children) root.emplace_back(Value::text(name), node.value());
+  for (const Node& node : tree.children) root.emplace_back(Value::text(node.name), node.value());
   for (auto& [name, entries] : chunks)
     root.emplace_back(Value::text(name), Value::dict(std::move(entries)));
   return Value::dict(std::move(root));
