@@ -55,9 +55,10 @@ void read(const ConfigReader& config, ModelSpec& spec) {
 
 void write(const ModelSpec& spec, OrderedJson& config) {
   config["hidden_activation"] = activation_word(spec.activation);
-  OrderedJson full = rope_object(spec.rope), sliding = rope_object(*spec.sliding_rope);
+  const Rope local = spec.sliding_rope.value_or(spec.rope);
+  OrderedJson full = rope_object(spec.rope), sliding = rope_object(local);
   full["rope_theta"] = spec.rope.base;
-  sliding["rope_theta"] = spec.sliding_rope->base;
+  sliding["rope_theta"] = local.base;
   config["rope_parameters"] = {{"full_attention", full}, {"sliding_attention", sliding}};
   write_layer_types(spec, config);
   write_tokens(spec, config);
