@@ -98,11 +98,10 @@ void prove(const convert::ModelSource& model, const Arguments& arguments) {
     return;
   }
   try {
-    const LogitsDifference logits =
-        engine().compare_logits({.first = arguments.source,
-                                 .second = arguments.target,
-                                 .config = arguments.from.config,
-                                 .adapter = arguments.from.adapter});
+    const LogitsDifference logits = engine().compare_logits({.first = arguments.source,
+                                                             .second = arguments.target,
+                                                             .config = arguments.from.config,
+                                                             .adapter = arguments.from.adapter});
     fmt::print("logits of {} tokens: largest difference {:g}, largest value {:g}\n", logits.tokens,
                logits.largest, logits.largest_logit);
   } catch (const Error& error) {
@@ -174,8 +173,8 @@ void add_layout(CLI::App* command, MegatronLayout& layout) {
 
 void add_convert(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
-  CLI::App* command =
-      app.add_subcommand("convert", "Models between Hugging Face, GGUF, Megatron and MindSpeed.");
+  CLI::App* command = app.add_subcommand(
+      "convert", "Models between Hugging Face, GGUF, Megatron, MindSpeed and MindSpore.");
   command
       ->add_option("SRC", arguments->source,
                    "Hugging Face folder, GGUF file, Megatron checkpoint or MindSpore's .ckpt")
@@ -201,7 +200,8 @@ void add_convert(CLI::App& app) {
   command->add_option("--adapter", arguments->from.adapter,
                       "PEFT adapter (LoRA, rsLoRA, DoRA) to merge into a Hugging Face folder");
   command->add_flag("--verify", arguments->verify,
-                    "Reads the result back, compares every element with its source and the logits of a few tokens");
+                    "Reads the result back, compares every element with its source and the logits "
+                    "of a few tokens");
   command
       ->add_flag("--torch-names", arguments->torch_names,
                  "PyTorch's names, as programs on MSAdapter and mindspore.mint have them, where "

@@ -23,13 +23,13 @@ struct SourceOptions {
 };
 
 struct ModelSource {
-  std::string kind;  // "Hugging Face folder", for people
+  std::string kind;               // "Hugging Face folder", for people
   std::filesystem::path path;     // empty: in memory
   std::filesystem::path adapter;  // merged into it; empty: none
   model::ModelSpec spec;
   Table table;
   std::unique_ptr<ParameterReader> reader;  // refers to the table
-  std::filesystem::path companions;      // folder of tokenizer and generation settings; empty: none
+  std::filesystem::path companions;  // folder of tokenizer and generation settings; empty: none
   std::vector<model::CompanionFile> companion_files;  // of a form that holds them itself
   std::optional<MegatronLayout> layout;               // of a Megatron checkpoint
   // Of a form that rounds numbers: what becomes of a model that is written to it as it lies here.

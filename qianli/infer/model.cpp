@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "qianli/base/error.h"
+#include "qianli/base/file.h"
 #include "qianli/base/progress.h"
 #include "qianli/base/threads.h"
 #include "qianli/checkpoint/checkpoint.h"
@@ -53,6 +54,16 @@ void check_is_model(const fs::path& path) {
       "give a folder with config.json and model.safetensors, a checkpoint's, or a GGUF file");
 }
 
+// Of a form that brings its tokenizer along: its files, in a folder for as long as they are read.
+std::shared_ptr<const text::Tokenizer> tokenizer_of(
+    const std::vector<model::CompanionFile>& files) {
+  if (files.empty()) return nullptr;
+  const AtomicFolder folder(fs::temp_directory_path() / "qianli-tokenizer", FileRole::kData);
+  for (const model::CompanionFile& file : files)
+    write_file_atomically(folder.path() / file.name, file.bytes, FileRole::kData);
+  return text::Tokenizer::is_in(folder.path()) ? text::Tokenizer::load(folder.path()) : nullptr;
+}
+
 void check_memory(const model::ModelSpec& spec, const device::ComputeType& type,
                   at::Device device) {
   if (!device.is_cpu()) return;
@@ -83,6 +94,7 @@ std::unique_ptr<Model> Model::open(const fs::path& given, const OpenOptions& opt
   const device::ComputeType type = compute_type(source.get(), options, device);
   check_memory(spec, type, device);
   std::unique_ptr<Model> model(new Model(folder, std::move(spec), type.dtype, device));
+  if (source) model->tokenizer_ = tokenizer_of(source->companion_files);
   model->load_tokenizer();
   if (!folder.empty()) model->generation_ = load_generation_config(folder);
   auto& eos = model->generation_.eos_token_ids;
@@ -108,22 +120,24 @@ Model::Model(fs::path folder, model::ModelSpec spec, at::ScalarType dtype, at::D
       decoder_(spec_, parameters_) {}
 
 void Model::load_tokenizer() {
-  if (folder_.empty() || !text::Tokenizer::is_in(folder_)) return;
-  tokenizer_ = text::Tokenizer::load(folder_);
-  if (tokenizer_->vocab_size() <= spec_.vocab_size) return;
-  throw DataError(
-      "tokenizer",
-      fmt::format("expected at most {} ids as {} has rows, got {} in its tokenizer",
-                  spec_.vocab_size, (folder_ / "config.json").string(), tokenizer_->vocab_size()),
-      "the tokenizer belongs to another model");
+  if (!tokenizer_ && !folder_.empty() && text::Tokenizer::is_in(folder_))
+    tokenizer_ = text::Tokenizer::load(folder_);
+  if (!tokenizer_ || tokenizer_->vocab_size() <= spec_.vocab_size) return;
+  throw DataError("tokenizer",
+                  fmt::format("expected at most {} ids as {} has rows, got {} in its tokenizer",
+                              spec_.vocab_size,
+                              folder_.empty() ? "the model" : (folder_ / "config.json").string(),
+                              tokenizer_->vocab_size()),
+                  "the tokenizer belongs to another model");
 }
 
 const std::shared_ptr<const text::Tokenizer>& Model::tokenizer() const {
   if (!tokenizer_) {
     throw DataError("tokenizer",
                     fmt::format("expected a tokenizer in {}, found none",
-                                folder_.empty() ? "the model's folder" : folder_.string()),
-                    "copy the model's tokenizer files into its folder");
+                                folder_.empty() ? "the model's file" : folder_.string()),
+                    folder_.empty() ? "convert it with --to hf and put the tokenizer's files there"
+                                    : "copy the model's tokenizer files into its folder");
   }
   return tokenizer_;
 }

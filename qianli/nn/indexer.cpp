@@ -19,7 +19,6 @@ namespace qianli::nn {
 namespace {
 
 constexpr double kKeyNormEps = 1e-6;
-constexpr int64_t kScoresAtOnce = int64_t{1} << 24;  // bounds the scores of one chunk of queries
 
 }  // namespace
 

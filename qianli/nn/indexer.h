@@ -44,6 +44,8 @@ class Indexer {
   std::optional<double> take_loss();
 
  private:
+  static constexpr int64_t kScoresAtOnce = int64_t{1} << 24;  // bounds those of a block of queries
+
   const model::ModelSpec& spec_;
   const model::Indexer& sizes_;
   Linear query_, key_, weights_;

@@ -1,6 +1,5 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/bmm.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/relu.h>
@@ -18,7 +17,6 @@
 namespace qianli::nn {
 namespace {
 
-constexpr int64_t kScoresAtOnce = int64_t{1} << 24;  // bounds the scores of one chunk of queries
 constexpr double kHidden = -std::numeric_limits<double>::infinity();
 
 // Queries of one segment and the keys that they may see.
@@ -52,15 +50,14 @@ at::Tensor attention_probabilities(const at::Tensor& q, const at::Tensor& k, con
 // the chunk's rows of the whole.
 at::Tensor divergence(const Chunk& chunk, double share, const Gradients& gradients) {
   const at::Tensor each = at::matmul(chunk.query, chunk.key.t());  // [R, n, K]
-  const at::Tensor positive = each.gt(0);
-  const at::Tensor score =
-      at::bmm(chunk.weights.unsqueeze(1), at::relu(each)).squeeze(1);  // [R, K]
+  const at::Tensor rectified = at::relu(each);
+  const at::Tensor score = at::bmm(chunk.weights.unsqueeze(1), rectified).squeeze(1);  // [R, K]
   const at::Tensor log_probability =
       at::log_softmax(score.masked_fill(chunk.seen.logical_not(), kHidden), 1);
   // In I the gradient of the divergence is softmax(I) - p.
   const at::Tensor of_score = (log_probability.exp() - chunk.target) * share;  // [R, K]
-  gradients.weights.add_(at::bmm(at::relu(each), of_score.unsqueeze(2)).squeeze(2));
-  const at::Tensor of_each = chunk.weights.unsqueeze(2) * of_score.unsqueeze(1) * positive;
+  gradients.weights.add_(at::bmm(rectified, of_score.unsqueeze(2)).squeeze(2));
+  const at::Tensor of_each = chunk.weights.unsqueeze(2) * of_score.unsqueeze(1) * each.gt(0);
   gradients.query.add_(at::matmul(of_each, chunk.key));
   gradients.key.add_(at::matmul(of_each.flatten(0, 1).t(), chunk.query.flatten(0, 1)));
   const at::Tensor cross = chunk.target * log_probability.masked_fill(chunk.seen.logical_not(), 0);
