@@ -10,7 +10,7 @@ endif()
 
 function(qianli_check_rooms room)
   cmake_parse_arguments(arg "" "" "SOURCES;DEPENDS" ${ARGN})
-  file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.h)
+  file(GLOB_RECURSE headers CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.h)
   list(TRANSFORM arg_SOURCES PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/)
   foreach(source IN LISTS arg_SOURCES headers)
     set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${source})

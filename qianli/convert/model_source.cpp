@@ -5,10 +5,10 @@
 #include <algorithm>
 
 #include "qianli/base/error.h"
-#include "qianli/convert/gguf.h"
-#include "qianli/convert/hugging_face_reader.h"
-#include "qianli/convert/megatron_reader.h"
-#include "qianli/convert/mindspore.h"
+#include "qianli/convert/gguf/reader.h"
+#include "qianli/convert/hugging_face/reader.h"
+#include "qianli/convert/megatron/reader.h"
+#include "qianli/convert/mindspore/mindspore.h"
 #include "qianli/model/hugging_face.h"
 #include "qianli/model/presets.h"
 

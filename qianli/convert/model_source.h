@@ -8,7 +8,7 @@
 #include <string>
 
 #include "qianli/convert/assemble.h"
-#include "qianli/convert/megatron_layout.h"
+#include "qianli/convert/megatron/layout.h"
 #include "qianli/model/companion_files.h"
 #include "qianli/model/spec.h"
 

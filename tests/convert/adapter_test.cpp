@@ -8,8 +8,8 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/file.h"
-#include "qianli/convert/adapter_config.h"
-#include "qianli/convert/adapter_tensors.h"
+#include "qianli/convert/adapter/config.h"
+#include "qianli/convert/adapter/tensors.h"
 #include "qianli/convert/model_source.h"
 #include "qianli/convert/write_model.h"
 #include "qianli/formats/safetensors_folder.h"

@@ -1,5 +1,5 @@
 // The model that the arguments beside Megatron's weights describe.
-#include "qianli/convert/stored_arguments.h"
+#include "qianli/convert/megatron/stored_arguments.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/json.h"
-#include "qianli/convert/megatron_arguments.h"
+#include "qianli/convert/megatron/arguments.h"
 #include "qianli/model/fitting_family.h"
 #include "tests/convert/made_model.h"
 

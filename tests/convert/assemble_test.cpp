@@ -10,8 +10,8 @@
 #include <stdexcept>
 
 #include "qianli/base/threads.h"
-#include "qianli/convert/hugging_face.h"
-#include "qianli/convert/megatron.h"
+#include "qianli/convert/hugging_face/tensors.h"
+#include "qianli/convert/megatron/tensors.h"
 #include "qianli/convert/pipeline.h"
 #include "qianli/model/hugging_face.h"
 #include "tests/support/test_paths.h"

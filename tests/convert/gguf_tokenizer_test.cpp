@@ -5,7 +5,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/json.h"
-#include "qianli/convert/gguf_tokenizer.h"
+#include "qianli/convert/gguf/tokenizer.h"
 #include "qianli/text/tokenizer.h"
 #include "tests/support/test_paths.h"
 

@@ -1,5 +1,5 @@
 // Checkpoints that Megatron-core 0.12.1 wrote itself (tools/reference/megatron_dist.py).
-#include "qianli/convert/megatron_dist.h"
+#include "qianli/convert/megatron/dist.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // Where Megatron has which rows: the worked examples of its layouts, and what does not fit them.
-#include "qianli/convert/megatron.h"
+#include "qianli/convert/megatron/tensors.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // MindSpore's checkpoints: which rows lie where, and files of more than one kind.
-#include "qianli/convert/mindspore.h"
+#include "qianli/convert/mindspore/mindspore.h"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/file.h"
-#include "qianli/convert/hugging_face.h"
+#include "qianli/convert/hugging_face/tensors.h"
 #include "qianli/convert/produce.h"
 #include "qianli/convert/write_model.h"
 #include "qianli/formats/mindspore_checkpoint.h"

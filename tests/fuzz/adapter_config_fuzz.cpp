@@ -1,7 +1,7 @@
 // adapter_config.json from strangers, its regular expressions too. What is accepted has ranks and
 // scales in a bounded number of steps.
 #include "qianli/base/error.h"
-#include "qianli/convert/adapter_config.h"
+#include "qianli/convert/adapter/config.h"
 #include "tests/fuzz/fuzz.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

@@ -3,7 +3,7 @@
 #include "qianli/base/error.h"
 #include "qianli/base/json.h"
 #include "qianli/base/log.h"
-#include "qianli/convert/stored_arguments.h"
+#include "qianli/convert/megatron/stored_arguments.h"
 #include "qianli/model/parameter_table.h"
 #include "tests/fuzz/fuzz.h"
 

@@ -4,8 +4,8 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/log.h"
-#include "qianli/convert/gguf_spec.h"
-#include "qianli/convert/gguf_tensors.h"
+#include "qianli/convert/gguf/spec.h"
+#include "qianli/convert/gguf/tensors.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {

@@ -1,0 +1,289 @@
+// Megatron-LM core_v0.12, megatron/training/arguments.py; MindSpeed-LLM 2.2,
+// mindspeed_llm/training/arguments.py and features_manager.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "qianli/base/error.h"
+#include "qianli/base/log.h"
+#include "qianli/convert/megatron/stored_arguments.h"
+#include "qianli/model/fitting_family.h"
+
+namespace qianli::convert {
+namespace {
+
+using model::ModelSpec;
+
+constexpr int64_t kMaxLayers = 100000;  // of a list of layers before anything checks it
+
+// Arguments that change the mathematics in a way that the others do not tell.
+void refuse_what_is_not_followed(const StoredArguments& args) {
+  if (args.integer({"cla_share_factor"}).value_or(1) > 1)
+    args.fail("cla_share_factor", "1: shared keys are not told by arguments");
+  for (const char* name :
+       {"full_attention_interval", "hybrid_attention_ratio", "window_size", "num_zero_experts"}) {
+    const formats::Value* value = args.find(name);
+    if (value && value->as_float().value_or(1.0) != 0.0) args.fail(name, "none");
+  }
+}
+
+void read_sizes(const StoredArguments& args, int64_t embedding_rows, ModelSpec& spec) {
+  const auto idle = static_cast<int64_t>(args.integers("noop_layers").size());
+  spec.num_layers = args.needed_integer({"num_layers", "num_hidden_layers"}) - idle;
+  spec.hidden_size = args.needed_integer({"hidden_size"});
+  spec.num_attention_heads = args.needed_integer({"num_attention_heads"});
+  if (spec.num_attention_heads < 1) args.fail("num_attention_heads", "at least 1");
+  spec.num_query_groups = spec.num_attention_heads;
+  if (const auto heads = args.integer({"num_key_value_heads"})) {  // of MindSpeed's converter
+    spec.num_query_groups = *heads;
+  } else if (args.flag({"group_query_attention"})) {
+    spec.num_query_groups = args.needed_integer({"num_query_groups"});
+  }
+  spec.head_dim = args.integer({"kv_channels", "head_dim"})
+                      .value_or(spec.hidden_size / spec.num_attention_heads);
+  spec.ffn_hidden_size = args.needed_integer({"ffn_hidden_size", "intermediate_size"});
+  spec.max_position_embeddings = args.needed_integer({"max_position_embeddings", "seq_length"});
+  const auto words = args.integer({"vocab_size"});
+  spec.vocab_size = words && *words <= embedding_rows
+                        ? *words
+                        : args.integer({"padded_vocab_size"}).value_or(embedding_rows);
+}
+
+void read_norms_and_biases(const StoredArguments& args, ModelSpec& spec) {
+  const std::string kind = args.text("normalization");
+  if (kind != "RMSNorm" && kind != "LayerNorm") args.fail("normalization", "RMSNorm or LayerNorm");
+  spec.norm = kind == "RMSNorm" ? model::NormKind::kRmsNorm : model::NormKind::kLayerNorm;
+  spec.norm_bias = spec.norm == model::NormKind::kLayerNorm;
+  spec.norm_eps = args.needed_number({"norm_epsilon", "layernorm_epsilon"});
+  spec.norm_zero_centered = args.flag({"add_rmsnorm_offset", "apply_layernorm_1p"});
+  spec.embedding_norm = args.flag({"embed_layernorm"});
+  if (args.flag({"post_norm"})) spec.norm_placement = model::NormPlacement::kSandwich;
+  const bool all = args.flag({"add_bias_linear"});
+  spec.qkv_bias = all || args.flag({"add_qkv_bias"});
+  spec.attention_out_bias = all || args.flag({"add_dense_bias"});
+  spec.mlp_bias = all;
+  spec.output_bias = args.flag({"add_output_layer_bias"});
+  if (args.find("tie_word_embeddings") && !args.find("untie_embeddings_and_output_weights")) {
+    spec.tie_word_embeddings = args.flag({"tie_word_embeddings"});
+  } else {
+    spec.tie_word_embeddings = !args.flag({"untie_embeddings_and_output_weights"});
+  }
+}
+
+// The kernel of bias_gelu_fusion is the tanh form, which only takes biases.
+void read_mlp(const StoredArguments& args, ModelSpec& spec) {
+  using model::Activation;
+  const bool silu = args.flag({"swiglu"});
+  const bool gated_tanh = args.flag({"gelu_tanh"});
+  const bool fused = spec.mlp_bias && args.flag({"bias_gelu_fusion"});
+  spec.gated_mlp = silu || gated_tanh || args.flag({"geglu"});
+  spec.activation = silu                                                ? Activation::kSilu
+                    : args.flag({"squared_relu"})                       ? Activation::kRelu2
+                    : gated_tanh || fused || args.flag({"openai_gelu"}) ? Activation::kGeluTanh
+                                                                        : Activation::kGelu;
+}
+
+void read_rope_scaling(const StoredArguments& args, ModelSpec& spec) {
+  model::RopeScaling& scaling = spec.rope.scaling;
+  const std::string kind = args.text("rope_scaling_type");
+  if (args.flag({"use_rope_scaling"})) {  // Megatron's own, fixed but for the factor
+    scaling = {.kind = model::RopeScalingKind::kLlama3,
+               .factor = args.number({"rope_scaling_factor"}).value_or(8.0),
+               .original_max_positions = 8192,
+               .low_freq_factor = 1.0,
+               .high_freq_factor = 4.0};
+    return;
+  }
+  if (kind.empty()) return;
+  scaling.original_max_positions = args.integer({"original_max_position_embeddings",
+                                                 "rope_scaling_original_max_position_embeddings"})
+                                       .value_or(0);
+  if (kind == "longrope") {
+    scaling.kind = model::RopeScalingKind::kLongrope;
+    scaling.short_factor = args.numbers("short_factor");
+    scaling.long_factor = args.numbers("long_factor");
+    scaling.short_mscale = args.number({"short_mscale"});
+    scaling.long_mscale = args.number({"long_mscale"});
+    return;
+  }
+  scaling.factor = args.needed_number({"rope_scaling_factor"});
+  if (kind == "llama3") {
+    scaling.kind = model::RopeScalingKind::kLlama3;
+    scaling.low_freq_factor = args.number({"low_freq_factor"}).value_or(1.0);
+    scaling.high_freq_factor = args.number({"high_freq_factor"}).value_or(4.0);
+  } else if (kind == "yarn") {
+    scaling.kind = model::RopeScalingKind::kYarn;
+    scaling.beta_fast = args.number({"beta_fast", "rope_scaling_beta_fast"}).value_or(32.0);
+    scaling.beta_slow = args.number({"beta_slow", "rope_scaling_beta_slow"}).value_or(1.0);
+    const auto all = args.number({"rope_scaling_mscale_all_dim"});
+    if (all && *all > 0) {
+      scaling.mscale = args.number({"rope_scaling_mscale"});
+      scaling.mscale_all_dim = all;
+    }
+  } else {
+    args.fail("rope_scaling_type", "llama3, yarn, longrope or none");
+  }
+}
+
+void read_positions(const StoredArguments& args, ModelSpec& spec) {
+  using model::PositionKind;
+  std::string kind = args.text("position_embedding_type");
+  if (args.flag({"use_rotary_position_embeddings"}) && !args.flag({"use_glm_rope"})) kind = "rope";
+  if (kind == "rope") {
+    spec.position = PositionKind::kRotary;
+    spec.rope.base = args.needed_number({"rotary_base", "rope_theta"});
+    spec.rope.fraction = args.number({"rotary_percent", "partial_rotary_factor"}).value_or(1.0);
+    spec.rope.interleaved = args.flag({"rotary_interleaved"});
+    if (args.flag({"use_glm_rope"})) {
+      spec.rope.fraction = 0.5;
+      spec.rope.interleaved = true;
+    }
+    read_rope_scaling(args, spec);
+  } else if (kind == "learned_absolute") {
+    spec.position = PositionKind::kLearned;
+  } else if (kind == "alibi" || kind == "none") {
+    spec.position = kind == "alibi" ? PositionKind::kAlibi : PositionKind::kNone;
+  } else {
+    args.fail("position_embedding_type", "rope, learned_absolute, alibi or none");
+  }
+}
+
+void read_windows(const StoredArguments& args, ModelSpec& spec) {
+  using model::MixerKind;
+  spec.sliding_window = args.integer({"sliding_window"});
+  if (const auto window = args.integer({"interleave_sliding_window"})) {
+    spec.sliding_window = window;
+    spec.layer_pattern = {MixerKind::kSlidingAttention, MixerKind::kAttention};
+  }
+}
+
+void read_attention(const StoredArguments& args, ModelSpec& spec) {
+  read_windows(args, spec);
+  spec.attention_softcap = args.number({"attn_logit_softcapping"});
+  spec.final_logit_softcap = args.number({"output_logit_softcapping"});
+  spec.query_pre_attn_scalar = args.number({"query_pre_attn_scalar"});
+  if (!args.flag({"multi_latent_attention", "multi_head_latent_attention"})) {
+    if (args.flag({"qk_layernorm"})) spec.qk_norm = model::QkNorm::kHead;
+    return;
+  }
+  model::LatentAttention& latent = spec.latent_attention.emplace();
+  latent.q_lora_rank = args.integer({"q_lora_rank"});
+  latent.kv_lora_rank = args.needed_integer({"kv_lora_rank"});
+  latent.qk_nope_head_dim = args.needed_integer({"qk_head_dim", "qk_nope_head_dim"});
+  latent.qk_rope_head_dim = args.needed_integer({"qk_pos_emb_head_dim", "qk_rope_head_dim"});
+  latent.v_head_dim = args.needed_integer({"v_head_dim"});
+  spec.head_dim = latent.qk_nope_head_dim + latent.qk_rope_head_dim;
+  spec.num_query_groups = spec.num_attention_heads;
+  spec.rope.interleaved = true;  // both take the pairs of the rotary slice apart
+  if (!args.flag({"enable_dsa_indexer"})) return;
+  spec.indexer = {.num_heads = args.needed_integer({"index_n_heads"}),
+                  .head_dim = args.needed_integer({"index_head_dim"}),
+                  .top_k = args.needed_integer({"index_topk"}),
+                  .frequency = args.integer({"index_topk_freq"}).value_or(1),
+                  .skip = args.integer({"index_skip_topk_offset"}).value_or(0)};
+}
+
+// The layers that have experts: a step, or Megatron's list of 0 and 1 for each layer.
+void read_moe_layers(const StoredArguments& args, ModelSpec& spec) {
+  model::MixtureOfExperts& moe = *spec.moe;
+  moe.first_k_dense = args.integer({"first_k_dense_replace"}).value_or(0);
+  const formats::Value* frequency = args.find("moe_layer_freq");
+  if (!frequency) return;
+  if (const auto step = frequency->as_int()) {
+    moe.layer_frequency = std::max<int64_t>(1, *step);  // -1: not given
+    return;
+  }
+  const auto list = args.integers("moe_layer_freq");
+  if (static_cast<int64_t>(list.size()) != spec.num_layers || spec.num_layers > kMaxLayers)
+    args.fail("moe_layer_freq", fmt::format("one number per layer ({})", spec.num_layers));
+  const auto first = std::ranges::find(list, 1) - list.begin();
+  moe.first_k_dense = first;
+  for (auto l = first; l < static_cast<int64_t>(list.size()); ++l) {
+    if (list[static_cast<size_t>(l)] == 0) moe.dense_layers.push_back(l);
+  }
+}
+
+void read_router(const StoredArguments& args, ModelSpec& spec) {
+  using model::RouterScore;
+  model::MixtureOfExperts& moe = *spec.moe;
+  const std::string balancing = args.text("moe_router_load_balancing_type");
+  const std::string score = args.text("moe_router_score_function");
+  moe.selection_bias = args.flag({"moe_router_enable_expert_bias", "router_bias"});
+  const bool before = args.flag({"moe_router_pre_softmax"}) || balancing == "softmax_topk" ||
+                      balancing == "group_limited_greedy" || balancing == "pai_megatron_aux_loss";
+  if (balancing == "sparsemixer_topk") {
+    moe.score = RouterScore::kSparseMixer;
+  } else if (score == "sigmoid" || balancing == "noaux_tc") {
+    moe.score = RouterScore::kSigmoid;
+    moe.normalize_top_k = moe.top_k > 1;  // Megatron-core always does
+    if (args.find("norm_topk_prob")) moe.normalize_top_k = args.flag({"norm_topk_prob"});
+  } else if (before || args.flag({"norm_topk_prob"})) {
+    moe.score = RouterScore::kSoftmax;
+    moe.normalize_top_k = args.flag({"norm_topk_prob"});
+  } else {
+    moe.score = RouterScore::kTopKSoftmax;
+  }
+  if (balancing == "group_limited_greedy") moe.group_score = model::GroupScore::kMax;
+  moe.num_groups = args.integer({"moe_router_num_groups", "n_group"}).value_or(1);
+  moe.topk_groups = args.integer({"moe_router_group_topk", "topk_group"}).value_or(1);
+  moe.scaling_factor =
+      args.number({"moe_router_topk_scaling_factor", "routed_scaling_factor"}).value_or(1.0);
+}
+
+void read_experts(const StoredArguments& args, ModelSpec& spec) {
+  const int64_t experts = args.integer({"num_experts"}).value_or(0);
+  if (experts == 0) return;
+  model::MixtureOfExperts& moe = spec.moe.emplace();
+  moe.num_experts = experts;
+  moe.top_k = args.needed_integer({"moe_router_topk"});
+  moe.ffn_hidden_size =
+      args.integer({"moe_ffn_hidden_size", "moe_intermediate_size"}).value_or(spec.ffn_hidden_size);
+  const int64_t shared = args.integer({"n_shared_experts"}).value_or(0);
+  moe.shared_ffn_hidden_size =
+      args.integer({"moe_shared_expert_intermediate_size", "shared_expert_intermediate_size"})
+          .value_or(shared * moe.ffn_hidden_size);
+  moe.shared_gate = args.flag({"shared_expert_gate", "moe_shared_expert_gate"});
+  moe.expert_bias = spec.mlp_bias;
+  read_router(args, spec);
+  read_moe_layers(args, spec);
+}
+
+void read_multipliers(const StoredArguments& args, ModelSpec& spec) {
+  if (args.flag({"input_embeds_norm"}))
+    spec.embedding_multiplier = std::sqrt(static_cast<double>(spec.hidden_size));
+  if (const auto scale = args.number({"scale_emb", "embedding_multiplier_scale"}))
+    spec.embedding_multiplier = *scale;
+  if (const auto depth = args.number({"scale_depth"}))
+    spec.residual_multiplier = *depth / std::sqrt(static_cast<double>(spec.num_layers));
+  if (const auto width = args.number({"dim_model_base"}))
+    spec.hidden_divisor = static_cast<double>(spec.hidden_size) / *width;
+  if (const auto scale = args.number({"output_multiplier_scale"})) spec.logits_multiplier = *scale;
+}
+
+}  // namespace
+
+ModelSpec spec_of_arguments(const StoredArguments& args, int64_t embedding_rows) {
+  refuse_what_is_not_followed(args);
+  ModelSpec spec;
+  spec.family = "llama";
+  read_sizes(args, embedding_rows, spec);
+  read_norms_and_biases(args, spec);
+  read_mlp(args, spec);
+  read_positions(args, spec);
+  read_attention(args, spec);
+  read_experts(args, spec);
+  read_multipliers(args, spec);
+  spec.mtp.num_layers = args.integer({"mtp_num_layers"}).value_or(0);
+  spec.init_std = args.number({"init_method_std"}).value_or(0.02);
+  try {
+    spec.validate();
+  } catch (const ConfigError& error) {
+    throw CheckpointError("convert", fmt::format("{}: args: {}", args.source(), error.what()));
+  }
+  if (auto member = model::as_family_member(spec)) return *std::move(member);
+  log::info("convert", "{}: no family of Hugging Face has words for this model", args.source());
+  return spec;
+}
+
+}  // namespace qianli::convert

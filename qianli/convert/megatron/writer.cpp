@@ -1,0 +1,131 @@
+#include <fmt/core.h>
+
+#include "qianli/base/file.h"
+#include "qianli/base/json.h"
+#include "qianli/convert/conversion_folder.h"
+#include "qianli/convert/megatron/arguments.h"
+#include "qianli/convert/megatron/tensors.h"
+#include "qianli/convert/produce.h"
+#include "qianli/convert/write_model.h"
+#include "qianli/formats/torch_file.h"
+
+namespace qianli::convert {
+namespace {
+
+using formats::Value;
+
+// Dictionaries in dictionaries, in the order of their first entry.
+struct Node {
+  std::string name;
+  std::vector<Node> children;
+  Value leaf;
+
+  Node& child(const std::string& key) {
+    for (Node& node : children) {
+      if (node.name == key) return node;
+    }
+    children.push_back({.name = key, .children = {}, .leaf = {}});
+    return children.back();
+  }
+  Value value() const {
+    if (children.empty()) return leaf;
+    formats::Entries entries;
+    for (const Node& node : children) entries.emplace_back(Value::text(node.name), node.value());
+    return Value::dict(std::move(entries));
+  }
+};
+
+// The keys on the way to a tensor. Megatron-core keeps a chunk's names in one dictionary; the
+// legacy models nest their modules: language_model, then embedding and output_layer down to the
+// tensor, or encoder.
+std::vector<std::string> keys_of(const std::string& name, bool legacy) {
+  std::vector<std::string> keys;
+  std::string rest = name;
+  const auto take = [&] {
+    const size_t dot = rest.find('.');
+    keys.push_back(rest.substr(0, dot));
+    rest = rest.substr(dot + 1);
+  };
+  take();  // the chunk
+  if (legacy) {
+    take();
+    const bool whole = rest.starts_with("encoder.");
+    take();
+    while (!whole && rest.find('.') != std::string::npos) take();
+  }
+  keys.push_back(rest);
+  return keys;
+}
+
+Value rank_tree(const Targets& targets, size_t file, const Value& arguments, bool legacy) {
+  Node tree;
+  // A chunk's dictionary is made once, whatever its size: names are looked up in it, not in a list.
+  std::map<std::string, formats::Entries> chunks;
+  for (size_t i = 0; i < targets.tensors().size(); ++i) {
+    const ForeignTensor& tensor = targets.tensors()[i];
+    if (tensor.file != file) continue;
+    const Value leaf = formats::tensor_to_write(targets.specs()[i]);
+    const auto keys = keys_of(tensor.name, legacy);
+    if (!legacy) {
+      chunks[keys[0]].emplace_back(Value::text(keys[1]), leaf);
+      continue;
+    }
+    Node* node = &tree;
+    for (const std::string& key : keys) node = &node->child(key);
+    node->leaf = leaf;
+  }
+  if (!legacy) {
+    for (const std::string& module : modules_with_extra_state(targets.tensors(), file)) {
+      const size_t dot = module.find('.');
+      chunks[module.substr(0, dot)].emplace_back(
+          Value::text(module.substr(dot + 1) + "._extra_state"), Value());
+    }
+  }
+  formats::Entries root = {{Value::text("args"), arguments},
+                           {Value::text("checkpoint_version"), Value::real(3.0)},
+                           {Value::text("iteration"), Value::integer(1)}};
+  for (const Node& node : tree.children) root.emplace_back(Value::text(node.name), node.value());
+  for (auto& [name, entries] : chunks)
+    root.emplace_back(Value::text(name), Value::dict(std::move(entries)));
+  return Value::dict(std::move(root));
+}
+
+}  // namespace
+
+void write_megatron(const ModelSource& model, const std::filesystem::path& target,
+                    const TargetOptions& options, const ProgressFunction& progress) {
+  const MegatronLayout& layout = options.layout;
+  const Targets targets(model, megatron_tensors(model.spec, model.table, layout), options.dtype);
+  check_cover(model.table, targets.tensors(), target.string());
+  const bool legacy = layout.names == MegatronNames::kLegacy;
+  const Value arguments = megatron_arguments(model.spec, layout, targets.prevailing_dtype());
+  ConversionFolder folder(
+      target, targets.identity(formats::write_pickle(arguments, "arguments", FileRole::kCheckpoint,
+                                                     [](const auto&) { return std::string(); })));
+  uint64_t done = 0;
+  const auto ranks = megatron_ranks(layout);
+  for (size_t file = 0; file < ranks.size(); ++file) {
+    std::unordered_map<std::string_view, size_t> places;
+    for (size_t i = 0; i < targets.tensors().size(); ++i) {
+      if (targets.tensors()[i].file == file) places.emplace(targets.tensors()[i].name, i);
+    }
+    const auto produce = [&](const formats::TensorSpec& tensor, const formats::ByteSink& sink) {
+      targets.produce(places.at(tensor.name), [&](std::span<const std::byte> bytes) {
+        sink(bytes);
+        done += bytes.size();
+        if (progress) progress(done, targets.total_bytes());
+      });
+    };
+    const std::string name =
+        "iter_0000001/" + rank_folder(layout, ranks[file]) + "/model_optim_rng.pt";
+    folder.once(name, [&] {
+      formats::write_torch_file(folder.path() / name, rank_tree(targets, file, arguments, legacy),
+                                produce);
+    });
+  }
+  write_file_atomically(folder.path() / "latest_checkpointed_iteration.txt", "1",
+                        FileRole::kCheckpoint);
+  folder.commit();
+}
+
+}  // namespace qianli::convert
