@@ -44,6 +44,7 @@ struct Target {
   MegatronNames names = MegatronNames::kCore;
 };
 const std::map<std::string, Target> kTargets = {
+    {"qianli", {convert::write_checkpoint}},
     {"hf", {convert::write_hugging_face}},
     {"gguf", {convert::write_gguf}},
     {"mcore", {convert::write_megatron}},
@@ -176,8 +177,10 @@ void add_convert(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "convert", "Models between Hugging Face, GGUF, Megatron, MindSpeed and MindSpore.");
   command
-      ->add_option("SRC", arguments->source,
-                   "Hugging Face folder, GGUF file, Megatron checkpoint or MindSpore's .ckpt")
+      ->add_option(
+          "SRC", arguments->source,
+          "Qianli checkpoint or run, Hugging Face folder, GGUF file, Megatron checkpoint or "
+          "MindSpore's .ckpt")
       ->required();
   command
       ->add_option("DST", arguments->target,

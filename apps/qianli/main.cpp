@@ -6,6 +6,7 @@
 #include <exception>
 #include <iostream>
 #include <new>
+#include <string>
 #include <system_error>
 
 #include "apps/qianli/command.h"
@@ -14,6 +15,7 @@
 #include "qianli/base/error.h"
 #include "qianli/base/log.h"
 #include "qianli/base/stop.h"
+#include "qianli/base/version.h"
 
 namespace {
 
@@ -22,7 +24,7 @@ int run(int argc, char** argv) {
   CLI::App app{"Qianli: a language model from raw text to a running model, in one program.",
                "qianli"};
   app.require_subcommand(1);
-  app.set_version_flag("--version", "qianli " QIANLI_VERSION);
+  app.set_version_flag("--version", std::string("qianli ") + version());
   app::add_commands(app);
   int code = 0;
   try {

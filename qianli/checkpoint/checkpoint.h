@@ -3,10 +3,9 @@
 #pragma once
 
 #include <filesystem>
-#include <optional>
 
-#include "qianli/checkpoint/training_state.h"
 #include "qianli/convert/model_source.h"
+#include "qianli/formats/manifest.h"
 #include "qianli/nn/parameter_set.h"
 #include "qianli/optim/flat_optimizer.h"
 
@@ -14,25 +13,14 @@ namespace qianli::checkpoint {
 
 namespace fs = std::filesystem;
 
-// True where `folder` holds a manifest.json of a Qianli checkpoint, whole or not.
-bool is_checkpoint(const fs::path& folder);
-
-// The checkpoint to resume from: the one that CHECKPOINTS/latest names; where that is missing or
-// incomplete (sizes of all files are compared), the complete one of the highest step, with a
-// warning; nothing where there is none. Never throws for a folder that does not exist.
-std::optional<fs::path> latest(const fs::path& checkpoints_folder);
-
-// The state in a checkpoint's manifest, without reading tensors.
-TrainingState read_state(const fs::path& step_folder);
-
 // Fills weights and optimizer states, whatever the layout that wrote them, and sets
 // optimizer.updates_done. Every tensor of the model must be there exactly once with the right
 // shape, and nothing else; sizes and hashes of all files must be those of the manifest. After an
 // error the tensors hold anything.
-TrainingState load(const fs::path& step_folder, nn::ParameterSet& parameters,
-                   optim::FlatOptimizer& optimizer);
+formats::TrainingState load(const fs::path& step_folder, nn::ParameterSet& parameters,
+                            optim::FlatOptimizer& optimizer);
 
-// Fills the weights from a Qianli checkpoint or any model that convert::open_model knows. Files are
+// Fills the weights from any model that convert::open_model knows. Files are
 // mapped: no second copy of the model is made. Every tensor of the model must be found exactly once
 // with the right shape; tensors the model does not have are refused, except buffers that old
 // transformers versions stored and the output layer of a tied model. Layers of multi-token

@@ -7,7 +7,6 @@
 #include "qianli/base/strings.h"
 #include "qianli/base/threads.h"
 #include "qianli/checkpoint/checkpoint.h"
-#include "qianli/checkpoint/load.h"
 #include "qianli/checkpoint/stored_tensor.h"
 #include "qianli/convert/pipeline.h"
 
@@ -147,7 +146,6 @@ void load_weights(const convert::ModelSource& source, nn::ParameterSet& paramete
 }
 
 void load_weights(const fs::path& folder, nn::ParameterSet& parameters) {
-  if (is_checkpoint(folder)) return load_checkpoint_weights(folder, parameters);
   load_weights(*convert::open_model(folder), parameters);
 }
 

@@ -10,7 +10,7 @@
 #include "qianli/base/log.h"
 #include "qianli/checkpoint/checkpoint.h"
 #include "qianli/checkpoint/step_writer.h"
-#include "qianli/checkpoint/steps.h"
+#include "qianli/formats/checkpoint_folder.h"
 #include "qianli/model/hugging_face.h"
 
 namespace qianli::checkpoint {
@@ -27,7 +27,7 @@ void remove_leftovers(const fs::path& folder) {
        entry.increment(error)) {
     const std::string name = entry->path().filename().string();
     const bool ours =
-        name.starts_with(".step_") || name.starts_with(fmt::format(".{}.", kLatestName));
+        name.starts_with(".step_") || name.starts_with(fmt::format(".{}.", formats::kLatestName));
     if (ours && name.find(".tmp-") != name.npos) leftovers.push_back(entry->path());
   }
   for (const fs::path& path : leftovers) {
@@ -75,8 +75,9 @@ Saver::Saver(SaverOptions options)
   lock_.emplace(options_.folder);
   remove_leftovers(options_.folder);
   const fs::path& from = options_.resumed_from;
-  if (is_checkpoint(from) && same_place(from, options_.folder / fs::canonical(from).filename())) {
-    last_ = read_state(from);
+  if (formats::is_checkpoint(from) &&
+      same_place(from, options_.folder / fs::canonical(from).filename())) {
+    last_ = formats::read_manifest(from).state;
   }
 }
 
@@ -95,7 +96,7 @@ void Saver::wait() {
   std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
-void Saver::save(const TrainingState& state, const nn::ParameterSet& parameters,
+void Saver::save(const formats::TrainingState& state, const nn::ParameterSet& parameters,
                  optim::FlatOptimizer& optimizer) {
   wait();
   if (last_ && last_->step == state.step && last_->updates_done == state.updates_done &&
@@ -119,7 +120,8 @@ void Saver::save(const TrainingState& state, const nn::ParameterSet& parameters,
   });
 }
 
-StepContents Saver::contents(const TrainingState& state, const nn::ParameterSet& parameters,
+StepContents Saver::contents(const formats::TrainingState& state,
+                             const nn::ParameterSet& parameters,
                              optim::FlatOptimizer& optimizer) const {
   const bool copy = options_.asynchronous;
   StepContents step{.state = state,
@@ -130,12 +132,11 @@ StepContents Saver::contents(const TrainingState& state, const nn::ParameterSet&
                     .exp_avg_sq = on_cpu(optimizer.exp_avg_sq(), copy),
                     .max_shard_bytes = options_.max_shard_bytes};
   for (size_t i = 0; i < parameters.size(); ++i) {
-    step.places.push_back({.name = parameters.entry(i).name,
-                           .shape = parameters.entry(i).shape,
-                           .flat = parameters.place(i),
-                           .buffer = parameters.entry(i).buffer
-                                         ? on_cpu(parameters.exact(i), copy)
-                                         : at::Tensor()});
+    step.places.push_back(
+        {.name = parameters.entry(i).name,
+         .shape = parameters.entry(i).shape,
+         .flat = parameters.place(i),
+         .buffer = parameters.entry(i).buffer ? on_cpu(parameters.exact(i), copy) : at::Tensor()});
   }
   return step;
 }
@@ -151,23 +152,23 @@ void Saver::check_space(uint64_t bytes) const {
 }
 
 void Saver::write(const StepContents& contents) const {
-  const fs::path final_path = options_.folder / step_name(contents.state.step);
+  const fs::path final_path = options_.folder / formats::step_name(contents.state.step);
   AtomicFolder folder(final_path, FileRole::kCheckpoint);
   write_step(folder.path(), contents);
   folder.commit_replacing();
-  write_file_atomically(options_.folder / kLatestName, step_name(contents.state.step) + "\n",
-                        FileRole::kCheckpoint);
+  write_file_atomically(options_.folder / formats::kLatestName,
+                        formats::step_name(contents.state.step) + "\n", FileRole::kCheckpoint);
   remove_old(contents.state.step);
 }
 
 void Saver::remove_old(int64_t newest_step) const {
   if (options_.keep <= 0) return;
-  std::vector<int64_t> steps = steps_in(options_.folder);
+  std::vector<int64_t> steps = formats::steps_in(options_.folder);
   // Steps above the newest were saved by a run that was taken back: the oldest of all.
   std::ranges::stable_partition(steps, [&](int64_t step) { return step > newest_step; });
   const auto count = static_cast<int64_t>(steps.size());
   for (int64_t i = 0; i < count - options_.keep; ++i) {
-    const fs::path path = options_.folder / step_name(steps[i]);
+    const fs::path path = options_.folder / formats::step_name(steps[i]);
     if (steps[i] == newest_step || same_place(path, options_.resumed_from)) continue;
     remove_step(path);
   }

@@ -17,9 +17,9 @@
 #include <thread>
 #include <vector>
 
-#include "qianli/model/companion_files.h"
 #include "qianli/checkpoint/folder_lock.h"
-#include "qianli/checkpoint/training_state.h"
+#include "qianli/formats/manifest.h"
+#include "qianli/model/companion_files.h"
 #include "qianli/model/spec.h"
 #include "qianli/nn/parameter_set.h"
 #include "qianli/optim/flat_optimizer.h"
@@ -57,13 +57,13 @@ class Saver {
   // the tensors are copied (12 bytes for each float32 parameter). Throws CheckpointError (no space,
   // read-only folder, ...); the checkpoints saved before stay as they are. Gradients are not saved:
   // save between steps.
-  void save(const TrainingState& state, const nn::ParameterSet& parameters,
+  void save(const formats::TrainingState& state, const nn::ParameterSet& parameters,
             optim::FlatOptimizer& optimizer);
   // Until the last save is on disk; throws its error.
   void wait();
 
  private:
-  StepContents contents(const TrainingState& state, const nn::ParameterSet& parameters,
+  StepContents contents(const formats::TrainingState& state, const nn::ParameterSet& parameters,
                         optim::FlatOptimizer& optimizer) const;
   void check_space(uint64_t bytes) const;
   void write(const StepContents& contents) const;
@@ -72,7 +72,7 @@ class Saver {
   SaverOptions options_;
   std::optional<FolderLock> lock_;
   std::vector<model::CompanionFile> companions_;
-  std::optional<TrainingState> last_;  // on disk, or on its way
+  std::optional<formats::TrainingState> last_;  // on disk, or on its way
   std::thread thread_;
   std::exception_ptr error_;  // of the thread; read after joining it
 };

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "qianli/formats/manifest.h"
 #include "qianli/model/companion_files.h"
-#include "qianli/checkpoint/training_state.h"
 #include "qianli/model/spec.h"
 #include "qianli/nn/parameter_set.h"
 
@@ -24,7 +24,7 @@ struct StepContents {
     at::Tensor buffer;  // on the CPU; defined for what lies outside the flat buffers
   };
 
-  TrainingState state;
+  formats::TrainingState state;
   model::ModelSpec spec;
   std::vector<model::CompanionFile> companions;
   std::vector<Place> places;

@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "qianli/base/error.h"
+#include "qianli/base/file.h"
+#include "qianli/convert/checkpoint/reader.h"
 #include "qianli/convert/gguf/reader.h"
 #include "qianli/convert/hugging_face/reader.h"
 #include "qianli/convert/megatron/reader.h"
@@ -23,9 +25,8 @@ struct Form {
   std::unique_ptr<ModelSource> (*open)(const fs::path& path, const SourceOptions& options);
 };
 constexpr Form kForms[] = {
-    {is_megatron, open_megatron},
-    {is_mindspore, open_mindspore},
-    {is_gguf, open_gguf},
+    {is_checkpoint, open_checkpoint},     {is_megatron, open_megatron},
+    {is_mindspore, open_mindspore},       {is_gguf, open_gguf},
     {is_hugging_face, open_hugging_face},
 };
 
@@ -54,10 +55,20 @@ std::unique_ptr<ModelSource> open_model(const fs::path& path, const SourceOption
     model->adapter = options.adapter;
     return model;
   }
-  throw CheckpointError("convert", fmt::format("expected a model, got {}", path.string()),
-                        "a Hugging Face folder (config.json and weights), a Megatron checkpoint "
-                        "(latest_checkpointed_iteration.txt or mp_rank_* folders), MindSpore's "
-                        ".ckpt or a GGUF file");
+  throw CheckpointError(
+      "convert", fmt::format("expected a model, got {}", path.string()),
+      "a Qianli checkpoint or run, a Hugging Face folder (config.json and weights), a Megatron "
+      "checkpoint "
+      "(latest_checkpointed_iteration.txt or mp_rank_* folders), MindSpore's "
+      ".ckpt or a GGUF file");
+}
+
+fs::path companion_folder(const ModelSource& model, const fs::path& scratch) {
+  if (model.companion_files.empty()) return model.companions;
+  fs::create_directories(scratch);
+  for (const model::CompanionFile& file : model.companion_files)
+    write_file_atomically(scratch / file.name, file.bytes, FileRole::kData);
+  return scratch;
 }
 
 std::vector<model::CompanionFile> companions_of(const ModelSource& model) {

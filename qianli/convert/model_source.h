@@ -43,6 +43,11 @@ model::ModelSpec spec_of_config(const SourceOptions& options);
 // Tokenizer and generation settings, from the folder or as the form held them.
 std::vector<model::CompanionFile> companions_of(const ModelSource& model);
 
+// The folder in which they lie: the model's own, or `scratch`, where those that the form holds are
+// written. Empty: there are none.
+std::filesystem::path companion_folder(const ModelSource& model,
+                                       const std::filesystem::path& scratch);
+
 // Whether something stands at `path` that open_model would try to open.
 bool is_model(const std::filesystem::path& path);
 // Opens whatever stands at `path`; nothing but headers is read. Throws CheckpointError or

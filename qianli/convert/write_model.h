@@ -26,6 +26,9 @@ using ProgressFunction = std::function<void(uint64_t done, uint64_t total)>;
 // All appear under `target` when they are whole; a target that exists is refused. Throws
 // ConfigError where the target has no place for the model, saying what is missing, and
 // CheckpointError where writing fails.
+// A checkpoint without the states of an optimizer.
+void write_checkpoint(const ModelSource& model, const std::filesystem::path& target,
+                      const TargetOptions& options, const ProgressFunction& progress);
 void write_hugging_face(const ModelSource& model, const std::filesystem::path& target,
                         const TargetOptions& options, const ProgressFunction& progress);
 void write_megatron(const ModelSource& model, const std::filesystem::path& target,

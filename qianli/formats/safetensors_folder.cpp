@@ -22,25 +22,6 @@ fs::path index_path(const fs::path& folder, std::string_view stem) {
   return folder / fmt::format("{}.safetensors.index.json", stem);
 }
 
-struct Shard {
-  std::vector<TensorSpec> tensors;
-  uint64_t bytes = 0;
-};
-
-std::vector<Shard> cut_into_shards(const std::vector<TensorSpec>& tensors, uint64_t max_bytes) {
-  std::vector<Shard> shards(1);
-  for (const TensorSpec& tensor : tensors) {
-    const uint64_t bytes = tensor.num_bytes();
-    if (!shards.back().tensors.empty() &&
-        (bytes > max_bytes || shards.back().bytes > max_bytes - bytes)) {
-      shards.emplace_back();
-    }
-    shards.back().tensors.push_back(tensor);
-    shards.back().bytes += bytes;
-  }
-  return shards;
-}
-
 // Refuses what would leave a mixture of two models in the folder.
 void check_no_model(const fs::path& folder, std::string_view stem, FileRole role) {
   for (const auto& file : fs::directory_iterator(folder)) {
@@ -55,6 +36,26 @@ void check_no_model(const fs::path& folder, std::string_view stem, FileRole role
 }
 
 }  // namespace
+
+std::vector<std::vector<TensorSpec>> cut_into_shards(const std::vector<TensorSpec>& tensors,
+                                                     uint64_t max_bytes) {
+  std::vector<std::vector<TensorSpec>> shards(1);
+  uint64_t filled = 0;
+  for (const TensorSpec& tensor : tensors) {
+    const uint64_t bytes = tensor.num_bytes();
+    if (!shards.back().empty() && (bytes > max_bytes || filled > max_bytes - bytes)) {
+      shards.emplace_back();
+      filled = 0;
+    }
+    shards.back().push_back(tensor);
+    filled += bytes;
+  }
+  return shards;
+}
+
+std::string shard_name(std::string_view stem, size_t index, size_t count) {
+  return fmt::format("{}-{:05}-of-{:05}.safetensors", stem, index + 1, count);
+}
 
 bool SafetensorsFolder::exists(const fs::path& folder, std::string_view stem) {
   return fs::exists(single_path(folder, stem)) || fs::exists(index_path(folder, stem));
@@ -134,23 +135,20 @@ void write_sharded(const fs::path& folder, const std::vector<TensorSpec>& tensor
     const auto write_it = [&] { write_safetensors(path, part, produce, {}, role); };
     step ? step(path.filename(), write_it) : write_it();
   };
-  const std::vector<Shard> shards = cut_into_shards(tensors, max_shard_bytes);
+  const auto shards = cut_into_shards(tensors, max_shard_bytes);
   if (shards.size() == 1) return write(single_path(folder, stem), tensors);
-  const auto shard_name = [&](size_t i) {
-    return fmt::format("{}-{:05}-of-{:05}.safetensors", stem, i + 1, shards.size());
-  };
   uint64_t total = 0;
   Json weights = Json::object();
   for (size_t i = 0; i < shards.size(); ++i) {
-    for (const TensorSpec& tensor : shards[i].tensors) {
-      if (!weights.emplace(tensor.name, shard_name(i)).second) {
+    for (const TensorSpec& tensor : shards[i]) {
+      if (!weights.emplace(tensor.name, shard_name(stem, i, shards.size())).second) {
         reject(role, folder.string(), fmt::format("two tensors named {}", shown_name(tensor.name)));
       }
+      total += tensor.num_bytes();
     }
-    total += shards[i].bytes;
   }
   for (size_t i = 0; i < shards.size(); ++i) {
-    write(folder / shard_name(i), shards[i].tensors);
+    write(folder / shard_name(stem, i, shards.size()), shards[i]);
   }
   const Json index = {{"metadata", {{"total_size", total}}}, {"weight_map", std::move(weights)}};
   write_file_atomically(index_path(folder, stem), index.dump(2) + "\n", role);

@@ -42,6 +42,13 @@ class SafetensorsFolder {
   std::unordered_map<std::string_view, const TensorEntry*> places_;
 };
 
+// Tensors of at most `max_bytes` each, in the given order; a larger tensor is a shard of its own.
+// At least one shard.
+std::vector<std::vector<TensorSpec>> cut_into_shards(const std::vector<TensorSpec>& tensors,
+                                                     uint64_t max_bytes);
+// "model-00001-of-00003.safetensors" for index 0.
+std::string shard_name(std::string_view stem, size_t index, size_t count);
+
 // Writes `tensors` into `folder` in shards of at most `max_shard_bytes` of tensor bytes, filled in
 // the given order (a larger tensor gets its own), and the index last. One shard is enough: writes
 // <stem>.safetensors without an index. Refuses a folder that already holds such a model, unless

@@ -11,7 +11,6 @@
 #include "qianli/base/threads.h"
 #include "qianli/checkpoint/checkpoint.h"
 #include "qianli/device/device.h"
-#include "qianli/model/hugging_face.h"
 #include "qianli/model/parameter_table.h"
 #include "qianli/ops/dispatch.h"
 
@@ -27,10 +26,9 @@ bool weights_are_bf16(const convert::ModelSource& source) {
   return true;
 }
 
-// `source` is null for a Qianli checkpoint, whose weights are float32.
-device::ComputeType compute_type(const convert::ModelSource* source, const OpenOptions& options,
+device::ComputeType compute_type(const convert::ModelSource& source, const OpenOptions& options,
                                  at::Device device) {
-  if (options.precision == "auto" && !(source && weights_are_bf16(*source))) {
+  if (options.precision == "auto" && !weights_are_bf16(source)) {
     return {at::kFloat, "as the weights are not bf16"};
   }
   device::ComputeType type = device::choose_compute_type(options.precision, device);
@@ -38,30 +36,13 @@ device::ComputeType compute_type(const convert::ModelSource* source, const OpenO
   return type;
 }
 
-// A run's folder, or its checkpoints folder, stands for its last checkpoint.
-fs::path resolve(const fs::path& folder) {
-  if (fs::exists(folder / "config.json")) return folder;
-  if (const auto last = checkpoint::latest(folder / "checkpoints")) return *last;
-  return checkpoint::latest(folder).value_or(folder);
-}
-
 void check_is_model(const fs::path& path) {
-  if (checkpoint::is_checkpoint(path) || convert::is_model(path)) return;
+  if (convert::is_model(path)) return;
   throw ConfigError(
       "model",
       fmt::format("expected a model, got '{}': {}", path.string(),
                   fs::exists(path) ? "it holds none" : "there is no such folder"),
       "give a folder with config.json and model.safetensors, a checkpoint's, or a GGUF file");
-}
-
-// Of a form that brings its tokenizer along: its files, in a folder for as long as they are read.
-std::shared_ptr<const text::Tokenizer> tokenizer_of(
-    const std::vector<model::CompanionFile>& files) {
-  if (files.empty()) return nullptr;
-  const AtomicFolder folder(fs::temp_directory_path() / "qianli-tokenizer", FileRole::kData);
-  for (const model::CompanionFile& file : files)
-    write_file_atomically(folder.path() / file.name, file.bytes, FileRole::kData);
-  return text::Tokenizer::is_in(folder.path()) ? text::Tokenizer::load(folder.path()) : nullptr;
 }
 
 void check_memory(const model::ModelSpec& spec, const device::ComputeType& type,
@@ -80,30 +61,24 @@ void check_memory(const model::ModelSpec& spec, const device::ComputeType& type,
 
 }  // namespace
 
-std::unique_ptr<Model> Model::open(const fs::path& given, const OpenOptions& options) {
+std::unique_ptr<Model> Model::open(const fs::path& path, const OpenOptions& options) {
   const auto begin = std::chrono::steady_clock::now();
-  const fs::path path = resolve(given);
   check_is_model(path);
-  std::unique_ptr<convert::ModelSource> source;
-  if (!checkpoint::is_checkpoint(path)) source = convert::open_model(path, options.source);
-  model::ModelSpec spec = source ? source->spec : model::load_spec(path);
-  const fs::path folder = source ? source->companions : path;
+  const auto source = convert::open_model(path, options.source);
   device::start();
   const at::Device device = device::choose(options.device);
   ops::load_cuda_kernels();
-  const device::ComputeType type = compute_type(source.get(), options, device);
-  check_memory(spec, type, device);
-  std::unique_ptr<Model> model(new Model(folder, std::move(spec), type.dtype, device));
-  if (source) model->tokenizer_ = tokenizer_of(source->companion_files);
-  model->load_tokenizer();
-  if (!folder.empty()) model->generation_ = load_generation_config(folder);
+  const device::ComputeType type = compute_type(*source, options, device);
+  check_memory(source->spec, type, device);
+  std::unique_ptr<Model> model(new Model(path, source->spec, type.dtype, device));
+  const AtomicFolder scratch(fs::temp_directory_path() / "qianli-model", FileRole::kData);
+  model->load_companions(convert::companion_folder(*source, scratch.path()));
   auto& eos = model->generation_.eos_token_ids;
   if (eos.empty()) eos = model->spec_.eos_token_ids;
   if (eos.empty() && model->tokenizer_ && model->tokenizer_->eos_id()) {
     eos = {*model->tokenizer_->eos_id()};
   }
-  source ? checkpoint::load_weights(*source, model->parameters_)
-         : checkpoint::load_weights(path, model->parameters_);
+  checkpoint::load_weights(*source, model->parameters_);
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   model->summary_ = fmt::format(
@@ -113,31 +88,30 @@ std::unique_ptr<Model> Model::open(const fs::path& given, const OpenOptions& opt
   return model;
 }
 
-Model::Model(fs::path folder, model::ModelSpec spec, at::ScalarType dtype, at::Device device)
-    : folder_(std::move(folder)),
+Model::Model(fs::path path, model::ModelSpec spec, at::ScalarType dtype, at::Device device)
+    : path_(std::move(path)),
       spec_(std::move(spec)),
       parameters_(spec_, dtype, device, /*master=*/false),
       decoder_(spec_, parameters_) {}
 
-void Model::load_tokenizer() {
-  if (!tokenizer_ && !folder_.empty() && text::Tokenizer::is_in(folder_))
-    tokenizer_ = text::Tokenizer::load(folder_);
-  if (!tokenizer_ || tokenizer_->vocab_size() <= spec_.vocab_size) return;
+void Model::load_companions(const fs::path& folder) {
+  if (folder.empty()) return;
+  generation_ = load_generation_config(folder);
+  if (!text::Tokenizer::is_in(folder)) return;
+  tokenizer_ = text::Tokenizer::load(folder);
+  if (tokenizer_->vocab_size() <= spec_.vocab_size) return;
   throw DataError("tokenizer",
                   fmt::format("expected at most {} ids as {} has rows, got {} in its tokenizer",
-                              spec_.vocab_size,
-                              folder_.empty() ? "the model" : (folder_ / "config.json").string(),
-                              tokenizer_->vocab_size()),
+                              spec_.vocab_size, path_.string(), tokenizer_->vocab_size()),
                   "the tokenizer belongs to another model");
 }
 
 const std::shared_ptr<const text::Tokenizer>& Model::tokenizer() const {
   if (!tokenizer_) {
-    throw DataError("tokenizer",
-                    fmt::format("expected a tokenizer in {}, found none",
-                                folder_.empty() ? "the model's file" : folder_.string()),
-                    folder_.empty() ? "convert it with --to hf and put the tokenizer's files there"
-                                    : "copy the model's tokenizer files into its folder");
+    throw DataError(
+        "tokenizer", fmt::format("expected a tokenizer in {}, found none", path_.string()),
+        fs::is_directory(path_) ? "copy the model's tokenizer files into its folder"
+                                : "convert it with --to hf and copy the tokenizer's files there");
   }
   return tokenizer_;
 }

@@ -21,15 +21,14 @@ struct OpenOptions {
   // auto, fp32, bf16, fp64. auto is bf16 where the folder's weights are bf16 and the device
   // multiplies bf16 well, else fp32.
   std::string precision = "auto";
-  std::string device = "auto";  // auto, cpu, cuda
+  std::string device = "auto";         // auto, cpu, cuda
   convert::SourceOptions source = {};  // what the weights are of, and an adapter to merge
 };
 
 class Model {
  public:
-  // A Qianli checkpoint, the folder of a run (its last checkpoint), or any model that
-  // convert::open_model knows. Throws ConfigError (nothing there, config.json), CheckpointError
-  // (weights), DataError (tokenizer), MemoryError (the weights do not fit).
+  // Any model that convert::open_model knows. Throws ConfigError (nothing there, config.json),
+  // CheckpointError (weights), DataError (tokenizer), MemoryError (the weights do not fit).
   static std::unique_ptr<Model> open(const std::filesystem::path& path, const OpenOptions& options);
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
@@ -56,11 +55,11 @@ class Model {
   const std::string& summary() const { return summary_; }
 
  private:
-  Model(std::filesystem::path folder, model::ModelSpec spec, at::ScalarType dtype,
-        at::Device device);
-  void load_tokenizer();
+  Model(std::filesystem::path path, model::ModelSpec spec, at::ScalarType dtype, at::Device device);
+  // Generation settings, and the tokenizer if there is one. Empty: no folder.
+  void load_companions(const std::filesystem::path& folder);
 
-  std::filesystem::path folder_;
+  std::filesystem::path path_;
   model::ModelSpec spec_;
   nn::ParameterSet parameters_;
   nn::Decoder decoder_;

@@ -29,8 +29,8 @@ ModelSpec source_spec(const config::ModelConfig& model) {
   std::error_code ignored;
   if (fs::is_directory(model.source, ignored)) return load_spec(model.source);
   throw ConfigError("model",
-                    fmt::format("expected a preset or a folder with config.json, got '{}'{}",
-                                model.source, suggestion(model.source, preset_names())),
+                    fmt::format("expected a preset or a model, got '{}'{}", model.source,
+                                suggestion(model.source, preset_names())),
                     "`qianli presets` lists the presets");
 }
 
@@ -150,9 +150,9 @@ std::optional<fs::path> weights_folder(const config::ModelConfig& model) {
   return std::nullopt;
 }
 
-ModelSpec resolve(const config::ModelConfig& model) {
+ModelSpec resolve(const config::ModelConfig& model, const std::optional<ModelSpec>& of_weights) {
   const auto weights = weights_folder(model);
-  const ModelSpec source = source_spec(model);
+  const ModelSpec source = of_weights ? *of_weights : source_spec(model);
   const ModelSpec spec = apply(model, source);
   spec.validate();
   if (weights) {

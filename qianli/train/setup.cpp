@@ -7,7 +7,7 @@
 #include "qianli/base/log.h"
 #include "qianli/base/progress.h"
 #include "qianli/checkpoint/checkpoint.h"
-#include "qianli/checkpoint/steps.h"
+#include "qianli/formats/checkpoint_folder.h"
 #include "qianli/data/pretrain_data.h"
 #include "qianli/model/parameter_table.h"
 #include "qianli/model/resolve.h"
@@ -26,16 +26,29 @@ void open_run_folder(const config::Config& config) {
   log::to_file(fs::path(config.run.dir) / "log.txt");
 }
 
+void check_tokenizer(const config::Config& config) {
+  if (!config.data.tokenizer || fs::exists(*config.data.tokenizer)) return;
+  throw DataError("data",
+                  fmt::format("expected a tokenizer folder or file as data.tokenizer, got '{}', "
+                              "which does not exist",
+                              *config.data.tokenizer),
+                  "make one with `qianli tokenizer train`");
+}
+
 // The folder named in the data section, else the model's own.
-fs::path find_tokenizer(const config::Config& config) {
-  if (config.data.tokenizer) {
-    if (fs::exists(*config.data.tokenizer)) return *config.data.tokenizer;
-    throw DataError("data", fmt::format("expected a tokenizer folder or file as data.tokenizer, got '{}', which does not exist",
-                                          *config.data.tokenizer),
-                      "make one with `qianli tokenizer train`");
-  }
-  const fs::path model = config.model.source;
+fs::path find_tokenizer(const config::Config& config, const convert::ModelSource* weights) {
+  if (config.data.tokenizer) return *config.data.tokenizer;
+  const fs::path model =
+      weights ? convert::companion_folder(*weights, fs::path(config.run.dir) / "tokenizer")
+              : fs::path(config.model.source);
   return text::Tokenizer::is_in(model) ? model : fs::path();
+}
+
+// The model that training starts from; null: fresh weights.
+std::unique_ptr<convert::ModelSource> open_weights(const config::ModelConfig& model) {
+  const auto weights = model::weights_folder(model);
+  if (!weights || !convert::is_model(*weights)) return nullptr;
+  return convert::open_model(*weights);
 }
 
 void take_special_ids(model::ModelSpec& spec, const text::Tokenizer& tokenizer) {
@@ -45,9 +58,10 @@ void take_special_ids(model::ModelSpec& spec, const text::Tokenizer& tokenizer) 
 }
 
 void open_model(Run& run) {
-  run.spec = model::resolve(run.config.model);
-  run.tokenizer_folder = find_tokenizer(run.config);
-  const auto weights = model::weights_folder(run.config.model);
+  const auto weights = open_weights(run.config.model);
+  const bool says_itself = weights && !fs::exists(weights->path / "config.json");
+  run.spec = model::resolve(run.config.model, says_itself ? std::optional(weights->spec) : std::nullopt);
+  run.tokenizer_folder = find_tokenizer(run.config, weights.get());
   if (!run.tokenizer_folder.empty()) {
     run.tokenizer = text::Tokenizer::load(run.tokenizer_folder);
     if (!weights && !run.config.model.vocab_size) {
@@ -109,8 +123,8 @@ std::optional<fs::path> resume_point(const config::Config& config) {
   if (config.checkpoint.resume == "never") return std::nullopt;
   if (config.checkpoint.resume != "auto") return fs::path(config.checkpoint.resume);
   const fs::path folder = fs::path(config.run.dir) / "checkpoints";
-  auto point = checkpoint::latest(folder);
-  if (!point && !checkpoint::steps_in(folder).empty()) {
+  auto point = formats::latest_checkpoint(folder);
+  if (!point && !formats::steps_in(folder).empty()) {
     // Starting anew would write over what can perhaps still be saved.
     throw CheckpointError("checkpoint", fmt::format("expected a complete checkpoint in {}, got damaged ones",
                                                     folder.string()),
@@ -151,7 +165,7 @@ Run build_run(const config::Config& config) {
   const c10::Device device = device::choose(config.device);
   ops::load_cuda_kernels();
   ops::choose_backends(config::op_backends(config));
-  find_tokenizer(config);  // before anything is made: a wrong path leaves nothing behind
+  check_tokenizer(config);  // before anything is made: a wrong path leaves nothing behind
   open_run_folder(config);
   Run run{.config = config, .device = device, .compute = device::choose_compute_type(config.precision, device)};
   log::info("device", "{}, {} thread(s), {}", device.str(), device::threads(), run.compute.reason);
@@ -177,7 +191,7 @@ Run build_run(const config::Config& config) {
   return run;
 }
 
-checkpoint::TrainingState training_state(const Run& run, int64_t step) {
+formats::TrainingState training_state(const Run& run, int64_t step) {
   return {.step = step,
           .updates_done = run.optimizer->updates_done(),
           .consumed_samples = step * *run.config.train.global_batch_size,

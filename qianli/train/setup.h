@@ -41,6 +41,6 @@ struct Run {
 Run build_run(const config::Config& config);
 
 // What a checkpoint needs besides the tensors.
-checkpoint::TrainingState training_state(const Run& run, int64_t step);
+formats::TrainingState training_state(const Run& run, int64_t step);
 
 }  // namespace qianli::train

@@ -10,6 +10,7 @@
 
 #include "qianli/checkpoint/checkpoint.h"
 #include "qianli/checkpoint/saver.h"
+#include "qianli/formats/checkpoint_folder.h"
 #include "tests/checkpoint/killed_process.h"
 #include "tests/checkpoint/tiny_run.h"
 #include "tests/support/test_paths.h"
@@ -60,7 +61,7 @@ void kill_everywhere(const fs::path& before, int64_t step, bool asynchronous,
     expect_no_leftovers(folder.path());
     saver.save(state, run.parameters(), run.optimizer());
     saver.wait();
-    EXPECT_EQ(checkpoint::latest(folder.path()), folder / "step_2");
+    EXPECT_EQ(formats::latest_checkpoint(folder.path()), folder / "step_2");
     EXPECT_TRUE(loads_as_saved(folder / "step_2", 2));
     if (::testing::Test::HasFailure()) return;
   }
@@ -74,7 +75,7 @@ TEST_P(KilledSave, leaves_the_previous_or_the_new_state) {
   save_step(before.path(), run, 1);
   bool old_seen = false, new_seen = false;
   kill_everywhere(before.path(), 2, GetParam(), [&](const fs::path& folder) {
-    const auto newest = checkpoint::latest(folder);
+    const auto newest = formats::latest_checkpoint(folder);
     ASSERT_TRUE(newest.has_value());
     const bool is_new = *newest == folder / "step_2";
     EXPECT_TRUE(loads_as_saved(*newest, is_new ? 2 : 1));
@@ -97,7 +98,7 @@ TEST_P(KilledSave, leaves_a_whole_checkpoint_where_it_replaces_one) {
   }
   write_text(before / "latest", "step_1\n");
   kill_everywhere(before.path(), 2, GetParam(), [&](const fs::path& folder) {
-    const auto newest = checkpoint::latest(folder);
+    const auto newest = formats::latest_checkpoint(folder);
     ASSERT_TRUE(newest.has_value());
     EXPECT_TRUE(loads_as_saved(*newest, *newest == folder / "step_2" ? 2 : 1));
     TinyRun loaded;  // the old or the new step_2, whole
@@ -128,7 +129,7 @@ TEST(FullDisk, a_write_that_fails_in_the_middle_leaves_the_old_checkpoint) {
     });
     EXPECT_TRUE(refused) << "limit " << limit;
     expect_no_leftovers(folder.path());
-    EXPECT_EQ(checkpoint::latest(folder.path()), folder / "step_1");
+    EXPECT_EQ(formats::latest_checkpoint(folder.path()), folder / "step_1");
     EXPECT_TRUE(loads_as_saved(folder / "step_1", 1));
   }
 }
@@ -162,7 +163,7 @@ TEST(FullDisk, no_room_is_seen_beforehand_and_no_room_for_files_in_the_middle) {
   ASSERT_TRUE(disk.remount(0, "size=1m"));
   std::string message = checkpoint_error(save);
   EXPECT_NE(message.find("free space"), std::string::npos) << message;
-  EXPECT_TRUE(loads_as_saved(*checkpoint::latest(folder.path()), 1));
+  EXPECT_TRUE(loads_as_saved(*formats::latest_checkpoint(folder.path()), 1));
 
   // Every count of files that is too small for the second checkpoint.
   ASSERT_TRUE(disk.remount(0, "size=4m"));
@@ -178,10 +179,10 @@ TEST(FullDisk, no_room_is_seen_beforehand_and_no_room_for_files_in_the_middle) {
     ++refused;
     EXPECT_NE(message.find("No space left"), std::string::npos) << message;
     expect_no_leftovers(folder.path());
-    EXPECT_TRUE(loads_as_saved(*checkpoint::latest(folder.path()), 1));
+    EXPECT_TRUE(loads_as_saved(*formats::latest_checkpoint(folder.path()), 1));
   }
   EXPECT_GT(refused, 3);
-  EXPECT_TRUE(loads_as_saved(*checkpoint::latest(folder.path()), 2));
+  EXPECT_TRUE(loads_as_saved(*formats::latest_checkpoint(folder.path()), 2));
 }
 
 TEST(FullDisk, a_read_only_folder_is_an_error_and_still_loads) {
@@ -195,7 +196,7 @@ TEST(FullDisk, a_read_only_folder_is_an_error_and_still_loads) {
   const std::string message =
       checkpoint_error([&] { saver.save(run.at_step(2), run.parameters(), run.optimizer()); });
   EXPECT_NE(message.find("Read-only"), std::string::npos) << message;
-  EXPECT_EQ(checkpoint::latest(folder.path()), folder / "step_1");
+  EXPECT_EQ(formats::latest_checkpoint(folder.path()), folder / "step_1");
   EXPECT_TRUE(loads_as_saved(folder / "step_1", 1));
 }
 

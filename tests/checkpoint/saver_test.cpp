@@ -5,7 +5,7 @@
 #include <fstream>
 
 #include "qianli/checkpoint/checkpoint.h"
-#include "qianli/checkpoint/steps.h"
+#include "qianli/formats/checkpoint_folder.h"
 #include "qianli/model/hugging_face.h"
 #include "tests/checkpoint/tiny_run.h"
 #include "tests/support/test_paths.h"
@@ -28,12 +28,12 @@ TEST(Saver, load_returns_what_was_saved_bit_for_bit) {
     saver.save(run.at_step(step), run.parameters(), run.optimizer());
     run.fill(99);  // training goes on while the background writes
     saver.wait();
-    const auto newest = checkpoint::latest(folder / "checkpoints");
+    const auto newest = formats::latest_checkpoint(folder / "checkpoints");
     ASSERT_TRUE(newest.has_value());
-    EXPECT_EQ(*newest, folder / "checkpoints" / checkpoint::step_name(step));
+    EXPECT_EQ(*newest, folder / "checkpoints" / formats::step_name(step));
     EXPECT_TRUE(loads_as_saved(*newest, step));
-    EXPECT_TRUE(checkpoint::is_checkpoint(*newest));
-    EXPECT_EQ(checkpoint::read_state(*newest), state_of(step));
+    EXPECT_TRUE(formats::is_checkpoint(*newest));
+    EXPECT_EQ(formats::read_manifest(*newest).state, state_of(step));
   }
 }
 
@@ -44,7 +44,7 @@ TEST(Saver, a_master_copy_and_float64_come_back_bit_for_bit) {
     TinyRun run(dtype, master), loaded(dtype, master);
     const int64_t step = master ? 1 : 2;
     save_step(folder.path(), run, step);
-    checkpoint::load(folder / checkpoint::step_name(step), loaded.parameters(), loaded.optimizer());
+    checkpoint::load(folder / formats::step_name(step), loaded.parameters(), loaded.optimizer());
     EXPECT_TRUE(same_tensors(run, loaded));
   }
 }
@@ -77,13 +77,13 @@ TEST(Saver, the_newest_checkpoints_stay) {
     }
   }
   // 9 came after 10, whose run was thereby taken back.
-  EXPECT_EQ(checkpoint::steps_in(folder.path()), (Steps{9, 30}));
+  EXPECT_EQ(formats::steps_in(folder.path()), (Steps{9, 30}));
   options.resumed_from = folder / "step_9";
   Saver saver(options);
   for (const int64_t step : {40, 50, 60}) {
     saver.save(run.at_step(step), run.parameters(), run.optimizer());
   }
-  EXPECT_EQ(checkpoint::steps_in(folder.path()), (Steps{9, 50, 60}));
+  EXPECT_EQ(formats::steps_in(folder.path()), (Steps{9, 50, 60}));
   EXPECT_TRUE(loads_as_saved(folder / "step_60", 60));
 }
 
@@ -162,7 +162,7 @@ TEST(Saver, a_failed_save_in_the_background_surfaces_and_training_can_save_again
   saver.save(run.at_step(2), run.parameters(), run.optimizer());
   const std::string message = checkpoint_error([&] { saver.wait(); });
   EXPECT_NE(message.find("step_2"), std::string::npos) << message;
-  EXPECT_EQ(checkpoint::latest(folder.path()), folder / "step_1");
+  EXPECT_EQ(formats::latest_checkpoint(folder.path()), folder / "step_1");
   EXPECT_TRUE(loads_as_saved(folder / "step_1", 1));
   saver.wait();  // an error is told once
 
@@ -174,7 +174,7 @@ TEST(Saver, a_failed_save_in_the_background_surfaces_and_training_can_save_again
   fs::remove(folder / "step_2");
   saver.save(run.at_step(2), run.parameters(), run.optimizer());
   saver.wait();
-  EXPECT_TRUE(loads_as_saved(*checkpoint::latest(folder.path()), 2));
+  EXPECT_TRUE(loads_as_saved(*formats::latest_checkpoint(folder.path()), 2));
 }
 
 TEST(Saver, a_file_in_place_of_the_folder_is_an_error) {
@@ -188,23 +188,23 @@ TEST(Saver, a_file_in_place_of_the_folder_is_an_error) {
 
 TEST(Latest, falls_back_to_the_newest_complete_checkpoint) {
   TemporaryFolder folder;
-  EXPECT_FALSE(checkpoint::latest(folder / "nowhere").has_value());
-  EXPECT_FALSE(checkpoint::latest(folder.path()).has_value());
+  EXPECT_FALSE(formats::latest_checkpoint(folder / "nowhere").has_value());
+  EXPECT_FALSE(formats::latest_checkpoint(folder.path()).has_value());
   TinyRun run;
   for (const int64_t step : {1, 2, 3}) save_step(folder.path(), run, step);
-  EXPECT_EQ(checkpoint::latest(folder.path()), folder / "step_3");
+  EXPECT_EQ(formats::latest_checkpoint(folder.path()), folder / "step_3");
 
   fs::resize_file(folder / "step_3/model-00001-of-00003.safetensors", 100);
-  EXPECT_EQ(checkpoint::latest(folder.path()), folder / "step_2");
+  EXPECT_EQ(formats::latest_checkpoint(folder.path()), folder / "step_2");
   write_text(folder / "latest", "step_1\n");
-  EXPECT_EQ(checkpoint::latest(folder.path()), folder / "step_1");
+  EXPECT_EQ(formats::latest_checkpoint(folder.path()), folder / "step_1");
   for (const char* pointer : {"step_9\n", "../elsewhere\n", "", "step_1/../step_1", "step_01"}) {
     write_text(folder / "latest", pointer);
-    EXPECT_EQ(checkpoint::latest(folder.path()), folder / "step_2") << pointer;
+    EXPECT_EQ(formats::latest_checkpoint(folder.path()), folder / "step_2") << pointer;
   }
   fs::remove(folder / "latest");
   fs::remove(folder / "step_2/config.json");
-  EXPECT_EQ(checkpoint::latest(folder.path()), folder / "step_1");
+  EXPECT_EQ(formats::latest_checkpoint(folder.path()), folder / "step_1");
 }
 
 }  // namespace

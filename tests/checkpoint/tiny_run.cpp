@@ -44,13 +44,13 @@ void TinyRun::fill(int seed) {
   parameters_->refresh_from_master();
 }
 
-checkpoint::TrainingState TinyRun::at_step(int64_t step) {
+formats::TrainingState TinyRun::at_step(int64_t step) {
   fill(static_cast<int>(step));
   optimizer_->set_updates_done(state_of(step).updates_done);
   return state_of(step);
 }
 
-checkpoint::TrainingState state_of(int64_t step) {
+formats::TrainingState state_of(int64_t step) {
   return {.step = step,
           .updates_done = step - 1,
           .consumed_samples = 8 * step,

@@ -11,7 +11,7 @@
 #include "qianli/base/error.h"
 #include "qianli/base/json.h"
 #include "qianli/checkpoint/saver.h"
-#include "qianli/checkpoint/training_state.h"
+#include "qianli/formats/manifest.h"
 #include "qianli/model/spec.h"
 #include "qianli/nn/parameter_set.h"
 #include "qianli/optim/flat_optimizer.h"
@@ -37,7 +37,7 @@ class TinyRun {
   // Values that differ for each seed, tensor and element.
   void fill(int seed);
   // fill(step), and the counts of that step.
-  checkpoint::TrainingState at_step(int64_t step);
+  formats::TrainingState at_step(int64_t step);
 
   const model::ModelSpec& spec() const { return spec_; }
   nn::ParameterSet& parameters() { return *parameters_; }
@@ -50,7 +50,7 @@ class TinyRun {
   std::unique_ptr<optim::FlatOptimizer> optimizer_;
 };
 
-checkpoint::TrainingState state_of(int64_t step);
+formats::TrainingState state_of(int64_t step);
 
 // Bit for bit: the weights, and the states unless `weights_only`.
 ::testing::AssertionResult same_tensors(TinyRun& a, TinyRun& b);

@@ -10,6 +10,7 @@
 #include "qianli/formats/safetensors_folder.h"
 #include "qianli/model/hugging_face.h"
 #include "tests/checkpoint/tiny_run.h"
+#include "tests/support/stored_tensors.h"
 #include "tests/support/test_paths.h"
 
 namespace qianli::testing {
@@ -69,7 +70,7 @@ TEST_P(GoldenWeights, every_parameter_has_the_rows_of_its_pieces) {
     const at::Tensor own = parameters.exact(i);
     int64_t elements = 0;
     for (const model::ForeignPiece& piece : parameters.entry(i).hugging_face) {
-      const at::Tensor stored = checkpoint::view_of(file.at(piece.name)).value();
+      const at::Tensor stored = stored_tensor(file, piece.name);
       const int64_t columns = piece.own_columns();
       for (int64_t r = 0; r < piece.rows; ++r) {
         const int64_t row = piece.foreign_row_of(r);

@@ -120,6 +120,37 @@ TEST_F(WayTest, ATrainedModelIsGeneratedFromAndScored) {
               1e-6 * scores.at("perplexity").get<double>());
 }
 
+TEST_F(WayTest, AModelIsTheSameInEveryForm) {
+  QIANLI_REQUIRE_ENGINE();
+  trained("run");  // as a run's folder it stands for its last checkpoint
+  for (const std::string form : {"qianli", "hf", "gguf", "mindspore"}) {
+    const Result converted = qianli({"convert", "run", form, "--to", form, "--verify"});
+    expect_success(converted);
+    EXPECT_NE(converted.out.find("largest difference 0,"), std::string::npos) << converted.out;
+  }
+  const std::vector<std::string> prompt = {"--prompt", "the cat", "-n", "8", "--ignore-eos",
+                                           "--greedy"};
+  const auto text_of = [&](const std::string& model) {
+    std::vector<std::string> command{"generate", model};
+    command.insert(command.end(), prompt.begin(), prompt.end());
+    const Result result = qianli(command);
+    expect_success(result);
+    return result.out;
+  };
+  const std::string text = text_of("run");
+  for (const char* form : {"qianli", "hf", "gguf", "mindspore"}) EXPECT_EQ(text_of(form), text);
+  // Training starts from each of them with the loss of the others.
+  double loss = 0;
+  for (const std::string form : {"qianli", "hf", "gguf", "mindspore"}) {
+    const std::string run = "from_" + form;
+    expect_success(qianli({"pretrain", "tiny.yaml", "model=" + form, "train.steps=1",
+                           "run.dir=" + run}));
+    const double first = read_metrics(path(run)).front().at("loss").get<double>();
+    if (form == "qianli") loss = first;
+    EXPECT_EQ(first, loss) << form;
+  }
+}
+
 TEST_F(WayTest, ClosedStreamsDoNotDisturb) {
   QIANLI_REQUIRE_ENGINE();
   const std::string model = trained("run").string();

@@ -61,7 +61,8 @@ std::vector<Form> forms() {
                            "plm"}) {
     legacy[name] = kExperts;
   }
-  return {{"mcore",
+  return {{"qianli", write_checkpoint, {}, {}},
+          {"mcore",
            write_megatron,
            MegatronNames::kCore,
            {{"longcat_flash", "shortcut experts"}, {"hunyuan_large", "shared between layers"}}},

@@ -112,6 +112,7 @@ TEST_P(Resume, a_stop_keeps_what_is_done) {
 INSTANTIATE_TEST_SUITE_P(
     Targets, Resume,
     ::testing::Values(Case{"hugging_face", write_hugging_face, {.max_shard_bytes = 20'000}},
+                      Case{"qianli", write_checkpoint, {.max_shard_bytes = 20'000}},
                       Case{"megatron", write_megatron, {.layout = {.tensor = 2, .pipeline = 2}}}),
     [](const auto& info) { return info.param.name; });
 

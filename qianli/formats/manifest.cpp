@@ -1,10 +1,11 @@
-#include "qianli/checkpoint/manifest.h"
+#include "qianli/formats/manifest.h"
 
 #include <fmt/core.h>
 
 #include "qianli/base/file.h"
+#include "qianli/formats/reject.h"
 
-namespace qianli::checkpoint {
+namespace qianli::formats {
 namespace {
 
 constexpr uint64_t kMaxManifestBytes = uint64_t{256} << 20;
@@ -21,6 +22,18 @@ std::string_view kind_name(TensorKind kind) {
       return "exp_avg_sq";
   }
   return "";
+}
+
+TensorRecord whole_tensor(TensorKind kind, const std::string& name, const TensorSpec& stored,
+                          const std::string& file) {
+  return {.name = name,
+          .kind = kind,
+          .dtype = stored.dtype,
+          .shape = stored.shape,
+          .slices = {{.file = file,
+                      .key = stored.name,
+                      .offset = std::vector<int64_t>(stored.shape.size(), 0),
+                      .shape = stored.shape}}};
 }
 
 std::string to_json(const Manifest& manifest) {
@@ -46,7 +59,7 @@ std::string to_json(const Manifest& manifest) {
     }
     tensors.push_back({{"name", tensor.name},
                        {"kind", kind_name(tensor.kind)},
-                       {"dtype", formats::dtype_name(tensor.dtype)},
+                       {"dtype", dtype_name(tensor.dtype)},
                        {"shape", tensor.shape},
                        {"slices", std::move(slices)}});
   }
@@ -64,21 +77,17 @@ Manifest read_manifest(const fs::path& step_folder) {
   return parse_manifest(read_file(path, FileRole::kCheckpoint, kMaxManifestBytes), path.string());
 }
 
-bool files_complete(const fs::path& step_folder, const Manifest& manifest, std::string& problem) {
+void expect_complete(const fs::path& step_folder, const Manifest& manifest) {
+  constexpr const char* kHint = "the checkpoint is incomplete";
   for (const FileRecord& file : manifest.files) {
+    const std::string path = (step_folder / file.name).string();
     std::error_code error;
-    const uint64_t bytes = fs::file_size(step_folder / file.name, error);
-    if (error) {
-      problem = fmt::format("{}: {}", (step_folder / file.name).string(), error.message());
-      return false;
-    }
-    if (bytes != file.bytes) {
-      problem = fmt::format("{}: expected {} bytes, got {}", (step_folder / file.name).string(),
-                            file.bytes, bytes);
-      return false;
-    }
+    const uint64_t bytes = fs::file_size(path, error);
+    if (error) reject(FileRole::kCheckpoint, path, error.message(), kHint);
+    if (bytes == file.bytes) continue;
+    reject(FileRole::kCheckpoint, path, fmt::format("expected {} bytes, got {}", file.bytes, bytes),
+           kHint);
   }
-  return true;
 }
 
-}  // namespace qianli::checkpoint
+}  // namespace qianli::formats

@@ -5,13 +5,11 @@
 #include <set>
 #include <unordered_set>
 
-#include "qianli/checkpoint/manifest.h"
+#include "qianli/formats/manifest.h"
 #include "qianli/formats/reject.h"
 
-namespace qianli::checkpoint {
+namespace qianli::formats {
 namespace {
-
-using formats::shown_name;
 
 constexpr size_t kMaxAxes = 8;
 constexpr size_t kMaxName = 1024;
@@ -26,8 +24,8 @@ class ManifestReader {
 
  private:
   [[noreturn]] void refuse(const std::string& reason, const std::string& hint = {}) const {
-    formats::reject(FileRole::kCheckpoint, source_,
-                    place_.empty() ? reason : fmt::format("{}: {}", place_, reason), hint);
+    reject(FileRole::kCheckpoint, source_,
+           place_.empty() ? reason : fmt::format("{}: {}", place_, reason), hint);
   }
   const Json& field(const Json& object, const char* key, Json::value_t type) const;
   std::string text(const Json& object, const char* key) const;
@@ -214,20 +212,17 @@ TensorRecord ManifestReader::read_tensor(const Json& json) {
   }
   place_ += fmt::format(" ({})", kind);
   const std::string dtype = text(json, "dtype");
-  const auto known_dtype = formats::dtype_from_name(dtype);
+  const auto known_dtype = dtype_from_name(dtype);
   if (!known_dtype) refuse(fmt::format("unknown dtype {}", shown_name(dtype)));
+  if (bit_size(*known_dtype) < 8) refuse(fmt::format("elements of {} cannot be cut", dtype));
   tensor.dtype = *known_dtype;
   tensor.shape = sizes(json, "shape", 1);
-  if (!formats::byte_size(tensor.dtype, tensor.shape)) refuse("the size of its shape overflows");
+  if (!byte_size(tensor.dtype, tensor.shape)) refuse("the size of its shape overflows");
   const Json& slices = field(json, "slices", Json::value_t::array);
   if (slices.empty() || slices.size() > kMaxSlices) {
     refuse(fmt::format("expected 1 to {} slices, got {}", kMaxSlices, slices.size()));
   }
-  for (const Json& slice : slices) {
-    tensor.slices.push_back(read_slice(slice, tensor));
-    // Types below a byte: a tensor of whole bytes may still be cut in the middle of one.
-    if (!formats::byte_size(tensor.dtype, tensor.slices.back().shape)) refuse("a slice is no whole number of bytes");
-  }
+  for (const Json& slice : slices) tensor.slices.push_back(read_slice(slice, tensor));
   check_cover(tensor);
   return tensor;
 }
@@ -266,4 +261,4 @@ Manifest parse_manifest(std::string_view text, const std::string& source) {
   return ManifestReader(source).read(parse_json(text, source, FileRole::kCheckpoint));
 }
 
-}  // namespace qianli::checkpoint
+}  // namespace qianli::formats

@@ -16,12 +16,25 @@
 #include <vector>
 
 #include "qianli/base/json.h"
-#include "qianli/checkpoint/training_state.h"
-#include "qianli/formats/dtype.h"
+#include "qianli/base/version.h"
+#include "qianli/formats/tensor.h"
 
-namespace qianli::checkpoint {
+namespace qianli::formats {
 
 inline constexpr char kManifestName[] = "manifest.json";
+
+// Where a run stands, apart from its tensors. Random numbers are functions of (seed, place), so the
+// seed and the counts are all there is to know about them.
+struct TrainingState {
+  int64_t step = 0;              // training steps done
+  int64_t updates_done = 0;      // optimizer updates done (skipped steps do not count)
+  int64_t consumed_samples = 0;  // sequences taken from the data, in the order of the run
+  uint64_t seed = 0;
+  std::string data_fingerprint;  // of the data set that consumed_samples counts in
+  std::string config_yaml;       // the resolved configuration of the run
+
+  bool operator==(const TrainingState&) const = default;
+};
 
 enum class TensorKind { kWeight, kExpAvg, kExpAvgSq };
 std::string_view kind_name(TensorKind kind);
@@ -40,7 +53,7 @@ struct TensorSlice {
 struct TensorRecord {
   std::string name;
   TensorKind kind = TensorKind::kWeight;
-  formats::Dtype dtype = formats::Dtype::kF32;
+  Dtype dtype = Dtype::kF32;
   std::vector<int64_t> shape;
   std::vector<TensorSlice> slices;
 
@@ -56,7 +69,7 @@ struct FileRecord {
 };
 
 struct Manifest {
-  std::string program;  // version of the writer
+  std::string program = version();  // of the writer
   TrainingState state;
   Json model;  // config.json
   std::vector<TensorRecord> tensors;
@@ -64,6 +77,10 @@ struct Manifest {
 
   bool operator==(const Manifest&) const = default;
 };
+
+// A tensor that is stored in one piece.
+TensorRecord whole_tensor(TensorKind kind, const std::string& name, const TensorSpec& stored,
+                          const std::string& file);
 
 std::string to_json(const Manifest& manifest);
 
@@ -73,8 +90,7 @@ std::string to_json(const Manifest& manifest);
 Manifest parse_manifest(std::string_view text, const std::string& source);
 Manifest read_manifest(const std::filesystem::path& step_folder);
 
-// Whether all files are there with their sizes; `problem` tells which is not.
-bool files_complete(const std::filesystem::path& step_folder, const Manifest& manifest,
-                    std::string& problem);
+// Throws CheckpointError naming the first file that is not there with its size.
+void expect_complete(const std::filesystem::path& step_folder, const Manifest& manifest);
 
-}  // namespace qianli::checkpoint
+}  // namespace qianli::formats

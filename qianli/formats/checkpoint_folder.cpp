@@ -1,4 +1,4 @@
-#include "qianli/checkpoint/steps.h"
+#include "qianli/formats/checkpoint_folder.h"
 
 #include <fmt/core.h>
 
@@ -7,13 +7,26 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/file.h"
+#include "qianli/base/log.h"
 #include "qianli/base/strings.h"
+#include "qianli/formats/manifest.h"
 
-namespace qianli::checkpoint {
+namespace qianli::formats {
 namespace {
 
 constexpr std::string_view kPrefix = "step_";
 constexpr uint64_t kMaxPointerBytes = 256;
+
+// Whether all files of the manifest are there with their sizes; says why not.
+bool complete(const fs::path& step_folder, std::string& problem) {
+  try {
+    expect_complete(step_folder, read_manifest(step_folder));
+    return true;
+  } catch (const CheckpointError& error) {
+    problem = error.what();
+    return false;
+  }
+}
 
 }  // namespace
 
@@ -52,4 +65,32 @@ std::optional<int64_t> pointed_step(const fs::path& checkpoints_folder) {
   }
 }
 
-}  // namespace qianli::checkpoint
+bool is_checkpoint(const fs::path& folder) {
+  std::error_code ignored;
+  return fs::is_regular_file(folder / kManifestName, ignored);
+}
+
+std::optional<fs::path> latest_checkpoint(const fs::path& checkpoints_folder) {
+  std::string problem;
+  const auto pointed = pointed_step(checkpoints_folder);
+  if (pointed) {
+    const fs::path folder = checkpoints_folder / step_name(*pointed);
+    if (complete(folder, problem)) return folder;
+    log::warn("checkpoint", "{} cannot be used: {}", folder.string(), problem);
+  }
+  auto steps = steps_in(checkpoints_folder);
+  std::ranges::reverse(steps);
+  for (const int64_t step : steps) {
+    if (step == pointed) continue;
+    const fs::path folder = checkpoints_folder / step_name(step);
+    if (complete(folder, problem)) {
+      log::warn("checkpoint", "{} names no complete checkpoint; going on from {}",
+                (checkpoints_folder / kLatestName).string(), folder.string());
+      return folder;
+    }
+    log::warn("checkpoint", "{} cannot be used: {}", folder.string(), problem);
+  }
+  return std::nullopt;
+}
+
+}  // namespace qianli::formats

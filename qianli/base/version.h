@@ -1,0 +1,9 @@
+// Which Qianli this is.
+#pragma once
+
+namespace qianli {
+
+// "0.1.0"
+const char* version();
+
+}  // namespace qianli
