@@ -155,8 +155,9 @@ void add_layout(CLI::App* command, MegatronLayout& layout) {
       ->group(group);
   command
       ->add_option("--experts", layout.experts,
-                   "How experts are stored: local, grouped, per-weight")
+                   "How experts are stored")
       ->transform(CLI::CheckedTransformer(kExperts))
+      ->option_text("TEXT:{local,grouped,per-weight}=local")
       ->group(group);
   command->add_flag("--fused-norms", layout.fused_norms, "Names of Transformer Engine's layers")
       ->group(group);
