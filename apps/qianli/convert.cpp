@@ -10,6 +10,7 @@
 #include "qianli/base/error.h"
 #include "qianli/base/log.h"
 #include "qianli/base/progress.h"
+#include "qianli/convert/megatron/adapter.h"
 #include "qianli/convert/verify.h"
 #include "qianli/convert/write_model.h"
 
@@ -37,6 +38,8 @@ const std::map<std::string, convert::ExpertStorage> kExperts = {
     {"grouped", convert::ExpertStorage::kGrouped},
     {"per-weight", convert::ExpertStorage::kPerWeight}};
 
+constexpr const char* kPeft = "peft";  // an adapter alone
+
 // One line for every form that can be written.
 struct Target {
   void (*write)(const convert::ModelSource& model, const std::filesystem::path& target,
@@ -51,6 +54,7 @@ const std::map<std::string, Target> kTargets = {
     {"mindspeed", {convert::write_megatron, MegatronNames::kMindSpeed}},
     {"legacy", {convert::write_megatron, MegatronNames::kLegacy}},
     {"mindspore", {convert::write_mindspore}},
+    {kPeft, {nullptr}},
 };
 
 constexpr const char* kLayoutGroup = "Megatron targets";
@@ -99,10 +103,12 @@ void prove(const convert::ModelSource& model, const Arguments& arguments) {
     return;
   }
   try {
-    const LogitsDifference logits = engine().compare_logits({.first = arguments.source,
-                                                             .second = arguments.target,
-                                                             .config = arguments.from.config,
-                                                             .adapter = arguments.from.adapter});
+    const LogitsDifference logits =
+        engine().compare_logits({.first = arguments.source,
+                                 .second = arguments.target,
+                                 .config = arguments.from.config,
+                                 .adapter = arguments.from.adapter,
+                                 .lora_alpha = arguments.from.lora_alpha});
     fmt::print("logits of {} tokens: largest difference {:g}, largest value {:g}\n", logits.tokens,
                logits.largest, logits.largest_logit);
   } catch (const Error& error) {
@@ -110,10 +116,30 @@ void prove(const convert::ModelSource& model, const Arguments& arguments) {
   }
 }
 
+// An adapter without its base.
+void run_adapter(const CLI::App& command, const Arguments& arguments) {
+  if (!arguments.from.adapter.empty()) {
+    throw ConfigError("convert", "expected the adapter to write as SRC, got --adapter");
+  }
+  const auto adapter = convert::open_megatron_adapter(arguments.source, arguments.from);
+  warn_of_idle_options(command, arguments, adapter.model->spec);
+  convert::TargetOptions options;
+  set_dtype(arguments, options);
+  convert::write_peft_adapter(adapter, arguments.target, options.dtype, {});
+  if (!arguments.verify) return;
+  const convert::Proof proof = convert::verify_peft_adapter(adapter, arguments.target);
+  fmt::print(
+      "{} matrices, {} elements: each is in {} as it should be and equals its source bit for bit\n",
+      proof.parameters, proof.elements, arguments.target);
+}
+
 void run(const CLI::App& command, Arguments arguments) {
+  if (arguments.to == kPeft) return run_adapter(command, arguments);
   const auto model = convert::open_model(arguments.source, arguments.from);
   warn_of_idle_options(command, arguments, model->spec);
-  for (const std::string& name : model->reader->unused())
+  if (arguments.from.lora_alpha && !model->lora_alpha)
+    log::warn("convert", "--lora-alpha has no effect: this is no Megatron checkpoint of LoRA");
+  for (const std::string& name : model->unused())
     log::warn("convert", "not part of the model: {}", name);
   convert::TargetOptions options{.layout = arguments.layout, .torch_names = arguments.torch_names};
   set_dtype(arguments, options);
@@ -180,14 +206,16 @@ void add_convert(CLI::App& app) {
   command
       ->add_option(
           "SRC", arguments->source,
-          "Qianli checkpoint or run, Hugging Face folder, GGUF file, Megatron checkpoint or "
-          "MindSpore's .ckpt")
+          "Qianli checkpoint or run, Hugging Face folder, GGUF file, Megatron checkpoint (LoRA too) "
+          "or MindSpore's .ckpt")
       ->required();
   command
       ->add_option("DST", arguments->target,
                    "Folder to write (gguf: file); refused where it exists")
       ->required();
-  command->add_option("--to", arguments->to, "Form to write")
+  command
+      ->add_option("--to", arguments->to,
+                   "Form to write; peft: the adapter in a Megatron checkpoint of LoRA, alone")
       ->required()
       ->check(CLI::IsMember(kTargets));
   command
@@ -202,7 +230,10 @@ void add_convert(CLI::App& app) {
       "Folder with the model's config.json, or a preset: for checkpoints that do not say what they "
       "hold");
   command->add_option("--adapter", arguments->from.adapter,
-                      "PEFT adapter (LoRA, rsLoRA, DoRA) to merge into a Hugging Face folder");
+                      "Adapter to merge into the model: PEFT's folder (LoRA, rsLoRA, DoRA) or a "
+                      "Megatron checkpoint of LoRA");
+  command->add_option("--lora-alpha", arguments->from.lora_alpha,
+                      "Of a Megatron checkpoint of LoRA that does not say it");
   command->add_flag("--verify", arguments->verify,
                     "Reads the result back, compares every element with its source and the logits "
                     "of a few tokens");

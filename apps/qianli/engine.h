@@ -41,8 +41,9 @@ struct ScoreArguments {
 // The same tokens through two models, in float32.
 struct LogitsArguments {
   std::string first, second;
-  std::string config;   // of both, where they do not say what they are
-  std::string adapter;  // merged into the first; empty: none
+  std::string config;                // of both, where they do not say what they are
+  std::string adapter;               // merged into the first; empty: none
+  std::optional<double> lora_alpha;  // of the first's adapter, where it does not say it
 };
 struct LogitsDifference {
   int64_t tokens = 0;

@@ -87,7 +87,7 @@ class WeightLoader {
   }
 
   void refuse_unknown() const {
-    std::vector<std::string> unknown = source_.reader->unused();
+    std::vector<std::string> unknown = source_.unused();
     if (unknown.empty()) return;
     const size_t count = unknown.size();
     if (count > kShownUnknown) unknown.resize(kShownUnknown);

@@ -61,6 +61,7 @@ std::string Targets::identity(const std::string& more) const {
   }
   add_files(model_.path, text);
   add_files(model_.adapter, text);
+  if (model_.lora_alpha) text += fmt::format("lora_alpha {}\n", *model_.lora_alpha);
   for (size_t i = 0; i < tensors_.size(); ++i) add_tensor(tensors_[i], specs_[i], text);
   const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
   return fmt::format("qianli-conversion 1 {:016x}{:016x}", hash.high64, hash.low64);

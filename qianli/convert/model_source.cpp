@@ -9,6 +9,7 @@
 #include "qianli/convert/checkpoint/reader.h"
 #include "qianli/convert/gguf/reader.h"
 #include "qianli/convert/hugging_face/reader.h"
+#include "qianli/convert/megatron/adapter.h"
 #include "qianli/convert/megatron/reader.h"
 #include "qianli/convert/mindspore/mindspore.h"
 #include "qianli/model/hugging_face.h"
@@ -30,6 +31,16 @@ constexpr Form kForms[] = {
     {is_hugging_face, open_hugging_face},
 };
 
+std::unique_ptr<ModelSource> adapted(std::unique_ptr<ModelSource> base,
+                                     const SourceOptions& options) {
+  if (!is_megatron(options.adapter))
+    return with_adapter(std::move(base), open_peft_adapter(options.adapter));
+  const auto adapter = read_megatron_adapter(open_rank_files(iteration_folder(options.adapter)),
+                                             base->spec, options);
+  base->lora_alpha = adapter.model->lora_alpha;
+  return with_adapter(std::move(base), as_peft(adapter));
+}
+
 }  // namespace
 
 model::ModelSpec spec_of_config(const SourceOptions& options) {
@@ -44,13 +55,8 @@ bool is_model(const fs::path& path) {
 std::unique_ptr<ModelSource> open_model(const fs::path& path, const SourceOptions& options) {
   for (const Form& form : kForms) {
     if (!form.is(path)) continue;
-    if (!options.adapter.empty() && form.open != open_hugging_face) {
-      throw ConfigError(
-          "convert",
-          fmt::format("expected a Hugging Face folder for the adapter, got {}", path.string()),
-          "convert it to one first");
-    }
     auto model = form.open(path, options);
+    if (!options.adapter.empty()) model = adapted(std::move(model), options);
     model->path = path;
     model->adapter = options.adapter;
     return model;

@@ -18,14 +18,18 @@ struct SourceOptions {
   // A folder with config.json, or a preset: what the weights are of, where they do not say it
   // themselves.
   std::string config;
-  // Folder of a PEFT adapter that is merged into the weights; the source is a Hugging Face folder.
+  // An adapter that is merged into the weights: PEFT's folder, or a Megatron checkpoint of LoRA.
   std::filesystem::path adapter;
+  // Of a Megatron checkpoint of LoRA whose arguments do not say it.
+  std::optional<double> lora_alpha;
 };
 
 struct ModelSource {
-  std::string kind;               // "Hugging Face folder", for people
-  std::filesystem::path path;     // empty: in memory
-  std::filesystem::path adapter;  // merged into it; empty: none
+  std::string kind;                         // "Hugging Face folder", for people
+  std::filesystem::path path;               // empty: in memory
+  std::filesystem::path adapter;            // merged into it; empty: none
+  std::optional<double> lora_alpha;         // that of the options, where it was needed
+  std::shared_ptr<const ModelSource> base;  // into which an adapter was merged; null: none was
   model::ModelSpec spec;
   Table table;
   std::unique_ptr<ParameterReader> reader;  // refers to the table
@@ -35,6 +39,11 @@ struct ModelSource {
   // Of a form that rounds numbers: what becomes of a model that is written to it as it lies here.
   // The result refers to `source`.
   std::function<std::unique_ptr<ModelSource>(const ModelSource& source)> after_storing;
+
+  // "file: name" of tensors that are in the files and belong to no parameter.
+  const std::vector<std::string>& unused() const {
+    return base ? base->unused() : reader->unused();
+  }
 };
 
 // That of options.config, which is given. Throws ConfigError.

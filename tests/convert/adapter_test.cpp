@@ -11,8 +11,9 @@
 #include "qianli/convert/adapter/config.h"
 #include "qianli/convert/adapter/tensors.h"
 #include "qianli/convert/model_source.h"
+#include "qianli/convert/verify.h"
 #include "qianli/convert/write_model.h"
-#include "qianli/formats/safetensors_folder.h"
+#include "tests/convert/made_adapter.h"
 #include "tests/support/test_paths.h"
 
 namespace qianli::convert {
@@ -21,52 +22,11 @@ namespace {
 namespace fs = std::filesystem;
 using formats::Dtype;
 
-constexpr const char* kPrefix = "base_model.model.";
 constexpr const char* kModule = "model.layers.0.self_attn.q_proj";
 
-struct Matrix {
-  std::vector<int64_t> shape;
-  std::vector<float> values;
-  float at(int64_t row, int64_t column) const {
-    return values[static_cast<size_t>(row * shape[1] + column)];
-  }
-};
-
-Matrix filled(std::vector<int64_t> shape, int seed) {
-  Matrix matrix{std::move(shape), {}};
-  int64_t count = 1;
-  for (const int64_t size : matrix.shape) count *= size;
-  for (int64_t i = 0; i < count; ++i) {
-    // Small multiples of 1/8: sums and products of these are exact in any order.
-    matrix.values.push_back(static_cast<float>((i * 7 + seed) % 11 - 5) / 8);
-  }
-  return matrix;
-}
-
-struct Adapter {
-  OrderedJson config = {{"peft_type", "LORA"}, {"r", 2}, {"lora_alpha", 4}};
-  std::map<std::string, Matrix> tensors;  // without the prefix
-
-  void add(const std::string& module, int64_t out, int64_t in, int64_t rank = 2) {
-    tensors[module + ".lora_A.weight"] = filled({rank, in}, 1);
-    tensors[module + ".lora_B.weight"] = filled({out, rank}, 2);
-  }
-  void write(const fs::path& folder) const {
-    create_folder(folder, FileRole::kCheckpoint);
-    write_file_atomically(folder / "adapter_config.json", config.dump(), FileRole::kCheckpoint);
-    std::vector<formats::TensorSpec> specs;
-    for (const auto& [name, matrix] : tensors) {
-      specs.push_back({kPrefix + name, Dtype::kF32, matrix.shape});
-    }
-    formats::write_sharded(
-        folder, specs, UINT64_MAX,
-        [&](const auto& spec, const auto& sink) {
-          sink(std::as_bytes(
-              std::span(tensors.at(spec.name.substr(std::string(kPrefix).size())).values)));
-        },
-        "adapter_model");
-  }
-};
+using Adapter = testing::MadeAdapter;
+using testing::filled;
+using testing::Matrix;
 
 class Merge {
  public:
@@ -217,12 +177,41 @@ TEST(Adapter, what_does_not_belong_is_refused_by_name) {
   }
 }
 
-TEST(Adapter, wants_a_hugging_face_folder) {
+// GGUF weaves the rows of queries, Megatron all of linear_qkv; MindSpore has names of its own.
+TEST(Adapter, is_merged_into_a_model_of_any_form) {
   const testing::TemporaryFolder place;
   const auto base = testing::source_path("tests/golden/models/llama2");
-  write_megatron(*open_model(base), place / "megatron", {}, {});
-  of_query().write(place / "adapter");
-  EXPECT_THROW(open_model(place / "megatron", {.adapter = place / "adapter"}), ConfigError);
+  Adapter adapter = of_query();
+  for (const char* end : {"self_attn.k_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj"}) {
+    const std::string module = std::string("model.layers.1.") + end;
+    const auto shape = formats::open_tensor_source(base)->at(module + ".weight").shape;
+    adapter.add(module, shape[0], shape[1]);
+  }
+  adapter.tensors["lm_head.weight"] = filled({97, kHidden}, 5);
+  adapter.write(place / "adapter");
+  const auto expected = open_model(base, {.adapter = place / "adapter"});
+  const auto plain = open_model(base);
+  write_megatron(*plain, place / "megatron", {.layout = {.tensor = 2, .pipeline = 2}}, {});
+  write_gguf(*plain, place / "model.gguf", {}, {});
+  write_mindspore(*plain, place / "mindspore", {}, {});
+  for (const char* name : {"megatron", "model.gguf", "mindspore"}) {
+    const auto model = open_model(place / name, {.adapter = place / "adapter"});
+    EXPECT_TRUE(model->unused().empty());
+    EXPECT_NO_THROW(verify(*expected, *model)) << name;
+    EXPECT_THROW(verify(*plain, *model), CheckpointError) << name;
+  }
+}
+
+TEST(Adapter, finds_modules_in_any_spelling_of_the_family) {
+  for (const char* module : {"layers.0.self_attn.q_proj", kModule}) {
+    Adapter adapter = of_query();
+    const std::string a = std::string(kModule) + ".lora_A.weight",
+                      b = std::string(kModule) + ".lora_B.weight";
+    const Matrix before = Merge(adapter).after(std::string(kModule) + ".weight");
+    adapter.tensors = {{std::string(module) + ".lora_A.weight", adapter.tensors.at(a)},
+                       {std::string(module) + ".lora_B.weight", adapter.tensors.at(b)}};
+    EXPECT_EQ(Merge(adapter).after(std::string(kModule) + ".weight").values, before.values);
+  }
 }
 
 }  // namespace

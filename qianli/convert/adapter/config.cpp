@@ -16,7 +16,6 @@ namespace {
 constexpr uint64_t kMaxConfigBytes = uint64_t{16} << 20;
 constexpr size_t kMaxPatterns = 4096;
 constexpr size_t kMaxExpressions = 64;  // of those, true expressions: each may take many steps
-constexpr int64_t kMaxRank = int64_t{1} << 20;
 
 [[noreturn]] void refuse(const std::string& source, const std::string& key,
                          const std::string& expected, const OrderedJson& got) {
@@ -77,7 +76,7 @@ double number(const OrderedJson& value, const std::string& key, const std::strin
 }
 
 int64_t to_rank(double value, const std::string& source) {
-  if (value < 1 || value > kMaxRank || value != std::floor(value)) {
+  if (value < 1 || value > kMaxAdapterRank || value != std::floor(value)) {
     refuse(source, "r", "a rank of at least 1", value);
   }
   return static_cast<int64_t>(value);

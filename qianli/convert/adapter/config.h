@@ -11,6 +11,8 @@
 
 namespace qianli::convert {
 
+constexpr int64_t kMaxAdapterRank = int64_t{1} << 20;
+
 class AdapterConfig {
  public:
   // Throws CheckpointError naming the key for everything but LoRA (with rsLoRA and DoRA) that adds

@@ -8,9 +8,7 @@
 #include <unordered_map>
 
 #include "qianli/base/error.h"
-#include "qianli/convert/adapter/config.h"
 #include "qianli/convert/adapter/low_rank.h"
-#include "qianli/convert/adapter/tensors.h"
 #include "qianli/formats/number_formats.h"
 #include "qianli/formats/reject.h"
 
@@ -49,12 +47,12 @@ struct Factors {
 
 class MergedSource : public formats::TensorSource {
  public:
-  MergedSource(std::shared_ptr<const TensorSource> base, const std::filesystem::path& folder,
+  MergedSource(std::shared_ptr<const TensorSource> base, const Adapter& adapter,
                const BaseNames& names)
       : TensorSource(base->source()),
         base_(std::move(base)),
-        config_(read_adapter_config(folder)),
-        adapter_(open_adapter(folder)) {
+        config_(adapter.config),
+        adapter_(adapter.tensors) {
     for (const auto& [name, module] : adapter_.modules) place(name, module, names);
     for (const auto& [name, tensor] : adapter_.whole) replace(name, *tensor, names);
     for (const TensorSpec& tensor : base_->tensors()) {
@@ -236,7 +234,7 @@ class MergedSource : public formats::TensorSource {
 }  // namespace
 
 std::shared_ptr<const formats::TensorSource> merge_adapter(
-    std::shared_ptr<const formats::TensorSource> base, const std::filesystem::path& adapter,
+    std::shared_ptr<const formats::TensorSource> base, const Adapter& adapter,
     const BaseNames& names) {
   return std::make_shared<MergedSource>(std::move(base), adapter, names);
 }

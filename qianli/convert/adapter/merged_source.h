@@ -1,4 +1,4 @@
-// A Hugging Face folder with a PEFT adapter (LoRA, rsLoRA, DoRA) merged into its weights.
+// Tensors of Hugging Face's names with an adapter (LoRA, rsLoRA, DoRA) merged into them.
 //
 // Names and arithmetic: PEFT 0.21, peft/tuners/lora/layer.py and dora.py:
 //   X.weight = W + scale * B A                        lora_A [r, in], lora_B [out, r]
@@ -7,16 +7,16 @@
 // (modules_to_save, biases) take the place of the base's.
 #pragma once
 
-#include <filesystem>
 #include <functional>
 #include <memory>
 
+#include "qianli/convert/adapter/adapter.h"
 #include "qianli/formats/tensor_source.h"
 
 namespace qianli::convert {
 
 struct BaseNames {
-  // The base's tensor of a name that transformers gives it; null where there is none.
+  // The base's tensor of a name that some model of transformers gives it; null where there is none.
   std::function<const formats::TensorSpec*(const std::string& name)> find;
   // Whether it is stored [in, out].
   std::function<bool(const std::string& name)> is_transposed;
@@ -26,7 +26,7 @@ struct BaseNames {
 // merged as they are asked for. Throws CheckpointError where a tensor of the adapter has no place
 // in the base or another shape than it needs. `names` is used during the call only.
 std::shared_ptr<const formats::TensorSource> merge_adapter(
-    std::shared_ptr<const formats::TensorSource> base, const std::filesystem::path& adapter,
+    std::shared_ptr<const formats::TensorSource> base, const Adapter& adapter,
     const BaseNames& names);
 
 }  // namespace qianli::convert

@@ -12,8 +12,6 @@ namespace {
 namespace fs = std::filesystem;
 using formats::TensorSpec;
 
-constexpr std::string_view kPrefix = "base_model.model.";
-
 [[noreturn]] void refuse(const formats::TensorSource& source, const TensorSpec& tensor,
                          const std::string& reason) {
   throw CheckpointError("convert", fmt::format("{}: {}: {}", source.source(),
@@ -41,10 +39,11 @@ std::string whole_name(std::string name) {
 }
 
 void add(AdapterTensors& adapter, const TensorSpec& tensor) {
-  if (!tensor.name.starts_with(kPrefix)) {
-    refuse(*adapter.source, tensor, fmt::format("expected a name that begins with {}", kPrefix));
+  if (!tensor.name.starts_with(kAdapterPrefix)) {
+    refuse(*adapter.source, tensor,
+           fmt::format("expected a name that begins with {}", kAdapterPrefix));
   }
-  std::string name = tensor.name.substr(kPrefix.size());
+  std::string name = tensor.name.substr(kAdapterPrefix.size());
   const auto set = [&](const TensorSpec* AdapterModule::*place, bool embedding) {
     AdapterModule& module = adapter.modules[name];
     if (module.*place) refuse(*adapter.source, tensor, "expected once, got it again");
@@ -90,15 +89,19 @@ void check_module(const AdapterTensors& adapter, const std::string& name,
 
 }  // namespace
 
-AdapterTensors open_adapter(const fs::path& folder) {
+AdapterTensors adapter_tensors(std::shared_ptr<const formats::TensorSource> source) {
   AdapterTensors adapter;
-  const fs::path pickled = folder / "adapter_model.bin";
-  const bool only_pickled =
-      !fs::exists(folder / "adapter_model.safetensors") && fs::exists(pickled);
-  adapter.source = formats::open_tensor_source(only_pickled ? pickled : folder);
+  adapter.source = std::move(source);
   for (const TensorSpec& tensor : adapter.source->tensors()) add(adapter, tensor);
   for (const auto& [name, module] : adapter.modules) check_module(adapter, name, module);
   return adapter;
+}
+
+AdapterTensors open_adapter_tensors(const fs::path& folder) {
+  const fs::path pickled = folder / "adapter_model.bin";
+  const bool only_pickled =
+      !fs::exists(folder / "adapter_model.safetensors") && fs::exists(pickled);
+  return adapter_tensors(formats::open_tensor_source(only_pickled ? pickled : folder));
 }
 
 std::vector<float> float_values(const formats::TensorSource& source, const TensorSpec& tensor) {

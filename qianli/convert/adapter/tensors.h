@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "qianli/formats/tensor_source.h"
@@ -25,9 +26,14 @@ struct AdapterTensors {
   std::map<std::string, const formats::TensorSpec*> whole;
 };
 
-// adapter_model.safetensors or adapter_model.bin of the folder. Throws CheckpointError for names
-// that are no adapter's, modules with half a pair, and shapes that do not belong together.
-AdapterTensors open_adapter(const std::filesystem::path& folder);
+// What tensors of PEFT's names belong to. Throws CheckpointError for names that are no adapter's,
+// modules with half a pair, and shapes that do not belong together.
+AdapterTensors adapter_tensors(std::shared_ptr<const formats::TensorSource> source);
+// Those of adapter_model.safetensors or adapter_model.bin of the folder.
+AdapterTensors open_adapter_tensors(const std::filesystem::path& folder);
+
+// Of the names of PEFT's tensors: base_model.model.<module of the base>.lora_A.weight
+constexpr std::string_view kAdapterPrefix = "base_model.model.";
 
 // The values of a tensor as float32.
 std::vector<float> float_values(const formats::TensorSource& source,

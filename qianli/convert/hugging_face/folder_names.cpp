@@ -59,4 +59,27 @@ bool FolderNames::ignored(const std::string& stored) const {
          std::ranges::any_of(habits_.ignored_suffixes, ends);
 }
 
+const TensorSpec* find_any_spelling(const model::ForeignHabits& habits,
+                                    const formats::TensorSource& source, const std::string& name) {
+  std::vector<std::string> spellings = {name};
+  for (const std::string& prefix : habits.prefixes) {
+    if (!name.starts_with(prefix)) continue;
+    spellings.push_back(habits.prefixes[0] + name.substr(prefix.size()));
+  }
+  for (const std::string& prefix : habits.prefixes) {  // names outside of it: lm_head
+    if (!prefix.ends_with("model.")) continue;
+    const std::string around = prefix.substr(0, prefix.size() - 6);
+    if (name.starts_with(around)) spellings.push_back(name.substr(around.size()));
+  }
+  for (std::string& spelling : spellings) {
+    if (const TensorSpec* found = source.find(spelling)) return found;
+    for (const auto& [part, other] : habits.aliases) {
+      const size_t at = spelling.find(other);
+      if (at != spelling.npos) spelling.replace(at, other.size(), part);
+    }
+    if (const TensorSpec* found = source.find(spelling)) return found;
+  }
+  return nullptr;
+}
+
 }  // namespace qianli::convert

@@ -30,4 +30,10 @@ class FolderNames {
   const formats::TensorSource& source_;
 };
 
+// The tensor of `source`, whose names are those of the parameter table, that `name` means in any of
+// the family's spellings; null where there is none.
+const formats::TensorSpec* find_any_spelling(const model::ForeignHabits& habits,
+                                             const formats::TensorSource& source,
+                                             const std::string& name);
+
 }  // namespace qianli::convert

@@ -1,9 +1,6 @@
 #include "qianli/convert/hugging_face/reader.h"
 
-#include <set>
-
 #include "qianli/base/log.h"
-#include "qianli/convert/adapter/merged_source.h"
 #include "qianli/convert/hugging_face/folder_names.h"
 #include "qianli/convert/hugging_face/tensors.h"
 #include "qianli/formats/block_scaled_source.h"
@@ -25,43 +22,19 @@ std::shared_ptr<const TensorSource> open_weights(const fs::path& folder) {
                                     {quantization.block_rows, quantization.block_columns});
 }
 
-// Names of matrices that are stored [in, out] (GPT-2's Conv1D).
-std::set<std::string> transposed_names(const Table& table) {
-  std::set<std::string> names;
-  for (const model::ParameterEntry& entry : table) {
-    for (const model::ForeignPiece& piece : entry.hugging_face) {
-      if (piece.transposed) names.insert(piece.name);
-    }
-  }
-  return names;
-}
-
-std::shared_ptr<const TensorSource> with_adapter(std::shared_ptr<const TensorSource> source,
-                                                 const fs::path& adapter,
-                                                 const ModelSource& model) {
-  const FolderNames names(model.spec, *source);
-  const auto transposed = transposed_names(model.table);
-  return merge_adapter(
-      source, adapter,
-      {.find = [&](const std::string& name) { return names.find(name); },
-       .is_transposed = [&](const std::string& name) { return transposed.contains(name); }});
-}
-
 }  // namespace
 
 bool is_hugging_face(const fs::path& path) {
   return fs::is_directory(path) && fs::exists(path / "config.json");
 }
 
-std::unique_ptr<ModelSource> open_hugging_face(const fs::path& folder,
-                                               const SourceOptions& options) {
+std::unique_ptr<ModelSource> open_hugging_face(const fs::path& folder, const SourceOptions&) {
   auto model = std::make_unique<ModelSource>();
   model->kind = "Hugging Face folder";
   model->spec = model::load_spec(folder);
   model->table = model::parameter_table(model->spec);
   model->companions = folder;
-  auto source = open_weights(folder);
-  if (!options.adapter.empty()) source = with_adapter(source, options.adapter, *model);
+  const auto source = open_weights(folder);
   const FolderNames names(model->spec, *source);
   if (model->spec.mtp.num_layers > 0 && lacks_prediction_heads(model->table, names)) {
     log::info("convert", "{} holds no multi-token prediction heads: left out", folder.string());

@@ -7,10 +7,12 @@
 #include <unordered_map>
 
 #include "qianli/base/error.h"
+#include "qianli/convert/megatron/adapter.h"
 #include "qianli/convert/megatron/reader.h"
 #include "qianli/convert/megatron/stored_arguments.h"
 #include "qianli/convert/megatron/tensors.h"
 #include "qianli/formats/distributed_checkpoint.h"
+#include "qianli/formats/reject.h"
 #include "qianli/formats/torch_file.h"
 
 namespace qianli::convert {
@@ -154,6 +156,14 @@ std::unique_ptr<ModelSource> open_megatron_dist(const fs::path& iteration,
   const StoredArguments args(common->root().find("args"), (iteration / kArguments).string());
   const std::shared_ptr<const formats::TensorSource> source =
       formats::open_distributed_source(formats::DistributedCheckpoint::open(iteration));
+  for (const formats::TensorSpec& tensor : source->tensors()) {
+    if (!is_adapter_name(tensor.name)) continue;
+    throw CheckpointError("convert",
+                          fmt::format("{}: {}: expected adapters in a checkpoint of "
+                                      "format torch, got torch_dist",
+                                      source->source(), formats::shown_name(tensor.name)),
+                          "save it with --ckpt-format torch");
+  }
   auto model = std::make_unique<ModelSource>();
   model->kind = "Megatron checkpoint (torch_dist)";
   MegatronLayout layout;

@@ -1,0 +1,116 @@
+#include "qianli/convert/megatron/rank_files.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+
+#include "qianli/base/error.h"
+#include "qianli/base/file.h"
+
+namespace qianli::convert {
+namespace {
+
+namespace fs = std::filesystem;
+using formats::Value;
+
+constexpr const char* kTracker = "latest_checkpointed_iteration.txt";
+constexpr const char* kRankFile = "model_optim_rng.pt";
+
+[[noreturn]] void fail(const std::string& problem) { throw CheckpointError("convert", problem); }
+
+// How a checkpoint's tensors are called, told from one rank's names.
+void read_names_of(const formats::TensorSource& source, const model::ModelSpec& spec,
+                   MegatronLayout& layout) {
+  const auto any = [&](auto&& holds) {
+    return std::ranges::any_of(source.tensors(),
+                               [&](const formats::TensorSpec& t) { return holds(t.name); });
+  };
+  const auto contains = [&](std::string_view part) {
+    return any([&](const std::string& name) { return name.find(part) != std::string::npos; });
+  };
+  if (contains(".language_model.")) {
+    layout.names = MegatronNames::kLegacy;
+  } else if (contains(".post_attn_norm.") || contains("mtp.final_layernorms.") ||
+             (spec.latent_attention && contains(".linear_qkv.")) ||
+             contains(".self_attention.q_proj.") || spec.key_value_share_factor > 1 ||
+             own_layers(spec) > 1) {
+    layout.names = MegatronNames::kMindSpeed;
+  }
+  layout.fused_norms = contains("layer_norm_weight");
+  layout.split_latent_projections = contains(".linear_qk_nope.");
+  if (contains(".experts.weight1")) layout.experts = ExpertStorage::kGrouped;
+  if (contains(".experts.linear_fc1.weight0")) layout.experts = ExpertStorage::kPerWeight;
+}
+
+// The part of a rank's file that holds weights.
+std::shared_ptr<const formats::TensorSource> weights_of(const fs::path& path) {
+  const auto file = formats::TorchFile::open(path);
+  formats::Entries models;
+  if (const formats::Entries* entries = file->root().entries()) {
+    for (const auto& [key, value] : *entries) {
+      if (key.as_text() && key.as_text()->starts_with("model")) models.emplace_back(key, value);
+    }
+  }
+  if (models.empty())
+    fail(fmt::format("{}: expected weights under `model`, found none", path.string()));
+  return formats::open_torch_source(file, Value::dict(std::move(models)));
+}
+
+fs::path first_file(const fs::path& folder) {
+  for (const char* name : {"mp_rank_00", "mp_rank_00_000", "mp_rank_00_000_000"}) {
+    if (fs::exists(folder / name / kRankFile)) return folder / name / kRankFile;
+  }
+  fail(fmt::format("expected {} of rank 0 in {}, found none", kRankFile, folder.string()));
+}
+
+}  // namespace
+
+bool has_tracker(const fs::path& path) { return fs::exists(path / kTracker); }
+
+bool has_rank_folders(const fs::path& folder) {
+  if (!fs::is_directory(folder)) return false;
+  return std::ranges::any_of(fs::directory_iterator(folder), [](const fs::directory_entry& entry) {
+    return entry.path().filename().string().starts_with("mp_rank_");
+  });
+}
+
+fs::path iteration_folder(const fs::path& path) {
+  if (!fs::exists(path / kTracker)) return path;
+  std::string text = read_file(path / kTracker, FileRole::kCheckpoint, 64);
+  std::erase_if(text, [](unsigned char c) { return std::isspace(c) != 0; });
+  if (text == "release") return path / "release";
+  int64_t iteration = -1;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), iteration);
+  if (error != std::errc() || end != text.data() + text.size() || iteration < 0) {
+    fail(fmt::format("{}: expected a number or release, got \"{}\"", (path / kTracker).string(),
+                     text));
+  }
+  return path / fmt::format("iter_{:07}", iteration);
+}
+
+StoredArguments RankFiles::arguments() const {
+  return {first->root().find("args"), first->source()};
+}
+
+RankFiles open_rank_files(const fs::path& iteration) {
+  if (!has_rank_folders(iteration)) {
+    fail(fmt::format("expected mp_rank_* folders or .metadata in {}, found none",
+                     iteration.string()));
+  }
+  RankFiles files{.folder = iteration,
+                  .first = formats::TorchFile::open(first_file(iteration)),
+                  .layout = {},
+                  .sources = {}};
+  files.layout = layout_of(files.arguments());
+  for (const MegatronRank& rank : megatron_ranks(files.layout))
+    files.sources.push_back(weights_of(iteration / rank_folder(files.layout, rank) / kRankFile));
+  return files;
+}
+
+void read_names(const RankFiles& files, const model::ModelSpec& spec, MegatronLayout& layout) {
+  for (const auto& source : files.sources) read_names_of(*source, spec, layout);
+}
+
+}  // namespace qianli::convert
