@@ -1,7 +1,9 @@
 // Which tensors ranks hold of an adapter, from strangers: a line with the model (dense or latent)
 // and the sizes of the layout, then lines with a rank's file, a name and a shape of two axes. What
 // is accepted is an adapter as PEFT has it.
-#include <charconv>
+#include <algorithm>
+#include <array>
+#include <map>
 #include <sstream>
 
 #include "qianli/base/error.h"
@@ -74,28 +76,44 @@ Input read(std::istream& lines) {
   return input;
 }
 
+// A base cut over ranks, made once.
+struct Base {
+  std::vector<convert::MegatronRank> ranks;
+  convert::Table table;
+  std::vector<convert::ForeignTensor> tensors;
+};
+
+const Base& base_of(const Input& input) {
+  static const model::ModelSpec dense = spec_of(kDense), latent = spec_of(kLatent);
+  static std::map<std::array<int64_t, 5>, Base> bases;
+  const std::array<int64_t, 5> key{input.latent, input.split, input.tensor, input.pipeline,
+                                   input.expert};
+  if (const auto known = bases.find(key); known != bases.end()) return known->second;
+  const model::ModelSpec& spec = input.latent ? latent : dense;
+  const convert::MegatronLayout layout{
+      .tensor = input.tensor,
+      .pipeline = input.pipeline,
+      .expert = input.latent ? input.expert : 1,
+      .names = input.latent ? convert::MegatronNames::kMindSpeed : convert::MegatronNames::kCore,
+      .split_latent_projections = input.split};
+  Base base{.ranks = convert::megatron_ranks(layout),
+            .table = model::parameter_table(spec),
+            .tensors = {}};
+  base.tensors = convert::megatron_tensors(spec, base.table, layout);
+  return bases.emplace(key, std::move(base)).first->second;
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static const model::ModelSpec dense = spec_of(kDense), latent = spec_of(kLatent);
   try {
     std::istringstream lines(std::string(reinterpret_cast<const char*>(data), size));
     const Input input = read(lines);
-    const model::ModelSpec& spec = input.latent ? latent : dense;
-    const convert::MegatronLayout layout{
-        .tensor = input.tensor,
-        .pipeline = input.pipeline,
-        .expert = input.latent ? input.expert : 1,
-        .names = input.latent ? convert::MegatronNames::kMindSpeed : convert::MegatronNames::kCore,
-        .split_latent_projections = input.split};
-    const auto ranks = convert::megatron_ranks(layout);
+    const Base& base = base_of(input);
     auto files = input.files;
-    files.resize(ranks.size(), files.front());
-    const auto table = model::parameter_table(spec);
-    const auto source =
-        convert::megatron_adapter(table, convert::megatron_tensors(spec, table, layout), ranks,
-                                  std::move(files), {}, "input");
-    const convert::Adapter adapter = convert::as_peft(source);
+    files.resize(base.ranks.size(), files.front());
+    const convert::Adapter adapter = convert::as_peft(convert::megatron_adapter(
+        base.table, base.tensors, base.ranks, std::move(files), {}, "input"));
     fuzz::require(!adapter.tensors.modules.empty() && adapter.tensors.whole.empty(),
                   "an adapter has modules");
     for (const auto& [name, module] : adapter.tensors.modules) {
