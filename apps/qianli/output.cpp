@@ -38,7 +38,7 @@ void finish_output() {
   std::cout.flush();
   const bool written = std::fflush(stdout) == 0 && !std::ferror(stdout) && !std::cout.bad();
   if (written || reader_is_gone()) return;
-  throw DataError("output", "cannot write standard output", "is the disk full?");
+  throw DataError("output", "cannot write standard output", "check that the disk has room");
 }
 
 }  // namespace qianli::app

@@ -126,7 +126,7 @@ void ParameterReader::check_stored(const ForeignTensor& tensor,
         "convert",
         fmt::format("{}: expected {} of shape {}, got {}", where, formats::shown_name(tensor.name),
                     formats::shape_text(tensor.shape), formats::shape_text(found.shape)),
-        "is config.json of this model?");
+        "check that config.json is of this model");
   }
   if (!formats::is_floating_point(found.dtype) || formats::bit_size(found.dtype) < 16) {
     throw CheckpointError(

@@ -25,7 +25,8 @@ struct Form {
   std::map<std::string, std::string> refused;  // by family: a part of the sentence
 };
 
-constexpr const char* kExperts = "experts, latent attention, recurrent layers";
+constexpr const char* kExperts = "with experts, which legacy names do not have";
+constexpr const char* kLatent = "with latent attention, which legacy names do not have";
 constexpr const char* kQkNorms = "norms of queries and keys, which legacy names do not have";
 constexpr const char* kSandwich = "norms behind attention and MLP, which legacy names do not have";
 
@@ -36,29 +37,14 @@ std::vector<Form> forms() {
                                                {"longcat_flash", "shortcut experts"},
                                                {"hunyuan_large", "shared between layers"},
                                                {"gemma2", kSandwich},
-                                               {"glm4", kSandwich}};
-  for (const char* name : {"mixtral",
-                           "qwen2_moe",
-                           "qwen3_moe",
-                           "qwen3_next",
-                           "glm4_moe",
-                           "phimoe",
-                           "minicpm3",
-                           "deepseek_v2",
-                           "deepseek_v2, no query rank",
-                           "deepseek_v3",
-                           "deepseek_v32",
-                           "glm_moe_dsa",
-                           "dbrx",
-                           "gpt_oss",
-                           "minimax_m2",
-                           "hy_v3",
-                           "hunyuan_v1_moe",
-                           "mamba2",
-                           "bailing_moe_v2",
-                           "grok1",
-                           "minicpm_moe",
-                           "plm"}) {
+                                               {"glm4", kSandwich},
+                                               {"minicpm3", kLatent},
+                                               {"plm", kLatent},
+                                               {"mamba2", "state-space layers"}};
+  for (const char* name : {"mixtral", "qwen2_moe", "qwen3_moe", "qwen3_next", "glm4_moe", "phimoe",
+                           "deepseek_v2", "deepseek_v2, no query rank", "deepseek_v3",
+                           "deepseek_v32", "glm_moe_dsa", "dbrx", "gpt_oss", "minimax_m2", "hy_v3",
+                           "hunyuan_v1_moe", "bailing_moe_v2", "grok1", "minicpm_moe"}) {
     legacy[name] = kExperts;
   }
   return {{"qianli", write_checkpoint, {}, {}},

@@ -60,6 +60,22 @@ TEST(Megatron, weaves_queries_keys_and_values_by_group) {
   EXPECT_EQ(rows_of(find(tensors, 1, name)), (std::vector<int64_t>{4, 5, 6, 7, 10, 11, 14, 15}));
 }
 
+// fix_query_key_value_ordering: on each rank [3, heads, size] before 1.0, [heads, size, 3]
+// before 2.0.
+TEST(Megatron, knows_the_older_orders_of_queries_keys_and_values) {
+  model::ModelSpec spec = tiny();
+  spec.num_query_groups = 4;  // rows: queries 0-7, keys 8-15, values 16-23
+  const std::string name =
+      "model.language_model.encoder.layers.0.self_attention.query_key_value.weight";
+  MegatronLayout layout{
+      .tensor = 2, .names = MegatronNames::kLegacy, .fused_rows = FusedRows::kApart};
+  EXPECT_EQ(rows_of(find(tensors_of(spec, layout), 1, name)),
+            (std::vector<int64_t>{4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23}));
+  layout.fused_rows = FusedRows::kWoven;
+  EXPECT_EQ(rows_of(find(tensors_of(spec, layout), 1, name)),
+            (std::vector<int64_t>{4, 12, 20, 5, 13, 21, 6, 14, 22, 7, 15, 23}));
+}
+
 TEST(Megatron, cuts_gate_and_up_apart) {
   const auto tensors = tensors_of(tiny(), {.tensor = 2});
   const std::string name = "model.decoder.layers.0.mlp.linear_fc1.weight";
@@ -119,6 +135,27 @@ TEST(Megatron, refuses_what_does_not_fit) {
   EXPECT_THROW(tensors_of(tiny(), {.pipeline = 2, .layers_per_stage = {1, 2}}), ConfigError);
   EXPECT_THROW(tensors_of(tiny(), {.noop_layers = {0, 0}}), ConfigError);
   EXPECT_THROW(tensors_of(tiny(), {.padded_vocab_size = 8}), ConfigError);
+}
+
+std::string refusal(const model::ModelSpec& spec, const MegatronLayout& layout) {
+  try {
+    tensors_of(spec, layout);
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(Megatron, says_which_option_to_change) {
+  EXPECT_EQ(
+      refusal(tiny(), {.tensor = 4}),
+      "[convert] expected key/value heads to be a multiple of --tensor 4, got 2. Hint: give a "
+      "--tensor that divides 2.");
+  model::ModelSpec spec = tiny();
+  spec.qk_norm = model::QkNorm::kHead;
+  EXPECT_EQ(refusal(spec, {.names = MegatronNames::kLegacy}),
+            "[convert] expected a model that Megatron's layout can hold, got " + spec.family +
+                " with norms of queries and keys, which legacy names do not have.");
 }
 
 TEST(Cover, finds_rows_that_are_missing_or_there_twice) {

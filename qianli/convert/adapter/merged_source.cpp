@@ -68,7 +68,7 @@ class MergedSource : public formats::TensorSource {
     throw CheckpointError(
         "convert",
         fmt::format("{}: {}: {}", adapter_.source->source(), formats::shown_name(name), reason),
-        "is the adapter of this model?");
+        "check that the adapter is of this model");
   }
 
   const TensorSpec& find(const std::string& name, const BaseNames& names) const {

@@ -101,15 +101,24 @@ void RankWriter::query_key_value(const std::string& name, const std::string& par
   std::vector<int64_t> shape = table_[*index].shape;
   shape[0] = groups * group;
   ForeignTensor& tensor = add(name, shape);
-  int64_t parameter_row = 0, foreign_row = 0;
+  int64_t parameter_row = 0, foreign_row = 0, which = 0;
   for (const int64_t size : {query, dim, dim}) {
     Part part =
         rows_part(*index, parameter_row + first * size, groups * size, foreign_row, shape[0]);
-    part.block = size;
-    part.stride = group;
+    if (layout_.fused_rows == FusedRows::kByGroup) {
+      part.block = size;
+      part.stride = group;
+    } else if (layout_.fused_rows == FusedRows::kApart) {
+      part.foreign_row = which * part.rows;
+    } else {
+      part.foreign_row = which;
+      part.block = 1;
+      part.stride = 3;
+    }
     tensor.parts.push_back(part);
     parameter_row += spec_.num_query_groups * size;
     foreign_row += size;
+    ++which;
   }
 }
 

@@ -63,8 +63,9 @@ std::vector<int64_t> stage_counts(const MegatronLayout& layout, int64_t total) {
   const int64_t stages = layout.pipeline;
   if (layout.layers_per_stage.empty()) {
     expect(total % stages == 0,
-           fmt::format("expected layers to be a multiple of pipeline ({}), got {}", stages, total),
-           "give the layers of each stage, or no-op layers");
+           fmt::format("expected layers to be a multiple of --pipeline {}, got {}", stages, total),
+           "give the layers of each stage (--layers-per-stage), or positions that do nothing "
+           "(--noop-layers)");
     return std::vector<int64_t>(static_cast<size_t>(stages), total / stages);
   }
   const auto& counts = layout.layers_per_stage;
@@ -153,38 +154,41 @@ void check_layout(const model::ModelSpec& spec, const MegatronLayout& layout) {
     expect(value >= 1 && value <= 65536,
            fmt::format("expected {} between 1 and 65536, got {}", name, value));
   }
-  const auto divides = [&](int64_t parts, const char* part_name, int64_t whole,
-                           const char* whole_name) {
-    expect(whole % parts == 0, fmt::format("expected {} to be a multiple of {} ({}), got {}",
-                                           whole_name, part_name, parts, whole));
+  const auto divides = [&](int64_t parts, const char* flag, int64_t whole, const char* whole_name) {
+    expect(whole % parts == 0,
+           fmt::format("expected {} to be a multiple of {} {}, got {}", whole_name, flag, parts,
+                       whole),
+           fmt::format("give a {} that divides {}", flag, whole));
   };
-  divides(layout.tensor, "tensor", spec.num_attention_heads, "attention heads");
+  divides(layout.tensor, "--tensor", spec.num_attention_heads, "attention heads");
   if (!spec.latent_attention) {
-    divides(layout.tensor, "tensor", spec.num_query_groups, "key/value heads");
+    divides(layout.tensor, "--tensor", spec.num_query_groups, "key/value heads");
   }
-  divides(layout.tensor, "tensor", spec.ffn_hidden_size, "the MLP's width");
+  divides(layout.tensor, "--tensor", spec.ffn_hidden_size, "the MLP's width");
   if (!spec.moe) {
     expect(layout.expert == 1,
-           fmt::format("expected expert 1 for a model without experts, got {}", layout.expert));
+           fmt::format("expected --expert 1 for a model without experts, got {}", layout.expert));
     return;
   }
   expect(
       layout.expert_tensor == 0 || layout.expert_tensor == 1 ||
           layout.expert_tensor == layout.tensor,
-      fmt::format("expected expert_tensor 1 or {}, got {}", layout.tensor, layout.expert_tensor));
+      fmt::format("expected --expert-tensor 1 or {}, got {}", layout.tensor, layout.expert_tensor));
   if (layout.expert_tensor == 1 && layout.tensor > 1) {
     expect(layout.tensor % layout.expert == 0 || layout.expert % layout.tensor == 0,
-           fmt::format("expected one of tensor and expert to be a multiple of the other with "
-                       "expert_tensor 1, got {} "
+           fmt::format("expected one of --tensor and --expert to be a multiple of the other with "
+                       "--expert-tensor 1, got {} "
                        "and {}",
                        layout.tensor, layout.expert));
     expect(!layout.tensor_extends_expert,
-           "expert_tensor 1 excludes experts spread over tensor ranks");
+           "--expert-tensor 1 excludes experts spread over tensor ranks (--extend-experts)");
   }
-  const int64_t spread = layout.expert * (layout.tensor_extends_expert ? layout.tensor : 1);
-  divides(spread, "expert ranks", spec.moe->num_experts, "experts");
-  divides(layout.experts_cut(), "expert_tensor", spec.moe->ffn_hidden_size, "an expert's width");
-  divides(layout.tensor, "tensor", spec.moe->shared_ffn_hidden_size, "the shared expert's width");
+  const bool extended = layout.tensor_extends_expert;
+  divides(layout.expert * (extended ? layout.tensor : 1),
+          extended ? "--expert times --tensor" : "--expert", spec.moe->num_experts, "experts");
+  divides(layout.experts_cut(), layout.expert_tensor > 0 ? "--expert-tensor" : "--tensor",
+          spec.moe->ffn_hidden_size, "an expert's width");
+  divides(layout.tensor, "--tensor", spec.moe->shared_ffn_hidden_size, "the shared expert's width");
 }
 
 std::vector<MegatronRank> megatron_ranks(const MegatronLayout& layout) {

@@ -21,6 +21,14 @@ enum class ExpertStorage {
   kPerWeight,     // experts.linear_fc1.weight0 (Transformer Engine)
 };
 
+// Rows of the fused queries, keys and values on a rank. The older two are of models that have as
+// many keys as queries, under legacy names (checkpoint_version).
+enum class FusedRows {
+  kByGroup,  // of each group its queries, its key, its value (2.0 and later)
+  kApart,    // all queries, all keys, all values (0)
+  kWoven,    // a query's, a key's and a value's row in turn (1.0)
+};
+
 struct MegatronLayout {
   int64_t tensor = 1;
   int64_t pipeline = 1;
@@ -33,6 +41,7 @@ struct MegatronLayout {
   bool tensor_extends_expert = false;     // experts over expert * tensor ranks, not cut inside
   ExpertStorage experts = ExpertStorage::kLocalExperts;
   MegatronNames names = MegatronNames::kCore;
+  FusedRows fused_rows = FusedRows::kByGroup;
   bool fused_norms = false;               // Transformer Engine: linear_qkv.layer_norm_weight
   bool split_latent_projections = false;  // MindSpeed --mla-mm-split
   int64_t vocab_divisor = 1;              // rows are padded to a multiple of this times tensor

@@ -18,7 +18,9 @@ using formats::Value;
 constexpr const char* kTracker = "latest_checkpointed_iteration.txt";
 constexpr const char* kRankFile = "model_optim_rng.pt";
 
-[[noreturn]] void fail(const std::string& problem) { throw CheckpointError("convert", problem); }
+[[noreturn]] void fail(const std::string& problem, const std::string& hint = {}) {
+  throw CheckpointError("convert", problem, hint);
+}
 
 // How a checkpoint's tensors are called, told from one rank's names.
 void read_names_of(const formats::TensorSource& source, const model::ModelSpec& spec,
@@ -42,6 +44,34 @@ void read_names_of(const formats::TensorSource& source, const model::ModelSpec& 
   layout.split_latent_projections = contains(".linear_qk_nope.");
   if (contains(".experts.weight1")) layout.experts = ExpertStorage::kGrouped;
   if (contains(".experts.linear_fc1.weight0")) layout.experts = ExpertStorage::kPerWeight;
+}
+
+// Megatron-LM core_v0.12, megatron/training/checkpointing.py, fix_query_key_value_ordering: what
+// was saved before 2.0, or says nothing, has the fused rows in an older order, under legacy names.
+void read_version(const RankFiles& files, const model::ModelSpec& spec, MegatronLayout& layout) {
+  const Value* stored = files.first->root().find("checkpoint_version");
+  const bool legacy = layout.names == MegatronNames::kLegacy;
+  const double version = stored ? stored->as_float().value_or(-1.0) : legacy ? 0.0 : 3.0;
+  const std::string got = fmt::format(
+      "got {}", stored ? stored->shown() : std::string("none, which Megatron takes as 0"));
+  const std::string& source = files.first->source();
+  if (version == 2.0 || version == 3.0) return;
+  if (version != 0.0 && version != 1.0) {
+    fail(fmt::format("{}: checkpoint_version: expected 0, 1, 2 or 3, {}", source, got));
+  }
+  if (!legacy) {
+    fail(fmt::format("{}: checkpoint_version: expected 2 or 3 with the names of Megatron-core, {}",
+                     source, got),
+         "Megatron-core never ordered the rows of linear_qkv as older versions did; where they are "
+         "as they should be, save the file with version 3.0");
+  }
+  if (spec.num_query_groups != spec.num_attention_heads) {
+    fail(
+        fmt::format("{}: checkpoint_version: expected 2 or 3 where several queries share a key "
+                    "({} heads, {} groups), {}",
+                    source, spec.num_attention_heads, spec.num_query_groups, got));
+  }
+  layout.fused_rows = version == 0.0 ? FusedRows::kApart : FusedRows::kWoven;
 }
 
 // The part of a rank's file that holds weights.
@@ -104,13 +134,25 @@ RankFiles open_rank_files(const fs::path& iteration) {
                   .layout = {},
                   .sources = {}};
   files.layout = layout_of(files.arguments());
-  for (const MegatronRank& rank : megatron_ranks(files.layout))
-    files.sources.push_back(weights_of(iteration / rank_folder(files.layout, rank) / kRankFile));
+  const auto ranks = megatron_ranks(files.layout);
+  for (const MegatronRank& rank : ranks) {
+    const fs::path path = iteration / rank_folder(files.layout, rank) / kRankFile;
+    if (!fs::exists(path)) {
+      fail(fmt::format("{}: expected a file of each of the {} ranks that the args of {} tell "
+                       "(tensor_model_parallel_size {}, pipeline_model_parallel_size {}, "
+                       "expert_model_parallel_size {}), found none",
+                       path.string(), ranks.size(), files.first->source(), files.layout.tensor,
+                       files.layout.pipeline, files.layout.expert),
+           "the checkpoint is not whole: copy the folders of all ranks");
+    }
+    files.sources.push_back(weights_of(path));
+  }
   return files;
 }
 
 void read_names(const RankFiles& files, const model::ModelSpec& spec, MegatronLayout& layout) {
   for (const auto& source : files.sources) read_names_of(*source, spec, layout);
+  read_version(files, spec, layout);
 }
 
 }  // namespace qianli::convert

@@ -30,7 +30,8 @@ struct RankFiles {
 // Throws CheckpointError where a rank's file is missing.
 RankFiles open_rank_files(const std::filesystem::path& iteration);
 
-// What the tensors' names tell of the layout.
+// What the tensors' names and the version tell of the layout. Throws CheckpointError where the
+// version has an order of rows that is not followed.
 void read_names(const RankFiles& files, const model::ModelSpec& spec, MegatronLayout& layout);
 
 }  // namespace qianli::convert

@@ -44,6 +44,17 @@ int64_t padded_rows(const RankFiles& files) {
   fail(fmt::format("{}: expected {} on the first stage, found none", first.source(), kEmbedding));
 }
 
+// The layout is that of the arguments: where it does not fit, they and the model contradict.
+std::vector<ForeignTensor> tensors_of(const RankFiles& files, const ModelSource& model,
+                                      const MegatronLayout& layout) {
+  try {
+    return megatron_tensors(model.spec, model.table, layout);
+  } catch (const ConfigError& error) {
+    fail(fmt::format("{}: the layout in args does not fit the model: {}", files.first->source(),
+                     error.what()));
+  }
+}
+
 // In a model with adapters the tensors of an adapted layer stand one module deeper.
 void find_base_layers(const RankFiles& files, std::vector<ForeignTensor>& tensors) {
   for (ForeignTensor& tensor : tensors) {
@@ -66,7 +77,7 @@ std::unique_ptr<ModelSource> open_base(const RankFiles& files, const SourceOptio
   if (!options.config.empty() && fs::is_directory(options.config))
     model->companions = options.config;
   read_names(files, model->spec, layout);
-  auto tensors = megatron_tensors(model->spec, model->table, layout);
+  auto tensors = tensors_of(files, *model, layout);
   find_base_layers(files, tensors);
   model->reader = std::make_unique<ParameterReader>(model->table, std::move(tensors), files.sources,
                                                     files.folder.string(), is_adapter_name);

@@ -13,7 +13,7 @@ namespace {
 
 // What a Megatron checkpoint has no tensors for.
 void refuse_what_has_no_place(const model::ModelSpec& spec, const MegatronLayout& layout) {
-  const auto refuse = [&](bool present, const char* what) {
+  const auto refuse = [&](bool present, const std::string& what) {
     if (!present) return;
     throw ConfigError(
         "convert", fmt::format("expected a model that Megatron's layout can hold, got {} with {}",
@@ -31,13 +31,16 @@ void refuse_what_has_no_place(const model::ModelSpec& spec, const MegatronLayout
   refuse(recurrent && layout.tensor > 1,
          "linear attention or state-space layers, which are not cut: tensor must be 1");
   const bool legacy = layout.names == MegatronNames::kLegacy;
-  refuse(legacy && (spec.moe || spec.latent_attention || recurrent || spec.mtp.num_layers > 0),
-         "experts, latent attention, recurrent layers or multi-token prediction, which legacy "
-         "names do not have");
-  refuse(legacy && spec.qk_norm != model::QkNorm::kNone,
-         "norms of queries and keys, which legacy names do not have");
-  refuse(legacy && spec.norm_placement == model::NormPlacement::kSandwich,
-         "norms behind attention and MLP, which legacy names do not have");
+  for (const auto& [present, what] :
+       {std::pair{spec.moe.has_value(), "experts"},
+        {spec.latent_attention.has_value(), "latent attention"},
+        {recurrent, "linear attention or state-space layers"},
+        {spec.mtp.num_layers > 0, "multi-token prediction"},
+        {spec.qk_norm != model::QkNorm::kNone, "norms of queries and keys"},
+        {spec.norm_placement == model::NormPlacement::kSandwich,
+         "norms behind attention and MLP"}}) {
+    refuse(legacy && present, fmt::format("{}, which legacy names do not have", what));
+  }
 }
 
 }  // namespace
