@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Forward and backward of the recurrent mixers beside transformers' PyTorch path, in one run on one machine: both sides
+# Forward and backward of the recurrent mixers and of latent attention beside transformers' PyTorch path, in one run on one machine: both sides
 # in turn, several rounds, the median of each, and the ratio.
 #
 #   bench/compare_mixers.sh [ROUNDS]        default 3
@@ -15,7 +15,7 @@ rounds=${1:-3}
 [ -x "$python" ] || { echo "[bench] expected the reference environment at $python. Hint: tools/reference/setup.sh." >&2; exit 2; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for mixer in gated_delta_net mamba2; do
+for mixer in gated_delta_net mamba2 latent_attention; do
   for _ in $(seq "$rounds"); do
     "$ours" "$mixer" 5 >>"$work/$mixer.ours"
     "$python" "$peer" "$mixer" --steps 3 2>/dev/null >>"$work/$mixer.transformers"
@@ -26,7 +26,7 @@ import json, pathlib, statistics, sys
 
 work = pathlib.Path(sys.argv[1])
 print(f"{'mixer':<17}{'side':<14}{'tokens/s':>10}{'ours/side':>11}")
-for mixer in ("gated_delta_net", "mamba2"):
+for mixer in ("gated_delta_net", "mamba2", "latent_attention"):
     speed = {}
     for side in ("ours", "transformers"):
         rows = [json.loads(line) for line in (work / f"{mixer}.{side}").read_text().splitlines()]

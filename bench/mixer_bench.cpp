@@ -1,11 +1,14 @@
-// Forward and backward of one recurrent mixer on random activations: our side of
+// Forward and backward of one mixer on random activations: our side of
 // bench/compare_mixers.sh.
 //
-//   mixer_bench gated_delta_net|mamba2 [STEPS]
+//   mixer_bench gated_delta_net|mamba2|latent_attention [STEPS]
 //
 // gated_delta_net: hidden 1024, 8 key and 16 value heads of 128, 2 x 1024 tokens.
 // mamba2:          hidden 512, 16 heads of 64, state 128, one group, 2 x 512 tokens.
+// latent_attention: DeepSeek-V3's, hidden 1024, 16 heads of 64 + 32, values of 64, latents of 384
+//                  (queries) and 256, 2 x 1024 tokens.
 // The median step after two warm-up steps counts.
+#include <ATen/ops/arange.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros_like.h>
 #include <fmt/core.h>
@@ -20,6 +23,7 @@
 #include "qianli/base/threads.h"
 #include "qianli/device/device.h"
 #include "qianli/nn/gated_delta_net.h"
+#include "qianli/nn/latent_attention.h"
 #include "qianli/nn/mamba2_mixer.h"
 
 namespace qianli {
@@ -43,6 +47,16 @@ Shape shape_of(const std::string& name) {
     spec.mamba2 = model::Mamba2{.inner_size = 1024};
     return {spec, 2, 512};
   }
+  if (name == "latent_attention") {
+    spec.num_attention_heads = spec.num_query_groups = 16;
+    spec.head_dim = 96;
+    spec.latent_attention = model::LatentAttention{.q_lora_rank = 384,
+                                                   .kv_lora_rank = 256,
+                                                   .qk_nope_head_dim = 64,
+                                                   .qk_rope_head_dim = 32,
+                                                   .v_head_dim = 64};
+    return {spec, 2, 1024};
+  }
   spec.layer_pattern = {model::MixerKind::kGatedDeltaNet};
   spec.gated_delta_net = model::GatedDeltaNet{
       .num_key_heads = 8, .num_value_heads = 16, .key_head_dim = 128, .value_head_dim = 128};
@@ -53,6 +67,9 @@ std::unique_ptr<nn::Block> mixer_of(const Shape& shape, nn::ParameterSet& parame
   const std::string layer = "decoder.layers.0.";
   if (shape.spec.mamba2) {
     return std::make_unique<nn::Mamba2Mixer>(shape.spec, parameters, layer + "mixer", 0);
+  }
+  if (shape.spec.latent_attention) {
+    return std::make_unique<nn::LatentAttention>(shape.spec, parameters, "decoder.layers.0", 0);
   }
   return std::make_unique<nn::GatedDeltaNet>(shape.spec, parameters, layer + "self_attention", 0);
 }
@@ -67,7 +84,11 @@ void run(const std::string& name, int steps) {
   }
   const auto mixer = mixer_of(shape, parameters);
   const int64_t tokens = shape.sequences * shape.length;
-  nn::DecoderInput input{.segment_starts = {0, shape.length, tokens}};
+  const at::Tensor positions = at::arange(tokens).remainder(shape.length);
+  nn::DecoderInput input{.tokens = positions,  // only counted
+                         .positions = positions,
+                         .max_position = shape.length - 1,
+                         .segment_starts = {0, shape.length, tokens}};
   const at::Tensor x = at::randn({tokens, shape.spec.hidden_size}).requires_grad_(true);
   const at::Tensor grad = at::randn(x.sizes());
   nn::RotaryTables tables(shape.spec, x);
@@ -95,9 +116,10 @@ void run(const std::string& name, int steps) {
 
 int main(int argc, char** argv) {
   const std::string name = argc > 1 ? argv[1] : "";
+  const bool known = name == "gated_delta_net" || name == "mamba2" || name == "latent_attention";
   const int steps = argc > 2 ? std::atoi(argv[2]) : 5;
-  if ((name != "gated_delta_net" && name != "mamba2") || steps < 1) {
-    fmt::print(stderr, "usage: mixer_bench gated_delta_net|mamba2 [STEPS]\n");
+  if (!known || steps < 1) {
+    fmt::print(stderr, "usage: mixer_bench gated_delta_net|mamba2|latent_attention [STEPS]\n");
     return 2;
   }
   qianli::run(name, steps);
