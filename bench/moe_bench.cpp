@@ -6,8 +6,8 @@
 // One JSON line per shape; the median of the repetitions counts.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/randn.h>
-#include <ATen/ops/zeros_like.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <fmt/core.h>
 
 #include <algorithm>

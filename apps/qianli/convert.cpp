@@ -179,9 +179,7 @@ void add_layout(CLI::App* command, MegatronLayout& layout) {
       ->add_flag("--extend-experts", layout.tensor_extends_expert,
                  "Experts over expert * tensor ranks, none cut (moe-tp-extend-ep)")
       ->group(group);
-  command
-      ->add_option("--experts", layout.experts,
-                   "How experts are stored")
+  command->add_option("--experts", layout.experts, "How experts are stored")
       ->transform(CLI::CheckedTransformer(kExperts))
       ->option_text("TEXT:{local,grouped,per-weight}=local")
       ->group(group);

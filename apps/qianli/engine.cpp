@@ -16,13 +16,14 @@ std::filesystem::path engine_path() {
 }
 
 const EngineApi& open_engine() {
-  // Read by libgomp when it loads: threads that wait for the next parallel region spin only briefly, so
-  // that a busy machine does not slow a step down many times over.
+  // Read by libgomp when it loads: threads that wait for the next parallel region spin only
+  // briefly, so that a busy machine does not slow a step down many times over.
   ::setenv("GOMP_SPINCOUNT", "20000", /*overwrite=*/0);
   const auto path = engine_path();
   void* library = ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!library) {
-    throw ConfigError("engine", fmt::format("expected the engine at {}: {}", path.string(), ::dlerror()),
+    throw ConfigError("engine",
+                      fmt::format("expected the engine at {}: {}", path.string(), ::dlerror()),
                       "build with LibTorch: scripts/setup.sh");
   }
   using Entry = const EngineApi* (*)();

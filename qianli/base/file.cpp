@@ -113,7 +113,8 @@ void create_folder(const fs::path& path, FileRole role) {
   std::error_code error;
   fs::create_directories(path, error);
   if (error) {
-    throw_file_error(role, fmt::format("cannot create folder {}: {}", path.string(), error.message()),
+    throw_file_error(role,
+                     fmt::format("cannot create folder {}: {}", path.string(), error.message()),
                      "check the permissions of its parent");
   }
 }

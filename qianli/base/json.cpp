@@ -99,7 +99,8 @@ AnyJson parse_any(std::string_view text, const std::string& source, FileRole rol
 
 }  // namespace
 
-Json parse_json(std::string_view text, const std::string& source, FileRole role, JsonLimits limits) {
+Json parse_json(std::string_view text, const std::string& source, FileRole role,
+                JsonLimits limits) {
   return parse_any<Json>(text, source, role, limits);
 }
 

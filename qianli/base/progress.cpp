@@ -66,8 +66,9 @@ std::string Progress::line(std::string_view note) const {
   const double rate = elapsed > 0 ? static_cast<double>(done_ - first_) / elapsed : 0;
   std::string text = label_ + ": ";
   if (total_ > 0) {
-    text += fmt::format("{:5.1f} %, {} of {} {}", 100.0 * static_cast<double>(done_) / static_cast<double>(total_),
-                        human_count(static_cast<double>(done_)), human_count(static_cast<double>(total_)), unit_);
+    text += fmt::format(
+        "{:5.1f} %, {} of {} {}", 100.0 * static_cast<double>(done_) / static_cast<double>(total_),
+        human_count(static_cast<double>(done_)), human_count(static_cast<double>(total_)), unit_);
   } else {
     text += fmt::format("{} {}", human_count(static_cast<double>(done_)), unit_);
   }
@@ -105,8 +106,8 @@ void Progress::finish(std::string_view note) {
   finished_ = true;
   const double elapsed = seconds_between(begin_, Clock::now());
   const double rate = elapsed > 0 ? static_cast<double>(done_ - first_) / elapsed : 0;
-  std::string text = fmt::format("{}: {} {} in {}", label_, human_count(static_cast<double>(done_)), unit_,
-                                 human_seconds(elapsed));
+  std::string text = fmt::format("{}: {} {} in {}", label_, human_count(static_cast<double>(done_)),
+                                 unit_, human_seconds(elapsed));
   if (rate > 0) text += fmt::format(", {}/s", human_count(rate));
   if (!note.empty()) text += fmt::format(", {}", note);
   log::say(text);

@@ -9,7 +9,8 @@
 namespace qianli {
 namespace {
 
-// Two 53-bit uniforms of one Philox block; the first lies in (0, 1], so that its logarithm is finite.
+// Two 53-bit uniforms of one Philox block; the first lies in (0, 1], so that its logarithm is
+// finite.
 std::array<double, 2> uniform_pair(uint64_t key, uint64_t index) {
   const auto words = philox4x32(key, index, 0);
   const uint64_t a = (uint64_t{words[0]} << 32 | words[1]) >> 11;
@@ -22,8 +23,9 @@ std::array<double, 2> uniform_pair(uint64_t key, uint64_t index) {
 std::array<uint32_t, 4> philox4x32(uint64_t key, uint64_t counter_low, uint64_t counter_high) {
   constexpr uint64_t kMultiplier0 = 0xD2511F53, kMultiplier1 = 0xCD9E8D57;
   constexpr uint32_t kWeyl0 = 0x9E3779B9, kWeyl1 = 0xBB67AE85;
-  std::array<uint32_t, 4> c{static_cast<uint32_t>(counter_low), static_cast<uint32_t>(counter_low >> 32),
-                            static_cast<uint32_t>(counter_high), static_cast<uint32_t>(counter_high >> 32)};
+  std::array<uint32_t, 4> c{
+      static_cast<uint32_t>(counter_low), static_cast<uint32_t>(counter_low >> 32),
+      static_cast<uint32_t>(counter_high), static_cast<uint32_t>(counter_high >> 32)};
   auto k0 = static_cast<uint32_t>(key);
   auto k1 = static_cast<uint32_t>(key >> 32);
   for (int round = 0; round < 10; ++round) {

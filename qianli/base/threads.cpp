@@ -35,7 +35,8 @@ std::string cgroup_path(const std::string& controller) {
     const size_t first = line.find(':'), second = line.find(':', first + 1);
     if (second == std::string::npos) continue;
     const std::string controllers = line.substr(first + 1, second - first - 1);
-    if (controllers == controller || (!controller.empty() && controllers.find(controller) != std::string::npos)) {
+    if (controllers == controller ||
+        (!controller.empty() && controllers.find(controller) != std::string::npos)) {
       return line.substr(second + 1);
     }
   }
@@ -64,7 +65,8 @@ double cgroup_cores() {
     }
   });
   for_each_group("/sys/fs/cgroup/cpu", cgroup_path("cpu"), [&](const std::string& folder) {
-    std::ifstream quota_file(folder + "/cpu.cfs_quota_us"), period_file(folder + "/cpu.cfs_period_us");
+    std::ifstream quota_file(folder + "/cpu.cfs_quota_us"),
+        period_file(folder + "/cpu.cfs_period_us");
     double quota = 0, period = 0;
     if (quota_file >> quota && period_file >> period && quota > 0 && period > 0) {
       cores = std::min(cores, quota / period);
@@ -91,9 +93,11 @@ uint64_t available_memory_bytes() {
   const auto apply = [&](const std::string& path) {
     std::ifstream file(path);
     std::string text;
-    if (file >> text && text != "max") bytes = std::min<uint64_t>(bytes, std::strtoull(text.c_str(), nullptr, 10));
+    if (file >> text && text != "max")
+      bytes = std::min<uint64_t>(bytes, std::strtoull(text.c_str(), nullptr, 10));
   };
-  for_each_group("/sys/fs/cgroup", cgroup_path(""), [&](const std::string& folder) { apply(folder + "/memory.max"); });
+  for_each_group("/sys/fs/cgroup", cgroup_path(""),
+                 [&](const std::string& folder) { apply(folder + "/memory.max"); });
   for_each_group("/sys/fs/cgroup/memory", cgroup_path("memory"),
                  [&](const std::string& folder) { apply(folder + "/memory.limit_in_bytes"); });
   return bytes;

@@ -17,13 +17,15 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
-constexpr size_t kMappedFrom = size_t{4} << 20;    // blocks of this size and above are mapped on huge pages
+constexpr size_t kMappedFrom = size_t{4}
+                               << 20;  // blocks of this size and above are mapped on huge pages
 constexpr uint64_t kSlack = uint64_t{64} << 20;
 
 // Eight sizes per power of two: at most an eighth is wasted, and equal requests meet equal blocks.
 size_t rounded(size_t bytes) {
   if (bytes <= 512) return (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  const size_t step = bytes >= kMappedFrom ? std::max(std::bit_floor(bytes) / 8, kHugePage) : std::bit_floor(bytes) / 8;
+  const size_t step = bytes >= kMappedFrom ? std::max(std::bit_floor(bytes) / 8, kHugePage)
+                                           : std::bit_floor(bytes) / 8;
   return (bytes + step - 1) / step * step;
 }
 
@@ -62,8 +64,8 @@ class Pool {
     stats_.in_use_bytes -= size;
     stats_.cached_bytes += size;
     free_[size].push_back(block);
-    // A step's blocks wait for the next step; shapes that never come back must not pile up beyond what the
-    // process once needed at the same time.
+    // A step's blocks wait for the next step; shapes that never come back must not pile up beyond
+    // what the process once needed at the same time.
     const uint64_t held = stats_.in_use_bytes + stats_.cached_bytes;
     const uint64_t limit = stats_.peak_in_use_bytes + kSlack;
     if (held > limit) trim(stats_.cached_bytes - (held - limit));
@@ -93,7 +95,8 @@ class Pool {
 
   // Frees cached blocks, largest first, until at most `keep` bytes wait. Holds the lock.
   void trim(uint64_t keep) {
-    for (auto place = free_.rbegin(); place != free_.rend() && stats_.cached_bytes > keep; ++place) {
+    for (auto place = free_.rbegin(); place != free_.rend() && stats_.cached_bytes > keep;
+         ++place) {
       auto& [size, blocks] = *place;
       while (!blocks.empty() && stats_.cached_bytes > keep) {
         std::free(blocks.back());

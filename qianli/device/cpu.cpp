@@ -27,7 +27,8 @@ std::string cpu_name() {
 }
 
 std::vector<std::string> cpu_features() {
-  const auto flags = split(cpuinfo_field("flags").empty() ? cpuinfo_field("Features") : cpuinfo_field("flags"), ' ');
+  const auto flags = split(
+      cpuinfo_field("flags").empty() ? cpuinfo_field("Features") : cpuinfo_field("flags"), ' ');
   std::vector<std::string> found;
   for (const char* feature :
        {"avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16"}) {

@@ -1,5 +1,5 @@
-// Opens the CUDA library lazily. It must happen before the first backward pass, because LibTorch creates
-// its device hooks once and remembers that there was no CUDA.
+// Opens the CUDA library lazily. It must happen before the first backward pass, because LibTorch
+// creates its device hooks once and remembers that there was no CUDA.
 #include <dlfcn.h>
 #include <fmt/core.h>
 
@@ -43,8 +43,10 @@ CudaLibrary::CudaLibrary() {
     why_ = fmt::format("the CUDA library does not load: {}", ::dlerror());
     return;
   }
-  const auto count = reinterpret_cast<decltype(&qianli_cuda_device_count)>(symbol("qianli_cuda_device_count"));
-  const auto describe = reinterpret_cast<decltype(&qianli_cuda_device)>(symbol("qianli_cuda_device"));
+  const auto count =
+      reinterpret_cast<decltype(&qianli_cuda_device_count)>(symbol("qianli_cuda_device_count"));
+  const auto describe =
+      reinterpret_cast<decltype(&qianli_cuda_device)>(symbol("qianli_cuda_device"));
   const int devices = count ? count() : 0;
   for (int i = 0; describe && i < devices; ++i) {
     QianliCudaDevice found{};
@@ -57,6 +59,8 @@ CudaLibrary::CudaLibrary() {
   if (devices_.empty()) why_ = "the driver reports no CUDA device";
 }
 
-void* CudaLibrary::symbol(const char* name) const { return handle_ ? ::dlsym(handle_, name) : nullptr; }
+void* CudaLibrary::symbol(const char* name) const {
+  return handle_ ? ::dlsym(handle_, name) : nullptr;
+}
 
 }  // namespace qianli::device

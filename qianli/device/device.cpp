@@ -81,10 +81,13 @@ ComputeType choose_compute_type(const std::string& precision, c10::Device device
   }
   for (const char* feature : {"amx_bf16", "avx512_bf16"}) {
     if (has_feature(feature)) {
-      return {c10::kBFloat16, fmt::format("bf16: the CPU multiplies bf16 natively ({}); fp32 master weights", feature)};
+      return {
+          c10::kBFloat16,
+          fmt::format("bf16: the CPU multiplies bf16 natively ({}); fp32 master weights", feature)};
     }
   }
-  return {c10::kFloat, "fp32: this CPU has no bf16 instructions (AVX-512 BF16 or AMX), bf16 would be emulated"};
+  return {c10::kFloat,
+          "fp32: this CPU has no bf16 instructions (AVX-512 BF16 or AMX), bf16 would be emulated"};
 }
 
 void synchronize(c10::Device device) {
@@ -119,7 +122,8 @@ double fastest_seconds(c10::Device device, double budget, const std::function<vo
 
 double measure_bandwidth(c10::Device device) {
   const int64_t count = int64_t{1} << (device.is_cuda() ? 28 : 25);
-  const at::Tensor source = at::zeros({count}, at::TensorOptions().device(device).dtype(c10::kFloat));
+  const at::Tensor source =
+      at::zeros({count}, at::TensorOptions().device(device).dtype(c10::kFloat));
   at::Tensor target = at::empty_like(source);
   const double seconds = fastest_seconds(device, 0.2, [&] { target.copy_(source); });
   return 2.0 * 4.0 * static_cast<double>(count) / seconds;

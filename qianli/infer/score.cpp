@@ -68,8 +68,7 @@ class Scorer {
   bool must_be_alone(size_t s) const {
     const auto& spec = model_.spec();
     return spec.position == model::PositionKind::kRotary &&
-           length_of(s) >
-               model::length_independent_up_to(spec.rope, spec.max_position_embeddings);
+           length_of(s) > model::length_independent_up_to(spec.rope, spec.max_position_embeddings);
   }
 
   // How many of the next sequences go together: at least one.

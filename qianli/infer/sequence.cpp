@@ -15,10 +15,10 @@ namespace {
 
 int64_t checked_capacity(const Model& model, int64_t capacity) {
   const model::ModelSpec& spec = model.spec();
-  const auto bytes =
-      static_cast<double>(nn::KvCache::elements_per_token(spec)) *
-          static_cast<double>(c10::elementSize(model.dtype())) * static_cast<double>(capacity) +
-      static_cast<double>(nn::KvCache::fixed_bytes(spec, model.dtype()));
+  const auto bytes = static_cast<double>(nn::KvCache::elements_per_token(spec)) *
+                         static_cast<double>(c10::elementSize(model.dtype())) *
+                         static_cast<double>(capacity) +
+                     static_cast<double>(nn::KvCache::fixed_bytes(spec, model.dtype()));
   const uint64_t available = available_memory_bytes();
   if (model.device().is_cpu() && bytes > static_cast<double>(available)) {
     throw MemoryError("kv_cache",

@@ -3,8 +3,8 @@
 #include "qianli/base/error.h"
 #include "qianli/nn/gated_delta_net.h"
 #include "qianli/nn/latent_attention.h"
-#include "qianli/nn/mixture_of_experts.h"
 #include "qianli/nn/mamba2_mixer.h"
+#include "qianli/nn/mixture_of_experts.h"
 #include "qianli/nn/mlp.h"
 #include "qianli/nn/self_attention.h"
 

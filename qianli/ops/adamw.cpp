@@ -33,8 +33,9 @@ at::Tensor squared_norm(const at::Tensor& x) {
   const KernelTable* kernels = kernels_for(Op::kSquaredNorm, x);
   if (!kernels) return reference::squared_norm(x);
   at::Tensor result = at::empty({}, x.options().dtype(at::kDouble));
-  kernels->squared_norm({.count = x.numel(), .x = x.data_ptr<float>(), .result = result.data_ptr<double>()},
-                        stream_of(x));
+  kernels->squared_norm(
+      {.count = x.numel(), .x = x.data_ptr<float>(), .result = result.data_ptr<double>()},
+      stream_of(x));
   return result;
 }
 
@@ -48,7 +49,8 @@ void adamw(at::Tensor parameter, const at::Tensor& grad, at::Tensor exp_avg, at:
   exp_avg.mul_(step.beta1).add_(g, 1.0 - step.beta1);
   exp_avg_sq.mul_(step.beta2).addcmul_(g, g, 1.0 - step.beta2);
   parameter.mul_(1.0 - step.lr * step.weight_decay);
-  parameter.addcdiv_(exp_avg, exp_avg_sq.sqrt().div_(std::sqrt(correction2)).add_(step.eps), -step.lr / correction1);
+  parameter.addcdiv_(exp_avg, exp_avg_sq.sqrt().div_(std::sqrt(correction2)).add_(step.eps),
+                     -step.lr / correction1);
   if (low_precision.defined()) low_precision.copy_(parameter);
 }
 

@@ -77,8 +77,7 @@ Implementation implementation_of(Op op, bool cuda, at::ScalarType dtype) {
   if (choice == Choice::kReference) return Implementation::kReference;
   const bool torch_serves = op == Op::kLinear || op == Op::kLinearFewRows ||
                             op == Op::kGroupedLinear || op == Op::kGatedDeltaRule ||
-                            op == Op::kStateSpace ||
-                            (op == Op::kAttention && dtype != at::kDouble);
+                            op == Op::kStateSpace || (op == Op::kAttention && dtype != at::kDouble);
   // Tensor cores: our own attention on CUDA is for what LibTorch's does not know.
   const bool torch_first = cuda && op == Op::kAttention && torch_serves;
   const bool kernel_wanted = (choice == Choice::kAutomatic && !torch_first) ||

@@ -15,20 +15,24 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 void check_ids(const at::Tensor& ids, int64_t vocabulary) {
-  // On an accelerator a look at the values would wait for it; data loading has checked them on the host.
+  // On an accelerator a look at the values would wait for it; data loading has checked them on the
+  // host.
   if (ids.is_cuda()) return;
   const int64_t* id = ids.data_ptr<int64_t>();
   for (int64_t i = 0; i < ids.numel(); ++i) {
     if (id[i] >= 0 && id[i] < vocabulary) continue;
-    throw DataError("embedding", fmt::format("expected token ids below the vocabulary size {}, got {} at position {}",
-                                             vocabulary, id[i], i),
-                    "the data was made with another tokenizer than the model's");
+    throw DataError(
+        "embedding",
+        fmt::format("expected token ids below the vocabulary size {}, got {} at position {}",
+                    vocabulary, id[i], i),
+        "the data was made with another tokenizer than the model's");
   }
 }
 
 class EmbeddingFunction : public torch::autograd::Function<EmbeddingFunction> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor&, const at::Tensor& ids, Parameter* table) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor&, const at::Tensor& ids,
+                            Parameter* table) {
     context->saved_data["ids"] = ids;
     context->saved_data["table"] = reinterpret_cast<int64_t>(table);
     const at::Tensor& value = table->value();
@@ -67,15 +71,19 @@ at::Tensor embedding(const at::Tensor& ids, Parameter& table) {
   check_ids(ids, table.value().size(0));
   if (!kernels_for(Op::kEmbedding, table.value())) {
     return apply_reference(
-        [ids](const Tensors&, const Tensors& weights) { return Tensors{reference::embedding(ids, weights[0])}; }, {},
-        {&table})[0];
+        [ids](const Tensors&, const Tensors& weights) {
+          return Tensors{reference::embedding(ids, weights[0])};
+        },
+        {}, {&table})[0];
   }
   const at::Tensor anchor = table.trainable() ? gradient_anchor() : gradient_anchor().detach();
   return EmbeddingFunction::apply(anchor, ids.contiguous(), &table);
 }
 
 namespace reference {
-at::Tensor embedding(const at::Tensor& ids, const at::Tensor& table) { return table.index_select(0, ids); }
+at::Tensor embedding(const at::Tensor& ids, const at::Tensor& table) {
+  return table.index_select(0, ids);
+}
 }  // namespace reference
 
 }  // namespace qianli::ops

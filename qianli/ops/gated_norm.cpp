@@ -91,8 +91,8 @@ at::Tensor gated_rms_norm(const at::Tensor& x, const at::Tensor& gate, Parameter
   const bool fits = x.dim() >= 1 && (w.numel() == x.size(-1) ||
                                      (x.dim() >= 2 && w.numel() == x.size(-2) * x.size(-1)));
   TORCH_CHECK(x.sizes() == gate.sizes() && fits,
-              "[norm] expected x and gate of one shape and a weight [H] or [groups, H], got ", x.sizes(), ", ",
-              gate.sizes(), " and ", w.sizes());
+              "[norm] expected x and gate of one shape and a weight [H] or [groups, H], got ",
+              x.sizes(), ", ", gate.sizes(), " and ", w.sizes());
   if (!kernels_for(Op::kGatedRmsNorm, x)) {
     const auto formula = [eps, place](const Tensors& inputs, const Tensors& weights) {
       return Tensors{reference::gated_rms_norm(inputs[0], inputs[1], weights[0], eps, place)};

@@ -17,8 +17,8 @@ using torch::autograd::variable_list;
 
 class LinearFunction : public torch::autograd::Function<LinearFunction> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor&, Parameter* weight,
-                            Parameter* bias) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor&,
+                            Parameter* weight, Parameter* bias) {
     context->saved_data["x_needs_grad"] = x.requires_grad();
     context->saved_data["weight"] = reinterpret_cast<int64_t>(weight);
     context->saved_data["bias"] = reinterpret_cast<int64_t>(bias);
@@ -32,7 +32,8 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
     const at::Tensor& grad_y = grads[0];
     at::Tensor grad_x;
     if (context->saved_data["x_needs_grad"].toBool()) grad_x = gemm_nt(grad_y, weight->value().t());
-    if (weight->trainable()) accumulate_weight_gradient(*weight, grad_y, context->get_saved_variables()[0]);
+    if (weight->trainable())
+      accumulate_weight_gradient(*weight, grad_y, context->get_saved_variables()[0]);
     if (bias && bias->trainable()) {
       at::Tensor& buffer = bias->grad_to_add();
       buffer.add_(grad_y.sum(0, /*keepdim=*/false, buffer.scalar_type()));
@@ -42,7 +43,8 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
 };
 
 bool is_recorded(const at::Tensor& x, const Parameter& weight, const Parameter* bias) {
-  return at::GradMode::is_enabled() && (x.requires_grad() || weight.trainable() || (bias && bias->trainable()));
+  return at::GradMode::is_enabled() &&
+         (x.requires_grad() || weight.trainable() || (bias && bias->trainable()));
 }
 
 at::Tensor linear_few_rows(const KernelTable& kernels, const at::Tensor& x, const Parameter& weight,
@@ -79,13 +81,15 @@ at::Tensor linear(const at::Tensor& x, Parameter& weight, Parameter* bias) {
     std::vector<Parameter*> parameters{&weight};
     if (bias) parameters.push_back(bias);
     const auto formula = [](const Tensors& inputs, const Tensors& weights) {
-      return Tensors{reference::linear(inputs[0], weights[0], weights.size() > 1 ? weights[1] : at::Tensor())};
+      return Tensors{
+          reference::linear(inputs[0], weights[0], weights.size() > 1 ? weights[1] : at::Tensor())};
     };
     return apply_reference(formula, {x}, parameters)[0];
   }
   if (x.size(0) > 0 && x.size(0) <= kFewRows && !is_recorded(x, weight, bias)) {
     const KernelTable* kernels = kernels_for(Op::kLinearFewRows, x);
-    if (kernels && weight.value().scalar_type() == x.scalar_type()) return linear_few_rows(*kernels, x, weight, bias);
+    if (kernels && weight.value().scalar_type() == x.scalar_type())
+      return linear_few_rows(*kernels, x, weight, bias);
   }
   const bool trainable = weight.trainable() || (bias && bias->trainable());
   const at::Tensor anchor = trainable ? gradient_anchor() : gradient_anchor().detach();

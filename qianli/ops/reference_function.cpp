@@ -32,13 +32,15 @@ class ReferenceFunction : public torch::autograd::Function<ReferenceFunction> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
-    const auto call = c10::static_intrusive_pointer_cast<Call>(context->saved_data["call"].toCapsule());
+    const auto call =
+        c10::static_intrusive_pointer_cast<Call>(context->saved_data["call"].toCapsule());
     at::AutoGradMode recording(true);
     variable_list leaves;
     Tensors inputs, weights;
     for (const auto& saved : context->get_saved_variables()) {
       inputs.push_back(saved.detach());
-      if (at::isFloatingType(saved.scalar_type())) leaves.push_back(inputs.back().requires_grad_(true));
+      if (at::isFloatingType(saved.scalar_type()))
+        leaves.push_back(inputs.back().requires_grad_(true));
     }
     for (Parameter* parameter : call->parameters) {
       weights.push_back(parameter->value().detach());
@@ -57,11 +59,14 @@ class ReferenceFunction : public torch::autograd::Function<ReferenceFunction> {
   }
 
  private:
-  // Gradients of inputs in the order of forward's arguments; those of parameters go to their buffers.
-  static variable_list hand_over(const Call& call, const Tensors& inputs, const variable_list& found) {
+  // Gradients of inputs in the order of forward's arguments; those of parameters go to their
+  // buffers.
+  static variable_list hand_over(const Call& call, const Tensors& inputs,
+                                 const variable_list& found) {
     variable_list input_grads;
     size_t next = 0;
-    for (const auto& input : inputs) input_grads.push_back(input.requires_grad() ? found[next++] : at::Tensor());
+    for (const auto& input : inputs)
+      input_grads.push_back(input.requires_grad() ? found[next++] : at::Tensor());
     for (Parameter* parameter : call.parameters) {
       if (!parameter->trainable()) continue;
       const at::Tensor& grad = found[next++];
@@ -75,8 +80,8 @@ class ReferenceFunction : public torch::autograd::Function<ReferenceFunction> {
 
 }  // namespace
 
-Tensors apply_reference(std::function<Tensors(const Tensors&, const Tensors&)> formula, const Tensors& inputs,
-                        std::vector<Parameter*> parameters) {
+Tensors apply_reference(std::function<Tensors(const Tensors&, const Tensors&)> formula,
+                        const Tensors& inputs, std::vector<Parameter*> parameters) {
   auto call = c10::make_intrusive<Call>();
   call->formula = std::move(formula);
   call->parameters = std::move(parameters);

@@ -50,8 +50,9 @@ void FlatOptimizer::build_ranges() {
   }
   for (size_t g = 0; g < used.size(); ++g) {
     if (used[g]) continue;
-    throw ConfigError("optim", fmt::format("expected optim.groups[{}].match to name a parameter, got '{}'", g,
-                                           config_.groups[g].match),
+    throw ConfigError("optim",
+                      fmt::format("expected optim.groups[{}].match to name a parameter, got '{}'",
+                                  g, config_.groups[g].match),
                       "names look like decoder.layers.0.mlp.linear_fc1.weight");
   }
 }
@@ -68,14 +69,18 @@ void FlatOptimizer::finish_gradients() {
   }
 }
 
-double FlatOptimizer::gradient_norm() const { return std::sqrt(ops::squared_norm(gradients_).item<double>()); }
+double FlatOptimizer::gradient_norm() const {
+  return std::sqrt(ops::squared_norm(gradients_).item<double>());
+}
 
 void FlatOptimizer::step(double lr, double gradient_norm) {
   const double limit = config_.clip_grad_norm;
   const double coefficient = limit > 0 ? std::min(1.0, limit / (gradient_norm + 1e-6)) : 1.0;
   ++updates_done_;
   for (const Range& range : ranges_) {
-    const auto part = [&](const at::Tensor& flat) { return flat.narrow(0, range.begin, range.end - range.begin); };
+    const auto part = [&](const at::Tensor& flat) {
+      return flat.narrow(0, range.begin, range.end - range.begin);
+    };
     ops::adamw(part(parameters_.master()), part(gradients_), part(exp_avg_), part(exp_avg_sq_),
                parameters_.has_separate_master() ? part(parameters_.flat()) : at::Tensor(),
                {.lr = lr * range.lr_scale,

@@ -30,7 +30,8 @@ double learning_rate(const config::OptimConfig& config, int64_t updates_done) {
   if (config.lr_schedule == "constant") return config.lr;
   if (n > end) return config.min_lr;
   if (config.lr_schedule == "inverse_sqrt") {
-    return std::max(config.min_lr, config.lr * std::sqrt(std::max(warmup, 1.0)) / std::sqrt(std::max(n, 1.0)));
+    return std::max(config.min_lr,
+                    config.lr * std::sqrt(std::max(warmup, 1.0)) / std::sqrt(std::max(n, 1.0)));
   }
   const double ratio = (n - warmup) / std::max(end - warmup, 1.0);
   const double coefficient = config.lr_schedule == "linear"   ? 1.0 - ratio

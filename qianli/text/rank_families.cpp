@@ -16,16 +16,12 @@ struct Recognised {
   std::string_view family, class_name, stem;
   int32_t num_ranks;
 };
-constexpr Recognised kRecognised[] = {{"r50k", "", "r50k_base", 50256},
-                                      {"r50k", "", "gpt2", 50256},
-                                      {"p50k", "", "p50k_base", 50280},
-                                      {"cl100k", "", "cl100k_base", 100256},
-                                      {"o200k", "", "o200k_base", 199998},
-                                      {"o200k_harmony", "", "o200k_harmony", 0},
-                                      {"llama3", "LlamaTokenizer", "", 128000},
-                                      {"qwen", "QWenTokenizer", "qwen", 151643},
-                                      {"kimi", "TikTokenTokenizer", "", 163584},
-                                      {"glm4", "ChatGLM4Tokenizer", "", 151329}};
+constexpr Recognised kRecognised[] = {
+    {"r50k", "", "r50k_base", 50256},          {"r50k", "", "gpt2", 50256},
+    {"p50k", "", "p50k_base", 50280},          {"cl100k", "", "cl100k_base", 100256},
+    {"o200k", "", "o200k_base", 199998},       {"o200k_harmony", "", "o200k_harmony", 0},
+    {"llama3", "LlamaTokenizer", "", 128000},  {"qwen", "QWenTokenizer", "qwen", 151643},
+    {"kimi", "TikTokenTokenizer", "", 163584}, {"glm4", "ChatGLM4Tokenizer", "", 151329}};
 
 std::vector<std::string> numbered(std::string_view before, int first, int count,
                                   std::string_view after = "|>") {

@@ -58,8 +58,8 @@ double perplexity(double loss) { return std::exp(std::min(20.0, loss)); }
 
 }  // namespace
 
-Metrics::Metrics(const std::filesystem::path& run_folder, const config::LogConfig& config, int64_t first_step,
-                 int64_t total_steps, int64_t tokens_per_step)
+Metrics::Metrics(const std::filesystem::path& run_folder, const config::LogConfig& config,
+                 int64_t first_step, int64_t total_steps, int64_t tokens_per_step)
     : path_(run_folder / "metrics.jsonl"),
       config_(config),
       total_steps_(total_steps),
@@ -68,10 +68,12 @@ Metrics::Metrics(const std::filesystem::path& run_folder, const config::LogConfi
   drop_steps_after(path_, first_step);
   file_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (file_ < 0) {
-    throw DataError("metrics", fmt::format("cannot open {}: {}", path_.string(), std::strerror(errno)));
+    throw DataError("metrics",
+                    fmt::format("cannot open {}: {}", path_.string(), std::strerror(errno)));
   }
   if (config.tensorboard) events_ = std::make_unique<formats::EventWriter>(run_folder);
-  progress_ = std::make_unique<Progress>("training", static_cast<uint64_t>(total_steps * tokens_per_step), "tokens");
+  progress_ = std::make_unique<Progress>(
+      "training", static_cast<uint64_t>(total_steps * tokens_per_step), "tokens");
 }
 
 Metrics::~Metrics() {
@@ -82,7 +84,8 @@ void Metrics::append(const std::string& line) {
   const std::string text = line + "\n";
   // One write per line: a reader, or a crash, sees whole lines.
   if (::write(file_, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
-    throw DataError("metrics", fmt::format("cannot write {}: {}", path_.string(), std::strerror(errno)),
+    throw DataError("metrics",
+                    fmt::format("cannot write {}: {}", path_.string(), std::strerror(errno)),
                     "free some space; the run resumes from its last checkpoint");
   }
 }
@@ -111,7 +114,9 @@ void Metrics::record(const StepMetrics& m) {
 }
 
 void Metrics::add_events(const StepMetrics& m, double tokens_per_second) {
-  const auto add = [&](const char* tag, double value) { events_->add_scalar(tag, static_cast<float>(value), m.step); };
+  const auto add = [&](const char* tag, double value) {
+    events_->add_scalar(tag, static_cast<float>(value), m.step);
+  };
   add("lm loss", m.loss);
   add("learning-rate", m.lr);
   add("grad-norm", m.gradient_norm);
@@ -128,13 +133,15 @@ void Metrics::add_events(const StepMetrics& m, double tokens_per_second) {
 void Metrics::show(const StepMetrics& m, double tokens_per_second) {
   const bool line = config_.every > 0 && (m.step % config_.every == 0 || m.step == total_steps_);
   if (line) {
-    log::say(fmt::format("step {:>6}/{} | loss {:.4f} | lr {:.3e} | grad norm {:.3f} | {} tokens/s | mfu {:.2f} | {}",
-                         m.step, total_steps_, m.loss, m.lr, m.gradient_norm, human_count(tokens_per_second), m.mfu,
-                         human_bytes(m.memory_bytes)));
+    log::say(
+        fmt::format("step {:>6}/{} | loss {:.4f} | lr {:.3e} | grad norm {:.3f} | {} tokens/s | "
+                    "mfu {:.2f} | {}",
+                    m.step, total_steps_, m.loss, m.lr, m.gradient_norm,
+                    human_count(tokens_per_second), m.mfu, human_bytes(m.memory_bytes)));
   }
   if (m.validation_loss) {
-    log::say(fmt::format("step {:>6}/{} | validation loss {:.4f} | perplexity {:.2f}", m.step, total_steps_,
-                         *m.validation_loss, perplexity(*m.validation_loss)));
+    log::say(fmt::format("step {:>6}/{} | validation loss {:.4f} | perplexity {:.2f}", m.step,
+                         total_steps_, *m.validation_loss, perplexity(*m.validation_loss)));
   }
   if (stderr_is_terminal()) {
     progress_->update(static_cast<uint64_t>(m.step * tokens_per_step_),

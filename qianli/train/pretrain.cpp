@@ -18,13 +18,16 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
 
 // Share of the FLOP/s that a perfect run would reach: the given ones, or the measured GEMM rate.
 double utilisation(const Run& run, double seconds) {
   const double reached = run.flops_per_step / seconds;
-  const double peak = run.config.log.peak_tflops ? *run.config.log.peak_tflops * 1e12
-                                                 : ops::peak_flops(run.device, run.compute.dtype, reached);
+  const double peak = run.config.log.peak_tflops
+                          ? *run.config.log.peak_tflops * 1e12
+                          : ops::peak_flops(run.device, run.compute.dtype, reached);
   return reached / peak;
 }
 
@@ -42,7 +45,8 @@ std::optional<double> evaluate(Run& run) {
   return tokens > 0 ? std::optional(loss / tokens) : std::nullopt;
 }
 
-void record(Run& run, int64_t step, const StepResult& result, double seconds, std::optional<double> validation_loss) {
+void record(Run& run, int64_t step, const StepResult& result, double seconds,
+            std::optional<double> validation_loss) {
   run.metrics->record({.step = step,
                        .loss = result.loss,
                        .lr = result.lr,
@@ -62,8 +66,10 @@ bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
   run.saver->save(training_state(run, step), *run.parameters, *run.optimizer);
   run.saver->wait();
   if (run.config.log.report) write_report(run.config.run.dir);
-  throw StoppedError("train", fmt::format("stopped after step {} of {}, everything saved", step, run.config.train.steps),
-                     "run the same command again to go on");
+  throw StoppedError(
+      "train",
+      fmt::format("stopped after step {} of {}, everything saved", step, run.config.train.steps),
+      "run the same command again to go on");
 }
 
 // Where everything is, and what to type next.
@@ -73,17 +79,20 @@ void tell_results(const Run& run) {
   if (run.config.log.report) log::say("report      " + (folder / "report.html").string());
   if (!run.config.checkpoint.save_final) return;
   log::say("checkpoint  " + last.string());
-  if (run.tokenizer) log::say(fmt::format("try it      qianli generate {} --prompt \"…\"", last.string()));
+  if (run.tokenizer)
+    log::say(fmt::format("try it      qianli generate {} --prompt \"…\"", last.string()));
 }
 
 void finish(Run& run) {
   const int64_t last = run.config.train.steps;
-  if (run.config.checkpoint.save_final) run.saver->save(training_state(run, last), *run.parameters, *run.optimizer);
+  if (run.config.checkpoint.save_final)
+    run.saver->save(training_state(run, last), *run.parameters, *run.optimizer);
   run.saver->wait();
   if (run.config.checkpoint.hugging_face) {
     const auto folder = std::filesystem::path(run.config.run.dir) / "hugging_face";
     std::filesystem::remove_all(folder);
-    checkpoint::export_hugging_face(folder, run.spec, *run.parameters, {.tokenizer = run.tokenizer_folder});
+    checkpoint::export_hugging_face(folder, run.spec, *run.parameters,
+                                    {.tokenizer = run.tokenizer_folder});
   }
   run.metrics->finish();
   if (run.config.log.report) write_report(run.config.run.dir);

@@ -47,7 +47,8 @@ std::string escaped(const std::string& text) {
 }
 
 struct Curves {
-  Json steps = Json::array();       // [step, loss, lr, grad norm, tokens/s, mfu, memory bytes, seconds, tokens seen]
+  Json steps = Json::array();  // [step, loss, lr, grad norm, tokens/s, mfu, memory bytes, seconds,
+                               // tokens seen]
   Json validation = Json::array();  // [step, loss]
 };
 
@@ -57,10 +58,11 @@ Curves read_curves(const std::filesystem::path& path) {
   for (const auto& line : split(read_file(path, FileRole::kData), '\n')) {
     const Json record = Json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (!record.is_object() || !record.contains("step")) continue;
-    if (record.contains("validation_loss")) curves.validation.push_back({record["step"], record["validation_loss"]});
+    if (record.contains("validation_loss"))
+      curves.validation.push_back({record["step"], record["validation_loss"]});
     Json row = Json::array();
-    for (const char* key : {"step", "loss", "lr", "grad_norm", "tokens_per_second", "mfu", "memory_bytes",
-                            "step_seconds", "tokens_seen"}) {
+    for (const char* key : {"step", "loss", "lr", "grad_norm", "tokens_per_second", "mfu",
+                            "memory_bytes", "step_seconds", "tokens_seen"}) {
       row.push_back(record.value(key, Json()));
     }
     curves.steps.push_back(row);
@@ -74,7 +76,9 @@ std::string summary(const Curves& curves) {
   for (const auto& row : curves.steps) seconds += row[7].is_number() ? row[7].get<double>() : 0;
   const Json& first = curves.steps.front();
   const Json& last = curves.steps.back();
-  const auto number = [](const Json& value) { return value.is_number() ? value.get<double>() : 0.0; };
+  const auto number = [](const Json& value) {
+    return value.is_number() ? value.get<double>() : 0.0;
+  };
   const auto tile = [](const std::string& value, const char* label) {
     return fmt::format("<div class=tile><b>{}</b><span>{}</span></div>", value, label);
   };
@@ -89,7 +93,8 @@ std::string summary(const Curves& curves) {
   // The first step also warms up; a rate needs tokens and seconds of the same steps.
   const double later_seconds = seconds - number(first[7]);
   const double later_tokens = number(last[8]) - number(first[8]);
-  html += tile(later_seconds > 0 ? human_count(later_tokens / later_seconds) : "-", "tokens per second");
+  html += tile(later_seconds > 0 ? human_count(later_tokens / later_seconds) : "-",
+               "tokens per second");
   html += tile(human_bytes(static_cast<uint64_t>(number(last[6]))), "peak tensor memory");
   return html + "</div>";
 }
@@ -101,7 +106,8 @@ void write_report(const std::filesystem::path& run_folder) {
   const std::string name = run_folder.lexically_normal().filename().string();
   const auto config = run_folder / "config.yaml";
   std::string page;
-  page += fmt::format("<!doctype html><html lang=en><meta charset=utf-8><title>{}</title>", escaped(name));
+  page += fmt::format("<!doctype html><html lang=en><meta charset=utf-8><title>{}</title>",
+                      escaped(name));
   page += kReportStyle;
   page += fmt::format("<h1>{}</h1>", escaped(name));
   page += summary(curves);

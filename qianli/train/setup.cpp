@@ -7,8 +7,8 @@
 #include "qianli/base/log.h"
 #include "qianli/base/progress.h"
 #include "qianli/checkpoint/checkpoint.h"
-#include "qianli/formats/checkpoint_folder.h"
 #include "qianli/data/pretrain_data.h"
+#include "qianli/formats/checkpoint_folder.h"
 #include "qianli/model/parameter_table.h"
 #include "qianli/model/resolve.h"
 #include "qianli/ops/dispatch.h"
@@ -60,7 +60,8 @@ void take_special_ids(model::ModelSpec& spec, const text::Tokenizer& tokenizer) 
 void open_model(Run& run) {
   const auto weights = open_weights(run.config.model);
   const bool says_itself = weights && !fs::exists(weights->path / "config.json");
-  run.spec = model::resolve(run.config.model, says_itself ? std::optional(weights->spec) : std::nullopt);
+  run.spec =
+      model::resolve(run.config.model, says_itself ? std::optional(weights->spec) : std::nullopt);
   run.tokenizer_folder = find_tokenizer(run.config, weights.get());
   if (!run.tokenizer_folder.empty()) {
     run.tokenizer = text::Tokenizer::load(run.tokenizer_folder);
@@ -70,11 +71,13 @@ void open_model(Run& run) {
       run.spec.validate();
     }
     if (run.tokenizer->vocab_size() > run.spec.vocab_size) {
-      throw DataError("data", fmt::format("expected a tokenizer with at most the model's {} tokens, got {} in {}",
-                                          run.spec.vocab_size, run.tokenizer->vocab_size(),
-                                          run.tokenizer_folder.string()),
-                      fmt::format("set model.vocab_size={} or choose the model's own tokenizer",
-                                  run.tokenizer->vocab_size()));
+      throw DataError(
+          "data",
+          fmt::format("expected a tokenizer with at most the model's {} tokens, got {} in {}",
+                      run.spec.vocab_size, run.tokenizer->vocab_size(),
+                      run.tokenizer_folder.string()),
+          fmt::format("set model.vocab_size={} or choose the model's own tokenizer",
+                      run.tokenizer->vocab_size()));
     }
     if (!weights) {
       // A fresh model speaks the tokenizer's special tokens, not those of the preset.
@@ -86,14 +89,18 @@ void open_model(Run& run) {
   }
   if (run.spec.position == model::PositionKind::kLearned &&
       run.config.data.sequence_length > run.spec.max_position_embeddings) {
-    throw ConfigError("data", fmt::format("expected data.sequence_length of at most {} (the model's learned positions), got {}",
-                                          run.spec.max_position_embeddings, run.config.data.sequence_length));
+    throw ConfigError(
+        "data",
+        fmt::format(
+            "expected data.sequence_length of at most {} (the model's learned positions), got {}",
+            run.spec.max_position_embeddings, run.config.data.sequence_length));
   }
   if (run.config.data.sequence_length > run.spec.max_position_embeddings) {
     log::warn("data", "data.sequence_length {} is longer than the {} positions the model declares",
               run.config.data.sequence_length, run.spec.max_position_embeddings);
   }
-  run.parameters = std::make_unique<nn::ParameterSet>(run.spec, run.compute.dtype, run.device, /*master=*/true);
+  run.parameters =
+      std::make_unique<nn::ParameterSet>(run.spec, run.compute.dtype, run.device, /*master=*/true);
   log::info("model", "{}: {} parameters, {} layers, hidden {}, vocabulary {}", run.spec.family,
             human_count(static_cast<double>(model::parameter_count(run.spec))), run.spec.num_layers,
             run.spec.hidden_size, run.spec.vocab_size);
@@ -107,14 +114,17 @@ void open_model(Run& run) {
 
 void open_data(Run& run) {
   const auto& config = run.config;
-  const fs::path cache = config.data.cache_dir ? fs::path(*config.data.cache_dir) : fs::path(config.run.dir) / "data";
-  auto opened = data::open_pretrain_data(config.data, run.tokenizer, cache, data::sample_counts(config.train));
+  const fs::path cache =
+      config.data.cache_dir ? fs::path(*config.data.cache_dir) : fs::path(config.run.dir) / "data";
+  auto opened = data::open_pretrain_data(config.data, run.tokenizer, cache,
+                                         data::sample_counts(config.train));
   opened.masks.vocab_size = run.spec.vocab_size;
   const data::BatchLayout layout{.global_batch_size = *config.train.global_batch_size,
                                  .micro_batch_size = config.train.micro_batch_size};
   run.train_data = std::make_shared<data::BatchSource>(opened.train, layout, opened.masks);
   if (opened.validation) {
-    run.validation_data = std::make_shared<data::BatchSource>(opened.validation, layout, opened.masks);
+    run.validation_data =
+        std::make_shared<data::BatchSource>(opened.validation, layout, opened.masks);
   }
 }
 
@@ -126,9 +136,10 @@ std::optional<fs::path> resume_point(const config::Config& config) {
   auto point = formats::latest_checkpoint(folder);
   if (!point && !formats::steps_in(folder).empty()) {
     // Starting anew would write over what can perhaps still be saved.
-    throw CheckpointError("checkpoint", fmt::format("expected a complete checkpoint in {}, got damaged ones",
-                                                    folder.string()),
-                          "restore one, or start anew with checkpoint.resume=never and another run.dir");
+    throw CheckpointError(
+        "checkpoint",
+        fmt::format("expected a complete checkpoint in {}, got damaged ones", folder.string()),
+        "restore one, or start anew with checkpoint.resume=never and another run.dir");
   }
   return point;
 }
@@ -137,21 +148,26 @@ void resume(Run& run, const fs::path& folder) {
   const auto state = checkpoint::load(folder, *run.parameters, *run.optimizer);
   const std::string fingerprint = run.train_data->samples().fingerprint();
   if (!data::same_data(state.data_fingerprint, fingerprint)) {
-    throw DataError("data",
-                    fmt::format("expected the data that {} was trained on, got other data, another split, seed or "
-                                "sequence length",
-                                folder.string()),
-                    "restore the data, or start anew with checkpoint.resume=never and another run.dir");
+    throw DataError(
+        "data",
+        fmt::format(
+            "expected the data that {} was trained on, got other data, another split, seed or "
+            "sequence length",
+            folder.string()),
+        "restore the data, or start anew with checkpoint.resume=never and another run.dir");
   }
   if (state.data_fingerprint != fingerprint) {
     log::warn("data",
-              "the samples come in another order than in the run so far, because train.steps, the batch size or the "
+              "the samples come in another order than in the run so far, because train.steps, the "
+              "batch size or the "
               "weights of the corpora changed; some may come again, as in Megatron");
   }
   if (state.step > run.config.train.steps) {
-    throw ConfigError("train", fmt::format("expected train.steps of at least the {} that {} has done, got {}",
-                                           state.step, folder.string(), run.config.train.steps),
-                      "raise train.steps, or start anew with another run.dir");
+    throw ConfigError(
+        "train",
+        fmt::format("expected train.steps of at least the {} that {} has done, got {}", state.step,
+                    folder.string(), run.config.train.steps),
+        "raise train.steps, or start anew with another run.dir");
   }
   run.first_step = state.step;
   run.optimizer->set_updates_done(state.updates_done);
@@ -167,7 +183,9 @@ Run build_run(const config::Config& config) {
   ops::choose_backends(config::op_backends(config));
   check_tokenizer(config);  // before anything is made: a wrong path leaves nothing behind
   open_run_folder(config);
-  Run run{.config = config, .device = device, .compute = device::choose_compute_type(config.precision, device)};
+  Run run{.config = config,
+          .device = device,
+          .compute = device::choose_compute_type(config.precision, device)};
   log::info("device", "{}, {} thread(s), {}", device.str(), device::threads(), run.compute.reason);
   open_model(run);
   open_data(run);
@@ -182,12 +200,15 @@ Run build_run(const config::Config& config) {
                                .tokenizer = run.tokenizer_folder,
                                .resumed_from = point.value_or(fs::path()),
                                .spec = run.spec});
-  // Only now is it sure that this run goes on: a failed start leaves the description of the one before.
-  write_file_atomically(fs::path(config.run.dir) / "config.yaml", config::to_yaml(config), FileRole::kConfig);
+  // Only now is it sure that this run goes on: a failed start leaves the description of the one
+  // before.
+  write_file_atomically(fs::path(config.run.dir) / "config.yaml", config::to_yaml(config),
+                        FileRole::kConfig);
   const int64_t sequences = *config.train.global_batch_size;
   run.flops_per_step = model::training_flops(run.spec, sequences, config.data.sequence_length);
-  run.metrics = std::make_unique<Metrics>(config.run.dir, config.log, run.first_step, config.train.steps,
-                                          sequences * config.data.sequence_length);
+  run.metrics =
+      std::make_unique<Metrics>(config.run.dir, config.log, run.first_step, config.train.steps,
+                                sequences * config.data.sequence_length);
   return run;
 }
 

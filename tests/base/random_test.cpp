@@ -24,7 +24,8 @@ TEST(FillNormal, any_slice_equals_the_whole) {
     for (const uint64_t count : {0u, 1u, 2u, 5u, 64u}) {
       std::vector<float> slice(count);
       fill_normal(key, first, count, 0.5, 2.0, slice.data());
-      for (uint64_t i = 0; i < count; ++i) EXPECT_EQ(slice[i], whole[first + i]) << first << " " << i;
+      for (uint64_t i = 0; i < count; ++i)
+        EXPECT_EQ(slice[i], whole[first + i]) << first << " " << i;
     }
   }
 }

@@ -128,8 +128,8 @@ TEST_F(WayTest, AModelIsTheSameInEveryForm) {
     expect_success(converted);
     EXPECT_NE(converted.out.find("largest difference 0,"), std::string::npos) << converted.out;
   }
-  const std::vector<std::string> prompt = {"--prompt", "the cat", "-n", "8", "--ignore-eos",
-                                           "--greedy"};
+  const std::vector<std::string> prompt = {"--prompt", "the cat",      "-n",
+                                           "8",        "--ignore-eos", "--greedy"};
   const auto text_of = [&](const std::string& model) {
     std::vector<std::string> command{"generate", model};
     command.insert(command.end(), prompt.begin(), prompt.end());
@@ -143,8 +143,8 @@ TEST_F(WayTest, AModelIsTheSameInEveryForm) {
   double loss = 0;
   for (const std::string form : {"qianli", "hf", "gguf", "mindspore"}) {
     const std::string run = "from_" + form;
-    expect_success(qianli({"pretrain", "tiny.yaml", "model=" + form, "train.steps=1",
-                           "run.dir=" + run}));
+    expect_success(
+        qianli({"pretrain", "tiny.yaml", "model=" + form, "train.steps=1", "run.dir=" + run}));
     const double first = read_metrics(path(run)).front().at("loss").get<double>();
     if (form == "qianli") loss = first;
     EXPECT_EQ(first, loss) << form;

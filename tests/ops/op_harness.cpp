@@ -21,14 +21,16 @@ Prepared prepare(const OpCase& op_case, at::ScalarType dtype) {
   Prepared prepared;
   for (const auto& input : op_case.inputs) {
     const bool floating = at::isFloatingType(input.scalar_type());
-    prepared.inputs.push_back(floating ? input.to(dtype).detach().clone().requires_grad_(true) : input);
+    prepared.inputs.push_back(floating ? input.to(dtype).detach().clone().requires_grad_(true)
+                                       : input);
   }
   for (const auto& value : op_case.parameters) {
     const at::Tensor own = value.to(dtype).clone();
     auto parameter = std::make_unique<ops::Parameter>("parameter", own);
     // Garbage first: an op must overwrite or zero it, never add to it.
-    parameter->attach_grad(at::empty(own.sizes(), own.options().dtype(dtype == at::kDouble ? at::kDouble : at::kFloat))
-                               .fill_(1234.5));
+    parameter->attach_grad(
+        at::empty(own.sizes(), own.options().dtype(dtype == at::kDouble ? at::kDouble : at::kFloat))
+            .fill_(1234.5));
     prepared.parameters.push_back(std::move(parameter));
   }
   return prepared;
@@ -48,7 +50,8 @@ double inner(const at::Tensor& output) {
 }
 
 // d inner / d (value along direction) by central differences, moving `value` in place.
-double numeric_slope(const OpCase& op_case, Prepared& prepared, at::Tensor value, const at::Tensor& direction) {
+double numeric_slope(const OpCase& op_case, Prepared& prepared, at::Tensor value,
+                     const at::Tensor& direction) {
   const double step = 1e-6;
   const at::NoGradGuard no_grad;
   const at::Tensor before = value.clone();
@@ -77,7 +80,8 @@ OpResult evaluate(const OpCase& op_case, at::ScalarType dtype) {
   for (const auto& input : prepared.inputs) {
     if (at::isFloatingType(input.scalar_type())) result.input_grads.push_back(input.grad());
   }
-  for (const auto& parameter : prepared.parameters) result.parameter_grads.push_back(parameter->grad().clone());
+  for (const auto& parameter : prepared.parameters)
+    result.parameter_grads.push_back(parameter->grad().clone());
   return result;
 }
 
@@ -89,7 +93,8 @@ void check_gradient(const OpCase& op_case) {
   const auto compare = [&](at::Tensor value, const at::Tensor& grad, const std::string& what) {
     for (uint64_t trial = 0; trial < 3; ++trial) {
       at::Tensor direction = at::empty(value.sizes(), at::kDouble);
-      for (int64_t i = 0; i < value.numel(); ++i) direction.data_ptr<double>()[i] = normal_at(7 + trial, i);
+      for (int64_t i = 0; i < value.numel(); ++i)
+        direction.data_ptr<double>()[i] = normal_at(7 + trial, i);
       const double numeric = numeric_slope(op_case, prepared, value.detach(), direction);
       const double exact = (grad * direction).sum().item<double>();
       EXPECT_NEAR(numeric, exact, 1e-6 * std::max(1.0, std::abs(exact))) << what;
@@ -102,13 +107,15 @@ void check_gradient(const OpCase& op_case) {
     ++next;
   }
   for (size_t i = 0; i < prepared.parameters.size(); ++i) {
-    compare(prepared.parameters[i]->value(), analytic.parameter_grads[i], "parameter " + std::to_string(i));
+    compare(prepared.parameters[i]->value(), analytic.parameter_grads[i],
+            "parameter " + std::to_string(i));
   }
 }
 
 void check_kernels_against_reference(const OpCase& op_case, at::ScalarType dtype) {
   SCOPED_TRACE(op_case.name + ", kernels in " + c10::toString(dtype));
-  const double tolerance = dtype == at::kFloat ? op_case.float_tolerance : op_case.bfloat16_tolerance;
+  const double tolerance =
+      dtype == at::kFloat ? op_case.float_tolerance : op_case.bfloat16_tolerance;
   ops::choose_backends({});
   const OpResult kernel = evaluate(op_case, dtype);
   ops::choose_backends({{op_case.op, "reference"}});
@@ -123,7 +130,8 @@ void check_kernels_against_reference(const OpCase& op_case, at::ScalarType dtype
   EXPECT_EQ(kernel.output.scalar_type(), kernel.output.dim() == 0 ? at::kFloat : dtype);
   expect_close(kernel.output, exact.output, tolerance, "output");
   for (size_t i = 0; i < exact.input_grads.size(); ++i) {
-    expect_close(kernel.input_grads[i], exact.input_grads[i], tolerance, "gradient of input " + std::to_string(i));
+    expect_close(kernel.input_grads[i], exact.input_grads[i], tolerance,
+                 "gradient of input " + std::to_string(i));
   }
   for (size_t i = 0; i < exact.parameter_grads.size(); ++i) {
     expect_close(kernel.parameter_grads[i], exact.parameter_grads[i], tolerance,

@@ -62,8 +62,10 @@ TEST(NamedTemplates, give_the_turns_of_all_test_vectors) {
         render_turns(named_template(name), conversation_of(item), options_of(item));
     ASSERT_EQ(rendered.turns.size(), item["turns"].size());
     for (size_t i = 0; i < rendered.turns.size(); ++i) {
-      EXPECT_EQ(plain(rendered.turns[i].source, named_template(name)), item["turns"][i]["source"].get<std::string>());
-      EXPECT_EQ(plain(rendered.turns[i].target, named_template(name)), item["turns"][i]["target"].get<std::string>());
+      EXPECT_EQ(plain(rendered.turns[i].source, named_template(name)),
+                item["turns"][i]["source"].get<std::string>());
+      EXPECT_EQ(plain(rendered.turns[i].target, named_template(name)),
+                item["turns"][i]["target"].get<std::string>());
     }
     EXPECT_EQ(rendered.efficient_eos, item.contains("final_eos_appended"));
     EXPECT_TRUE(rendered.warnings.empty());

@@ -188,11 +188,13 @@ TEST(Jinja, bombs_end_in_an_error_soon) {
   };
   EXPECT_NE(error_of(bombs[0]), "");
   for (const std::string& bomb : bombs) {
-    EXPECT_NE(error_of(bomb, OrderedJson::object(), {.steps = 2'000'000}), "") << bomb.substr(0, 100);
+    EXPECT_NE(error_of(bomb, OrderedJson::object(), {.steps = 2'000'000}), "")
+        << bomb.substr(0, 100);
   }
   EXPECT_NE(error_of(elifs), "");
   std::string names;
-  for (int i = 0; i < 20000; ++i) names += "{% if 1 %}{% set a" + std::to_string(i) + " = 1 %}{% endif %}";
+  for (int i = 0; i < 20000; ++i)
+    names += "{% if 1 %}{% set a" + std::to_string(i) + " = 1 %}{% endif %}";
   EXPECT_NE(error_of(names).find("too many variables"), std::string::npos);
 }
 

@@ -301,8 +301,8 @@ TEST(Tokenizer, bounds_a_regular_expression_that_explodes) {
   EXPECT_THROW(tokenizer->encode(std::string(200, 'a'), true), DataError);
 }
 
-// No match explodes here, but each of the many places is tried to the end of the text. (One required
-// letter in place of [cd] would be looked for first.)
+// No match explodes here, but each of the many places is tried to the end of the text. (One
+// required letter in place of [cd] would be looked for first.)
 TEST(Tokenizer, bounds_a_regular_expression_that_takes_quadratic_time) {
   Json json = base_tokenizer();
   json["pre_tokenizer"] = {{"type", "Split"},

@@ -30,9 +30,11 @@ TEST(Schedule, follows_its_formula_after_the_warm_up) {
   EXPECT_DOUBLE_EQ(learning_rate(config_of("constant"), 1000), 1.0);
   EXPECT_DOUBLE_EQ(learning_rate(config_of("linear"), 60), 0.1 + 0.5 * 0.9);
   EXPECT_DOUBLE_EQ(learning_rate(config_of("cosine"), 60), 0.1 + 0.5 * 0.9);
-  EXPECT_NEAR(learning_rate(config_of("cosine"), 35), 0.1 + (1 + std::cos(M_PI / 4)) / 2 * 0.9, 1e-15);
+  EXPECT_NEAR(learning_rate(config_of("cosine"), 35), 0.1 + (1 + std::cos(M_PI / 4)) / 2 * 0.9,
+              1e-15);
   EXPECT_NEAR(learning_rate(config_of("inverse_sqrt"), 40), 0.5, 1e-15);
-  EXPECT_DOUBLE_EQ(learning_rate(config_of("inverse_sqrt"), 109), std::sqrt(10.0) / std::sqrt(109.0));
+  EXPECT_DOUBLE_EQ(learning_rate(config_of("inverse_sqrt"), 109),
+                   std::sqrt(10.0) / std::sqrt(109.0));
 }
 
 TEST(Schedule, ends_at_the_minimum) {

@@ -16,7 +16,8 @@ namespace {
 OrderedJson measurements(c10::Device device) {
   OrderedJson list = OrderedJson::object();
   for (const auto dtype : {c10::kFloat, c10::kBFloat16}) {
-    list[fmt::format("gemm_{}_gflops", device::dtype_name(dtype))] = ops::measure_gemm_flops(device, dtype) / 1e9;
+    list[fmt::format("gemm_{}_gflops", device::dtype_name(dtype))] =
+        ops::measure_gemm_flops(device, dtype) / 1e9;
   }
   list["bandwidth_gbytes_per_second"] = device::measure_bandwidth(device) / 1e9;
   return list;
@@ -51,7 +52,8 @@ OrderedJson describe_cuda() {
 }
 
 void print_measured(const OrderedJson& measured) {
-  fmt::print("  GEMM         fp32 {:.0f} GFLOP/s, bf16 {:.0f} GFLOP/s\n", measured["gemm_fp32_gflops"].get<double>(),
+  fmt::print("  GEMM         fp32 {:.0f} GFLOP/s, bf16 {:.0f} GFLOP/s\n",
+             measured["gemm_fp32_gflops"].get<double>(),
              measured["gemm_bf16_gflops"].get<double>());
   fmt::print("  memory       {:.1f} GB/s copying (read and written)\n",
              measured["bandwidth_gbytes_per_second"].get<double>());
@@ -69,11 +71,14 @@ void print_text(const OrderedJson& report) {
   const auto& cuda = report["cuda"];
   if (!cuda["available"].get<bool>()) {
     fmt::print("CUDA           not available: {}\n", cuda["why_not"].get<std::string>());
-    fmt::print("  to get it    install an NVIDIA driver and the CUDA 13 toolkit, then run scripts/setup.sh again\n");
+    fmt::print(
+        "  to get it    install an NVIDIA driver and the CUDA 13 toolkit, then run "
+        "scripts/setup.sh again\n");
   } else {
     for (const auto& found : cuda["devices"]) {
       fmt::print("CUDA           {}, {}, capability {}\n", found["name"].get<std::string>(),
-                 human_bytes(found["memory_bytes"].get<uint64_t>()), found["capability"].get<std::string>());
+                 human_bytes(found["memory_bytes"].get<uint64_t>()),
+                 found["capability"].get<std::string>());
       print_measured(found["measured"]);
     }
   }
@@ -85,7 +90,8 @@ void print_text(const OrderedJson& report) {
 void run_doctor(bool json) {
   device::start();
   ops::load_cuda_kernels();
-  const OrderedJson report{{"cpu", describe_cpu()}, {"cuda", describe_cuda()}, {"libtorch", TORCH_VERSION}};
+  const OrderedJson report{
+      {"cpu", describe_cpu()}, {"cuda", describe_cuda()}, {"libtorch", TORCH_VERSION}};
   if (json) {
     fmt::print("{}\n", report.dump(2));
   } else {

@@ -1,5 +1,5 @@
-#include "apps/qianli/engine/commands.h"
 #include "qianli/train/pretrain.h"
+#include "apps/qianli/engine/commands.h"
 
 namespace qianli::app {
 

@@ -88,7 +88,8 @@ class MessageReader {
     if (!value->is_array()) return string(*value, key);
     std::string text;
     for (const OrderedJson& part : *value) {
-      if (!part.is_object() || part.value("type", OrderedJson()) != "text" || !part.contains("text")) {
+      if (!part.is_object() || part.value("type", OrderedJson()) != "text" ||
+          !part.contains("text")) {
         refuse("content of text parts (a template of its own can take others)");
       }
       text += string(part["text"], "text");
