@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -10,6 +11,7 @@
 #include "qianli/base/error.h"
 #include "qianli/base/log.h"
 #include "qianli/base/progress.h"
+#include "qianli/base/strings.h"
 #include "qianli/convert/megatron/adapter.h"
 #include "qianli/convert/verify.h"
 #include "qianli/convert/write_model.h"
@@ -22,7 +24,7 @@ using convert::MegatronNames;
 
 struct Arguments {
   std::string source, target, to, dtype = "same";
-  bool verify = false;
+  bool verify = false, ignore_unknown = false, drop_mtp = false;
   convert::SourceOptions from;
   MegatronLayout layout;
   bool torch_names = false;
@@ -59,6 +61,7 @@ const std::map<std::string, Target> kTargets = {
 
 constexpr const char* kLayoutGroup = "Megatron targets";
 constexpr const char* kMindsporeGroup = "MindSpore targets";
+constexpr const char* kGgufGroup = "GGUF targets";
 
 // An option that has no effect in this run is said so.
 void warn_of_idle_options(const CLI::App& command, const Arguments& arguments,
@@ -66,7 +69,8 @@ void warn_of_idle_options(const CLI::App& command, const Arguments& arguments,
   for (const CLI::Option* option : command.get_options()) {
     if (option->count() == 0) continue;
     const auto write = kTargets.at(arguments.to).write;
-    if (option->get_group() == kMindsporeGroup && write != convert::write_mindspore)
+    if ((option->get_group() == kMindsporeGroup && write != convert::write_mindspore) ||
+        (option->get_group() == kGgufGroup && write != convert::write_gguf))
       log::warn("convert", "{} has no effect on this target", option->get_name());
     if (option->get_group() != kLayoutGroup) continue;
     const std::string name = option->get_name();
@@ -89,31 +93,60 @@ void set_dtype(const Arguments& arguments, convert::TargetOptions& options) {
   }
 }
 
+// Every tensor of the source has to be accounted for: it is part of the model, or said to be left
+// out.
+void account_for_others(const convert::ModelSource& model, bool ignore_unknown) {
+  constexpr size_t kShown = 5;
+  const auto shown = [](std::vector<std::string> names) {
+    const size_t more = names.size() > kShown ? names.size() - kShown : 0;
+    names.resize(names.size() - more);
+    return join(names, ", ") + (more ? fmt::format(" and {} more", more) : "");
+  };
+  if (!model.left_out().empty())
+    log::info("convert", "left out, as the model computes without: {}", shown(model.left_out()));
+  for (const std::string& name : model.reader->differing_copies())
+    log::warn("convert", "{} is not what it should repeat, and is left out", name);
+  if (model.unused().empty()) return;
+  if (ignore_unknown)
+    return log::warn("convert", "left out, not part of the model: {}", shown(model.unused()));
+  throw CheckpointError(
+      "convert",
+      fmt::format("expected tensors of the model alone, got others: {}", shown(model.unused())),
+      "is config.json of this model? --ignore-unknown leaves them out");
+}
+
+// Models whose numbers are the same compute the same, bit for bit.
+void prove_logits(const Arguments& arguments, bool rounded) {
+  if (!has_engine()) return log::info("convert", "logits not compared: the engine is not built");
+  LogitsDifference logits;
+  try {
+    logits = engine().compare_logits({.first = arguments.source,
+                                      .second = arguments.target,
+                                      .config = arguments.from.config,
+                                      .adapter = arguments.from.adapter,
+                                      .lora_alpha = arguments.from.lora_alpha});
+  } catch (const MemoryError& error) {
+    return log::warn("convert", "logits not compared: {}", error.what());
+  }
+  if (!std::isfinite(logits.largest) || (!rounded && logits.largest > 0)) {
+    throw CheckpointError("convert",
+                          fmt::format("expected the logits of {} from {}, got others by {:g}",
+                                      arguments.source, arguments.target, logits.largest));
+  }
+  fmt::print("logits of {} tokens: largest difference {:g}, largest value {:g}\n", logits.tokens,
+             logits.largest, logits.largest_logit);
+}
+
 void prove(const convert::ModelSource& model, const Arguments& arguments) {
-  const char* how = arguments.dtype == "q8_0" ? "as q8_0 rounds it, " : "";
   const convert::SourceOptions options{.config = arguments.from.config};
   const convert::Proof proof =
       convert::verify(model, *convert::open_model(arguments.target, options));
   fmt::print(
       "{} parameters, {} elements: each is in {} exactly once and equals its source {}bit for "
       "bit\n",
-      proof.parameters, proof.elements, arguments.target, how);
-  if (!has_engine()) {
-    log::info("convert", "logits not compared: the engine is not built");
-    return;
-  }
-  try {
-    const LogitsDifference logits =
-        engine().compare_logits({.first = arguments.source,
-                                 .second = arguments.target,
-                                 .config = arguments.from.config,
-                                 .adapter = arguments.from.adapter,
-                                 .lora_alpha = arguments.from.lora_alpha});
-    fmt::print("logits of {} tokens: largest difference {:g}, largest value {:g}\n", logits.tokens,
-               logits.largest, logits.largest_logit);
-  } catch (const Error& error) {
-    log::warn("convert", "logits not compared: {}", error.what());
-  }
+      proof.parameters, proof.elements, arguments.target,
+      proof.rounded ? "as the target's types round it, " : "");
+  prove_logits(arguments, proof.rounded);
 }
 
 // An adapter without its base.
@@ -139,9 +172,10 @@ void run(const CLI::App& command, Arguments arguments) {
   warn_of_idle_options(command, arguments, model->spec);
   if (arguments.from.lora_alpha && !model->lora_alpha)
     log::warn("convert", "--lora-alpha has no effect: this is no Megatron checkpoint of LoRA");
-  for (const std::string& name : model->unused())
-    log::warn("convert", "not part of the model: {}", name);
-  convert::TargetOptions options{.layout = arguments.layout, .torch_names = arguments.torch_names};
+  account_for_others(*model, arguments.ignore_unknown);
+  convert::TargetOptions options{.layout = arguments.layout,
+                                 .drop_mtp = arguments.drop_mtp,
+                                 .torch_names = arguments.torch_names};
   set_dtype(arguments, options);
   std::unique_ptr<Progress> progress;
   const convert::ProgressFunction shown = [&](uint64_t done, uint64_t total) {
@@ -202,10 +236,10 @@ void add_convert(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "convert", "Models between Hugging Face, GGUF, Megatron, MindSpeed and MindSpore.");
   command
-      ->add_option(
-          "SRC", arguments->source,
-          "Qianli checkpoint or run, Hugging Face folder, GGUF file, Megatron checkpoint (LoRA too) "
-          "or MindSpore's .ckpt")
+      ->add_option("SRC", arguments->source,
+                   "Qianli checkpoint or run, Hugging Face folder, GGUF file, Megatron checkpoint "
+                   "(LoRA too) "
+                   "or MindSpore's .ckpt")
       ->required();
   command
       ->add_option("DST", arguments->target,
@@ -235,6 +269,12 @@ void add_convert(CLI::App& app) {
   command->add_flag("--verify", arguments->verify,
                     "Reads the result back, compares every element with its source and the logits "
                     "of a few tokens");
+  command->add_flag("--ignore-unknown", arguments->ignore_unknown,
+                    "Leaves out tensors that the model does not have, instead of refusing them");
+  command
+      ->add_flag("--drop-mtp", arguments->drop_mtp,
+                 "Leaves out layers of multi-token prediction where the file has no place for them")
+      ->group(kGgufGroup);
   command
       ->add_flag("--torch-names", arguments->torch_names,
                  "PyTorch's names, as programs on MSAdapter and mindspore.mint have them, where "

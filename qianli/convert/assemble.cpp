@@ -112,8 +112,9 @@ ParameterReader::ParameterReader(const Table& table, std::vector<ForeignTensor> 
   }
   for (size_t f = 0; f < files_.size(); ++f) {
     for (const formats::TensorSpec& spec : files_[f]->tensors()) {
-      if (named[f].contains(spec.name) || (ignored && ignored(spec.name))) continue;
-      unused_.push_back(files_[f]->source() + ": " + formats::shown_name(spec.name));
+      if (named[f].contains(spec.name)) continue;
+      auto& others = ignored && ignored(spec.name) ? left_out_ : unused_;
+      others.push_back(files_[f]->source() + ": " + formats::shown_name(spec.name));
     }
   }
 }

@@ -26,6 +26,8 @@ class ParameterReader {
 
   // "file: name" of what is in the files and belongs to no parameter.
   const std::vector<std::string>& unused() const { return unused_; }
+  // Likewise, of what is there and is `ignored`.
+  const std::vector<std::string>& left_out() const { return left_out_; }
   // The element type that parameter `index` is stored in; its first part's where they differ.
   formats::Dtype dtype(size_t index) const;
   // The type to write it in where no other is asked for.
@@ -69,7 +71,7 @@ class ParameterReader {
   std::vector<std::shared_ptr<const formats::TensorSource>> files_;
   std::vector<const formats::TensorSpec*> specs_;  // per tensor
   std::vector<std::vector<Piece>> pieces_;         // per parameter, by first row
-  std::vector<std::string> unused_;
+  std::vector<std::string> unused_, left_out_;
   std::string what_;
   mutable RecentRows recent_;
 };

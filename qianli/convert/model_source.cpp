@@ -63,10 +63,9 @@ std::unique_ptr<ModelSource> open_model(const fs::path& path, const SourceOption
   }
   throw CheckpointError(
       "convert", fmt::format("expected a model, got {}", path.string()),
-      "a Qianli checkpoint or run, a Hugging Face folder (config.json and weights), a Megatron "
-      "checkpoint "
-      "(latest_checkpointed_iteration.txt or mp_rank_* folders), MindSpore's "
-      ".ckpt or a GGUF file");
+      "a Qianli checkpoint or run, a Hugging Face folder (config.json and weights), weights under "
+      "its names and --config, a Megatron checkpoint (latest_checkpointed_iteration.txt or "
+      "mp_rank_* folders), MindSpore's .ckpt or a GGUF file");
 }
 
 fs::path companion_folder(const ModelSource& model, const fs::path& scratch) {

@@ -44,6 +44,10 @@ struct ModelSource {
   const std::vector<std::string>& unused() const {
     return base ? base->unused() : reader->unused();
   }
+  // Those that a model of this family may come with and does without: buffers, other modalities.
+  const std::vector<std::string>& left_out() const {
+    return base ? base->left_out() : reader->left_out();
+  }
 };
 
 // That of options.config, which is given. Throws ConfigError.

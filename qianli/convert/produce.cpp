@@ -3,13 +3,16 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 
+#include "qianli/base/error.h"
 #include "qianli/base/file.h"
 #include "qianli/base/stop.h"
 #include "qianli/base/threads.h"
 #include "qianli/convert/pipeline.h"
 #include "qianli/formats/number_formats.h"
+#include "qianli/formats/reject.h"
 
 namespace qianli::convert {
 namespace {
@@ -29,6 +32,20 @@ formats::Dtype dtype_for(const ModelSource& model, const ForeignTensor& tensor,
   const size_t parameter = tensor.parts.front().parameter;
   const formats::Dtype natural = model.reader->natural_dtype(parameter);
   return wanted && !model.table[parameter].buffer ? *wanted : natural;
+}
+
+// What fp16 has no numbers for becomes infinite, and a model of infinities computes nothing.
+void refuse_infinities(const ForeignTensor& tensor, std::span<const std::byte> numbers) {
+  for (size_t i = 0; i + 2 <= numbers.size(); i += 2) {
+    uint16_t bits;
+    std::memcpy(&bits, numbers.data() + i, 2);
+    if ((bits & 0x7fff) != 0x7c00) continue;
+    throw CheckpointError(
+        "convert",
+        fmt::format("{}: expected numbers that fp16 has (up to 65504), got larger",
+                    formats::shown_name(tensor.name)),
+        "bf16 and fp32 have them: --dtype");
+  }
 }
 
 }  // namespace
@@ -93,6 +110,7 @@ void Targets::produce(size_t index, const formats::ByteSink& sink) const {
              buffer.resize(static_cast<size_t>(piece(i)));
              if (padded) std::ranges::fill(buffer, std::byte{0});
              model_.reader->assemble(tensor, spec.dtype, i * step / width, buffer);
+             if (spec.dtype == formats::Dtype::kF16) refuse_infinities(tensor, buffer);
            },
            [&](std::span<const std::byte> buffer) {
              throw_if_stopped("convert");

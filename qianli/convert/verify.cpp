@@ -46,8 +46,10 @@ Proof verify(const ModelSource& original, const ModelSource& target) {
     throw CheckpointError("convert", "expected all copies alike, got another in " + copies.front());
   }
   Proof proof{.parameters = source.table.size()};
-  for (const model::ParameterEntry& entry : source.table) {
-    proof.elements += static_cast<uint64_t>(entry.elements());
+  for (size_t i = 0; i < source.table.size(); ++i) {
+    proof.elements += static_cast<uint64_t>(source.table[i].elements());
+    const formats::Dtype dtype = target.reader->dtype(i);
+    proof.rounded |= original.reader->dtype(i) != dtype || target.reader->natural_dtype(i) != dtype;
   }
   return proof;
 }

@@ -10,6 +10,7 @@ namespace qianli::convert {
 struct Proof {
   uint64_t parameters = 0;
   uint64_t elements = 0;
+  bool rounded = false;  // some parameters lie in another type than in the original
 };
 
 // Compares every element of every parameter: those of `original`, in the target's types, with those

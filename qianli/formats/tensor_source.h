@@ -81,6 +81,8 @@ void stream(const TensorSource& source, const TensorSpec& tensor, const ByteSink
 //             diffusion_pytorch_model, or pytorch_model.bin, each in one file or in shards
 //   a file    safetensors; GGUF; torch.save (all tensors in it, see open_torch_source); MindSpore's
 //             .ckpt
+// Whether open_tensor_source knows what stands at `path`: of a file, by its first bytes.
+bool is_tensor_source(const fs::path& path);
 std::unique_ptr<TensorSource> open_tensor_source(const fs::path& path);
 
 }  // namespace qianli::formats

@@ -47,6 +47,8 @@ const std::vector<Guard>& common_guards() {
       {"parallel_attn", {false}},
       {"use_parallel_residual", {false}},
       {"is_encoder_decoder", {false}},
+      {"is_causal", {true}},
+      {"lm_head_bias", {false}},
       {"add_cross_attention", {false}},
       {"num_experts", {0}},
       {"num_local_experts", {0}},
@@ -262,6 +264,8 @@ ModelSpec from_hugging_face(const Json& config, const std::string& source) {
   read_keys(reader, family.keys, spec);
   family.read(reader, spec);
   read_training_keys(reader, spec);
+  // A model of few layers under its family's default has dense ones alone.
+  if (spec.moe) spec.moe->first_k_dense = std::min(spec.moe->first_k_dense, spec.num_layers);
   check_guards(reader, family);
   report_dropout(reader);
   try {

@@ -20,7 +20,7 @@ constexpr UnsupportedPreset kUnsupported[] = {
     {"deepseek-v4-flash-284b",
      "its compressed attention, residual streams and routing by token are not built"},
     {"step3.5-flash-196b",
-     "the per-layer lists and head counts of its config.json are not known here"},
+     "its windowed layers have head counts and limits of their own, which are not built"},
 };
 
 ModelSpec spec_of(const Preset& preset) {

@@ -95,6 +95,20 @@ TEST_F(HelpTest, ValuesOutOfRangeAreUsageErrors) {
   expect_failure(qianli({"generate", "x", "--prompt", "a", "--seed", "-1"}), 2, {"--seed"});
 }
 
+TEST_F(HelpTest, DocumentsMadeByTheProgramAreUpToDate) {
+  EXPECT_EQ(read_text(source_path("docs/config.md")), qianli({"config", "docs"}).out)
+      << "qianli config docs > docs/config.md";
+  const std::string families = qianli({"presets", "--families"}).out;
+  EXPECT_NE(read_text(source_path("docs/models.md"))
+                .find("<!-- families:begin -->\n" + families + "<!-- families:end -->"),
+            std::string::npos)
+      << "docs/models.md, between the marks: qianli presets --families";
+}
+
+TEST_F(HelpTest, APresetThatIsNotBuiltSaysWhy) {
+  expect_failure(qianli({"presets", "step3.5-flash-196b"}), 2, {"head counts", "not built"});
+}
+
 TEST_F(HelpTest, LostOutputIsAnErrorAndALostReaderIsNot) {
   auto full = options();
   full.standard_output = "/dev/full";

@@ -24,7 +24,7 @@ ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_tanh", "relu2"
 # What cannot be built, and why.
 UNSUPPORTED = {
     "deepseek-v4-flash-284b": "its compressed attention, residual streams and routing by token are not built",
-    "step3.5-flash-196b": "the per-layer lists and head counts of its config.json are not known here",
+    "step3.5-flash-196b": "its windowed layers have head counts and limits of their own, which are not built",
 }
 # Facts that the entries leave to the family's published files.
 OVERRIDES = {

@@ -99,11 +99,15 @@ void report_lost(const ModelSpec& spec, const GgufArchitecture& architecture) {
               "llama.cpp takes MiniCPM3's scale_emb for 12 and its dim_model_base for 256, "
               "whatever the file says");
   }
-  if (spec.mtp.num_layers > 0 && !architecture.heads_ahead) {
-    log::warn("convert",
-              "GGUF's {} has no place for multi-token prediction: its layers are left out",
-              architecture.name);
-  }
+}
+
+void refuse_lost_layers(const ModelSpec& spec, const GgufArchitecture& architecture) {
+  if (spec.mtp.num_layers == 0 || architecture.heads_ahead) return;
+  throw ConfigError(
+      "convert",
+      fmt::format("GGUF's {} has no place for the {} layers of multi-token prediction",
+                  architecture.name, spec.mtp.num_layers),
+      "llama.cpp does without them: --drop-mtp leaves them out");
 }
 
 formats::GgufMetadata metadata_of(const GgufKeys& keys, const std::string& name, GgmlType type) {
@@ -185,6 +189,7 @@ class Content {
 void write_gguf(const ModelSource& model, const std::filesystem::path& target,
                 const TargetOptions& options, const ProgressFunction& progress) {
   const GgufArchitecture& architecture = gguf_architecture_of(model.spec);
+  if (!options.drop_mtp) refuse_lost_layers(model.spec, architecture);
   ModelSpec spec = model.spec;
   if (!architecture.heads_ahead) spec.mtp.num_layers = 0;  // the end of the table
   const Table table = model::parameter_table(spec);

@@ -64,12 +64,16 @@ Family make(const std::string& model_type) {
                          {"first_k_dense_replace", "moe.first_k_dense", 1},
                          {"mtp_loss_scaling_factor", "mtp.loss_scaling_factor", 0.1},
                          mtp_key()}),
-      .guards = {{"score_function", {"sigmoid"}}, {"moe_router_enable_expert_bias", {true}}},
+      .guards = {{"score_function", {"sigmoid"}},
+                 {"moe_router_enable_expert_bias", {true}},
+                 {"norm_head", {false}},
+                 {"norm_softmax", {false}},
+                 {"use_rmsnorm", {true}}},
       .read = read,
       .write = write,
       .silent = {"embedding_dropout", "output_dropout", "output_router_logits", "router_dtype",
-                 "use_rmsnorm", "norm_head", "norm_softmax", "max_window_layers",
-                 "moe_shared_expert_intermediate_size", "using_split_qkv_in_self_attention"},
+                 "max_window_layers", "moe_shared_expert_intermediate_size",
+                 "using_split_qkv_in_self_attention"},
   };
 }
 

@@ -114,13 +114,15 @@ const Family& hunyuan_family() {
                           .field = "moe.num_experts",
                           .absent = 16,
                           .also = "num_local_experts"}}),
-      .guards = {{"moe_drop_tokens", {false}}},
+      .guards = {{"moe_drop_tokens", {false}},
+                 {"group_limited_greedy", {false}},
+                 {"moe_layer_num_skipped", {0}},
+                 {"norm_topk_prob", {false}},
+                 {"routed_scaling_factor", {1.0, false}}},
       .read = read,
       .write = write,
       .silent = {"capacity_factor", "moe_random_routing_dropped_token", "sep_token_id",
-                 "eod_token_id", "pretraining_tp", "use_mixed_mlp_moe", "use_cla",
-                 "group_limited_greedy", "moe_layer_num_skipped", "norm_topk_prob",
-                 "routed_scaling_factor"},
+                 "eod_token_id", "pretraining_tp", "use_mixed_mlp_moe", "use_cla"},
   };
   return family;
 }

@@ -35,12 +35,15 @@ const Family& mamba2_family() {
                  .mamba2 = Mamba2{}},
       .names = names(),
       .keys = mamba_keys(),
-      .guards = {{"use_bias", {false}}},
+      .guards = {{"use_bias", {false}},
+                 // Python's infinity, as parse_json and as transformers 5 have it.
+                 {"time_step_limit",
+                  {Json::array({0.0, nullptr}),
+                   Json::array({0.0, Json::object({{"__float__", "Infinity"}})})}}},
       .read = read_mamba,
       .write = write_mamba,
-      .silent = {"rescale_prenorm_residual", "residual_in_fp32", "time_step_floor",
-                 "time_step_limit", "time_step_max", "time_step_min", "time_step_rank",
-                 "intermediate_size"},
+      .silent = {"rescale_prenorm_residual", "residual_in_fp32", "time_step_floor", "time_step_max",
+                 "time_step_min", "time_step_rank", "intermediate_size"},
   };
   return family;
 }

@@ -16,6 +16,9 @@ void read(const ConfigReader& config, ModelSpec& spec) {
                 .rope = {.base = 5e6, .fraction = fraction_of(config, spec)}},
                spec);
   spec.moe->ffn_hidden_size = spec.ffn_hidden_size;
+  for (const Json& kind : config.raw("attn_type_list")) {
+    if (kind != 1) config.fail("attn_type_list", "1 (softmax attention) in every layer");
+  }
 }
 
 void write(const ModelSpec& spec, OrderedJson& config) {
@@ -60,13 +63,15 @@ const Family& minimax_m2_family() {
       .guards = {{"scoring_func", {"sigmoid"}},
                  {"use_qk_norm", {true}},
                  {"qk_norm_type", {"per_layer"}},
-                 {"shared_intermediate_size", {0}}},
+                 {"shared_intermediate_size", {0}},
+                 {"use_routing_bias", {true}},
+                 {"layernorm_full_attention_beta", {1.0}},
+                 {"layernorm_mlp_beta", {1.0}}},
       .read = read,
       .write = write,
-      .silent = {"output_router_logits", "attn_type_list", "layernorm_full_attention_beta",
-                 "layernorm_linear_attention_beta", "layernorm_mlp_beta", "max_model_len",
+      .silent = {"output_router_logits", "layernorm_linear_attention_beta", "max_model_len",
                  "mlp_intermediate_size", "mtp_transformer_layers", "num_mtp_modules", "use_mtp",
-                 "use_routing_bias", "shared_moe_mode"},
+                 "shared_moe_mode"},
   };
   return family;
 }

@@ -43,7 +43,7 @@ const Family& phi3_family() {
       .guards = {{"attention_bias", {false}}},
       .read = read,
       .write = write,
-      .silent = {"embd_layer", "auto_map", "full_attn_mod", "interpolate_factor", "lm_head_bias"},
+      .silent = {"embd_layer", "auto_map", "full_attn_mod", "interpolate_factor"},
   };
   return family;
 }

@@ -15,10 +15,10 @@ void read(const ConfigReader& config, ModelSpec& spec) {
   read_tokens(config, std::nullopt, std::nullopt, spec);
   const bool longer = config.flag("use_dynamic_ntk", false) | config.flag("use_logn_attn", false);
   if (longer) {
-    log::debug("model",
-               "use_dynamic_ntk and use_logn_attn of {} change nothing up to seq_length positions "
-               "and are not followed beyond",
-               config.source());
+    log::warn("model",
+              "use_dynamic_ntk and use_logn_attn of {} change nothing up to seq_length positions "
+              "and are not followed beyond",
+              config.source());
   }
 }
 
