@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <set>
 
@@ -58,6 +59,15 @@ Json changed(Json json, const char* changes) {
   return json;
 }
 
+std::string message(const Json& json) {
+  try {
+    spec_of(json);
+  } catch (const CheckpointError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
 TEST(Arguments, describe_a_llama) {
   const model::ModelSpec spec = spec_of(llama());
   EXPECT_EQ(spec.family, "llama");
@@ -101,14 +111,6 @@ TEST(Arguments, of_a_tokenizer_smaller_than_the_padded_embedding) {
 }
 
 TEST(Arguments, say_what_is_missing_or_not_followed) {
-  const auto message = [](const Json& json) -> std::string {
-    try {
-      spec_of(json);
-    } catch (const CheckpointError& error) {
-      return error.what();
-    }
-    return "no error";
-  };
   const auto expect = [&](const char* changes, const char* word) {
     const std::string text = message(changed(llama(), changes));
     EXPECT_NE(text.find(word), std::string::npos) << text;
@@ -123,6 +125,102 @@ TEST(Arguments, say_what_is_missing_or_not_followed) {
   expect(R"({"num_experts": 4, "moe_router_topk": 2, "moe_layer_freq": [1]})", "moe_layer_freq");
   expect(R"({"num_attention_heads": 0})", "at least 1");
   expect(R"({"num_layers": 9223372036854775807})", "num_layers");
+}
+
+// MLATransformerConfig of Megatron-core, in the values of DeepSeek-V2.
+Json latent() {
+  return changed(llama(), R"({"group_query_attention": false, "multi_latent_attention": true,
+      "q_lora_rank": 24, "kv_lora_rank": 16, "qk_head_dim": 8, "qk_pos_emb_head_dim": 4,
+      "v_head_dim": 8, "qk_layernorm": true, "max_position_embeddings": 4096,
+      "rope_type": "yarn", "rotary_scaling_factor": 40.0, "mscale": 0.707,
+      "mscale_all_dim": 0.707, "norm_epsilon": 1e-05})");
+}
+
+TEST(Arguments, scale_the_rotary_positions_of_latent_attention) {
+  using model::RopeScaling;
+  using model::RopeScalingKind;
+  const RopeScaling yarn{.kind = RopeScalingKind::kYarn,
+                         .factor = 40.0,
+                         .original_max_positions = 4096,
+                         .mscale = 0.707,
+                         .mscale_all_dim = 0.707};
+  model::ModelSpec spec = spec_of(latent());
+  EXPECT_EQ(spec.rope.scaling, yarn);
+  EXPECT_EQ(spec.max_position_embeddings, 163840);
+  EXPECT_EQ(spec.latent_attention->norm_eps, 1e-5);
+  EXPECT_EQ(spec.latent_attention->q_lora_scale, 1.0);
+  Json json = latent();
+  json.erase("rope_type");  // yarn by default; newer versions name the original length
+  spec = spec_of(changed(json, R"({"max_position_embeddings": 163840, "beta_fast": 16,
+      "original_max_position_embeddings": 4096})"));
+  EXPECT_EQ(spec.rope.scaling.original_max_positions, 4096);
+  EXPECT_EQ(spec.rope.scaling.beta_fast, 16.0);
+  EXPECT_EQ(spec.max_position_embeddings, 163840);
+  spec = spec_of(changed(latent(), R"({"rope_type": "rope", "rotary_scaling_factor": 1.0})"));
+  EXPECT_EQ(spec.rope.scaling.kind, RopeScalingKind::kNone);
+  // MindSpeed-LLM's names have the last word where they are.
+  spec = spec_of(changed(latent(), R"({"rope_scaling_type": "plm"})"));
+  EXPECT_EQ(spec.rope.scaling.kind, RopeScalingKind::kNone);
+  EXPECT_NE(message(changed(latent(), R"({"mscale_all_dim": 0.0})")).find("args.mscale_all_dim"),
+            std::string::npos);
+  EXPECT_NE(message(changed(latent(), R"({"rope_type": "rope"})")).find("rotary_scaling_factor"),
+            std::string::npos);
+}
+
+TEST(Arguments, scale_rotary_positions_linearly) {
+  const auto spec = spec_of(changed(llama(), R"({"rotary_seq_len_interpolation_factor": 4})"));
+  EXPECT_EQ(spec.rope.scaling.kind, model::RopeScalingKind::kLinear);
+  EXPECT_EQ(spec.rope.scaling.factor, 4.0);
+  EXPECT_EQ(spec.family, "llama");
+}
+
+TEST(Arguments, of_mindspeed_are_read) {
+  const char* yarn = R"({"rope_scaling_type": "yarn", "rope_scaling_factor": 4,
+      "rope_scaling_original_max_position_embeddings": 64.0, "rope_scaling_mscale": 0.5})";
+  model::ModelSpec spec = spec_of(changed(llama(), yarn));
+  EXPECT_EQ(spec.rope.scaling.original_max_positions, 64);
+  EXPECT_DOUBLE_EQ(*spec.rope.scaling.attention_factor, 0.05 * std::log(4.0) + 1.0);
+  spec = spec_of(changed(llama(), R"({"rope_scaling_type": "longrope", "long_factor": "1.0,2,4,8",
+      "short_factor": [1.0, 1.0, 1.0, 1.0], "original_max_position_embeddings": 64})"));
+  EXPECT_EQ(spec.rope.scaling.long_factor, (std::vector<double>{1, 2, 4, 8}));
+  spec = spec_of(changed(latent(), R"({"mtp_num_layers": 1, "mtp_after_norm": true,
+      "enable_mla_scale_q_lora": true, "enable_mla_scale_kv_lora": true})"));
+  EXPECT_TRUE(spec.mtp.after_final_norm);
+  EXPECT_DOUBLE_EQ(spec.latent_attention->q_lora_scale, std::sqrt(64.0 / 24));
+  EXPECT_DOUBLE_EQ(spec.latent_attention->kv_lora_scale, 2.0);
+}
+
+TEST(Arguments, tell_the_router) {
+  const Json experts = changed(llama(), R"({"num_experts": 8, "moe_router_topk": 4,
+      "moe_ffn_hidden_size": 96, "moe_router_score_function": "sigmoid", "moe_router_num_groups": 4,
+      "norm_topk_prob": false})");
+  model::ModelSpec spec = spec_of(experts);
+  EXPECT_EQ(spec.moe->num_groups, 1);  // no number of groups is chosen
+  EXPECT_TRUE(spec.moe->normalize_top_k);
+  const auto groups = [&](const char* chosen) {
+    return spec_of(changed(experts, chosen)).moe->group_score;
+  };
+  EXPECT_EQ(groups(R"({"moe_router_group_topk": 4})"), model::GroupScore::kMax);
+  EXPECT_EQ(groups(R"({"moe_router_group_topk": 2})"), model::GroupScore::kTopTwoSum);
+  EXPECT_NE(message(changed(experts, R"({"moe_router_group_topk": 1})")).find("group_topk"),
+            std::string::npos);
+}
+
+TEST(Arguments, that_are_not_followed_are_refused_unless_they_do_nothing) {
+  for (const char* changes :
+       {R"({"moe_apply_probs_on_input": true})", R"({"dynamic_factor": 2.5})",
+        R"({"apply_residual_connection_post_layernorm": true})", R"({"no_post_layer_norm": true})",
+        R"({"softmax_scale": 0.1})", R"({"window_size": [127, 0]})", R"({"qk_l2_norm": true})",
+        R"({"hybrid_override_pattern": "M-*"})", R"({"softmax_type": "off-by-one"})",
+        R"({"cla_share_factor": 2})", R"({"expert_interval": 2})", R"({"share_kvstates": true})"}) {
+    const std::string name = Json::parse(changes).begin().key();
+    const std::string text = message(changed(llama(), changes));
+    EXPECT_NE(text.find("args." + name + ": expected"), std::string::npos) << text;
+  }
+  EXPECT_EQ(message(changed(llama(), R"({"moe_apply_probs_on_input": false, "dynamic_factor": 1.0,
+      "softmax_scale": null, "window_size": null, "expert_interval": 1, "softmax_type": "vanilla",
+      "hybrid_attention_ratio": 0.0, "never_heard_of": 5})")),
+            "no error");
 }
 
 TEST(Arguments, have_layouts_of_bounded_size) {

@@ -7,7 +7,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/log.h"
-#include "qianli/convert/megatron/stored_arguments.h"
+#include "qianli/convert/megatron/argument_readers.h"
 #include "qianli/model/fitting_family.h"
 
 namespace qianli::convert {
@@ -16,17 +16,6 @@ namespace {
 using model::ModelSpec;
 
 constexpr int64_t kMaxLayers = 100000;  // of a list of layers before anything checks it
-
-// Arguments that change the mathematics in a way that the others do not tell.
-void refuse_what_is_not_followed(const StoredArguments& args) {
-  if (args.integer({"cla_share_factor"}).value_or(1) > 1)
-    args.fail("cla_share_factor", "1: shared keys are not told by arguments");
-  for (const char* name :
-       {"full_attention_interval", "hybrid_attention_ratio", "window_size", "num_zero_experts"}) {
-    const formats::Value* value = args.find(name);
-    if (value && value->as_float().value_or(1.0) != 0.0) args.fail(name, "none");
-  }
-}
 
 void read_sizes(const StoredArguments& args, int64_t embedding_rows, ModelSpec& spec) {
   const auto idle = static_cast<int64_t>(args.integers("noop_layers").size());
@@ -84,71 +73,6 @@ void read_mlp(const StoredArguments& args, ModelSpec& spec) {
                                                                         : Activation::kGelu;
 }
 
-void read_rope_scaling(const StoredArguments& args, ModelSpec& spec) {
-  model::RopeScaling& scaling = spec.rope.scaling;
-  const std::string kind = args.text("rope_scaling_type");
-  if (args.flag({"use_rope_scaling"})) {  // Megatron's own, fixed but for the factor
-    scaling = {.kind = model::RopeScalingKind::kLlama3,
-               .factor = args.number({"rope_scaling_factor"}).value_or(8.0),
-               .original_max_positions = 8192,
-               .low_freq_factor = 1.0,
-               .high_freq_factor = 4.0};
-    return;
-  }
-  if (kind.empty()) return;
-  scaling.original_max_positions = args.integer({"original_max_position_embeddings",
-                                                 "rope_scaling_original_max_position_embeddings"})
-                                       .value_or(0);
-  if (kind == "longrope") {
-    scaling.kind = model::RopeScalingKind::kLongrope;
-    scaling.short_factor = args.numbers("short_factor");
-    scaling.long_factor = args.numbers("long_factor");
-    scaling.short_mscale = args.number({"short_mscale"});
-    scaling.long_mscale = args.number({"long_mscale"});
-    return;
-  }
-  scaling.factor = args.needed_number({"rope_scaling_factor"});
-  if (kind == "llama3") {
-    scaling.kind = model::RopeScalingKind::kLlama3;
-    scaling.low_freq_factor = args.number({"low_freq_factor"}).value_or(1.0);
-    scaling.high_freq_factor = args.number({"high_freq_factor"}).value_or(4.0);
-  } else if (kind == "yarn") {
-    scaling.kind = model::RopeScalingKind::kYarn;
-    scaling.beta_fast = args.number({"beta_fast", "rope_scaling_beta_fast"}).value_or(32.0);
-    scaling.beta_slow = args.number({"beta_slow", "rope_scaling_beta_slow"}).value_or(1.0);
-    const auto all = args.number({"rope_scaling_mscale_all_dim"});
-    if (all && *all > 0) {
-      scaling.mscale = args.number({"rope_scaling_mscale"});
-      scaling.mscale_all_dim = all;
-    }
-  } else {
-    args.fail("rope_scaling_type", "llama3, yarn, longrope or none");
-  }
-}
-
-void read_positions(const StoredArguments& args, ModelSpec& spec) {
-  using model::PositionKind;
-  std::string kind = args.text("position_embedding_type");
-  if (args.flag({"use_rotary_position_embeddings"}) && !args.flag({"use_glm_rope"})) kind = "rope";
-  if (kind == "rope") {
-    spec.position = PositionKind::kRotary;
-    spec.rope.base = args.needed_number({"rotary_base", "rope_theta"});
-    spec.rope.fraction = args.number({"rotary_percent", "partial_rotary_factor"}).value_or(1.0);
-    spec.rope.interleaved = args.flag({"rotary_interleaved"});
-    if (args.flag({"use_glm_rope"})) {
-      spec.rope.fraction = 0.5;
-      spec.rope.interleaved = true;
-    }
-    read_rope_scaling(args, spec);
-  } else if (kind == "learned_absolute") {
-    spec.position = PositionKind::kLearned;
-  } else if (kind == "alibi" || kind == "none") {
-    spec.position = kind == "alibi" ? PositionKind::kAlibi : PositionKind::kNone;
-  } else {
-    args.fail("position_embedding_type", "rope, learned_absolute, alibi or none");
-  }
-}
-
 void read_windows(const StoredArguments& args, ModelSpec& spec) {
   using model::MixerKind;
   spec.sliding_window = args.integer({"sliding_window"});
@@ -163,7 +87,7 @@ void read_attention(const StoredArguments& args, ModelSpec& spec) {
   spec.attention_softcap = args.number({"attn_logit_softcapping"});
   spec.final_logit_softcap = args.number({"output_logit_softcapping"});
   spec.query_pre_attn_scalar = args.number({"query_pre_attn_scalar"});
-  if (!args.flag({"multi_latent_attention", "multi_head_latent_attention"})) {
+  if (!has_latent_attention(args)) {
     if (args.flag({"qk_layernorm"})) spec.qk_norm = model::QkNorm::kHead;
     return;
   }
@@ -173,6 +97,13 @@ void read_attention(const StoredArguments& args, ModelSpec& spec) {
   latent.qk_nope_head_dim = args.needed_integer({"qk_head_dim", "qk_nope_head_dim"});
   latent.qk_rope_head_dim = args.needed_integer({"qk_pos_emb_head_dim", "qk_rope_head_dim"});
   latent.v_head_dim = args.needed_integer({"v_head_dim"});
+  latent.norm_eps = spec.norm_eps;
+  const auto scale = [&](int64_t rank) {  // LongCat's
+    return std::sqrt(static_cast<double>(spec.hidden_size) / static_cast<double>(rank));
+  };
+  if (latent.q_lora_rank && args.flag({"enable_mla_scale_q_lora"}))
+    latent.q_lora_scale = scale(*latent.q_lora_rank);
+  if (args.flag({"enable_mla_scale_kv_lora"})) latent.kv_lora_scale = scale(latent.kv_lora_rank);
   spec.head_dim = latent.qk_nope_head_dim + latent.qk_rope_head_dim;
   spec.num_query_groups = spec.num_attention_heads;
   spec.rope.interleaved = true;  // both take the pairs of the rotary slice apart
@@ -204,29 +135,52 @@ void read_moe_layers(const StoredArguments& args, ModelSpec& spec) {
   }
 }
 
+// What the router sees of its groups. Megatron-core adds up the best top_k / group_topk scores of
+// each; MindSpeed's own routers are DeepSeek's.
+void read_groups(const StoredArguments& args, const std::string& balancing,
+                 model::MixtureOfExperts& moe) {
+  const auto chosen = args.integer({"moe_router_group_topk", "topk_group"});
+  if (!chosen) return;  // whatever their number
+  moe.num_groups = args.integer({"moe_router_num_groups", "n_group"}).value_or(1);
+  moe.topk_groups = *chosen;
+  if (balancing == "group_limited_greedy") moe.group_score = model::GroupScore::kMax;
+  if (moe.num_groups <= 1 || balancing == "group_limited_greedy" || balancing == "noaux_tc") return;
+  if (*chosen < 1) args.fail("moe_router_group_topk", "at least 1");
+  const int64_t best = moe.top_k / *chosen;
+  if (best != 1 && best != 2) {
+    args.fail("moe_router_group_topk",
+              fmt::format("moe_router_topk ({}) or half of it: groups are scored by their best one "
+                          "or two experts",
+                          moe.top_k));
+  }
+  moe.group_score = best == 1 ? model::GroupScore::kMax : model::GroupScore::kTopTwoSum;
+}
+
 void read_router(const StoredArguments& args, ModelSpec& spec) {
   using model::RouterScore;
   model::MixtureOfExperts& moe = *spec.moe;
   const std::string balancing = args.text("moe_router_load_balancing_type");
-  const std::string score = args.text("moe_router_score_function");
-  moe.selection_bias = args.flag({"moe_router_enable_expert_bias", "router_bias"});
+  const bool sigmoid = args.text("moe_router_score_function") == "sigmoid" ||
+                       args.text("scoring_func") == "sigmoid" || balancing == "noaux_tc";
+  const bool normalize = args.flag({"norm_topk_prob"});
+  moe.selection_bias =
+      args.flag({"moe_router_enable_expert_bias", "router_bias", "add_router_bias"});
   const bool before = args.flag({"moe_router_pre_softmax"}) || balancing == "softmax_topk" ||
                       balancing == "group_limited_greedy" || balancing == "pai_megatron_aux_loss";
+  if (balancing == "sinkhorn") args.fail("moe_router_load_balancing_type", "no sinkhorn routing");
   if (balancing == "sparsemixer_topk") {
     moe.score = RouterScore::kSparseMixer;
-  } else if (score == "sigmoid" || balancing == "noaux_tc") {
+  } else if (sigmoid) {
     moe.score = RouterScore::kSigmoid;
-    moe.normalize_top_k = moe.top_k > 1;  // Megatron-core always does
-    if (args.find("norm_topk_prob")) moe.normalize_top_k = args.flag({"norm_topk_prob"});
-  } else if (before || args.flag({"norm_topk_prob"})) {
+    // Megatron-core always normalizes, whatever MindSpeed's norm_topk_prob says.
+    moe.normalize_top_k = moe.top_k > 1 && (balancing != "noaux_tc" || normalize);
+  } else if (before || normalize) {
     moe.score = RouterScore::kSoftmax;
-    moe.normalize_top_k = args.flag({"norm_topk_prob"});
+    moe.normalize_top_k = normalize;
   } else {
     moe.score = RouterScore::kTopKSoftmax;
   }
-  if (balancing == "group_limited_greedy") moe.group_score = model::GroupScore::kMax;
-  moe.num_groups = args.integer({"moe_router_num_groups", "n_group"}).value_or(1);
-  moe.topk_groups = args.integer({"moe_router_group_topk", "topk_group"}).value_or(1);
+  read_groups(args, balancing, moe);
   moe.scaling_factor =
       args.number({"moe_router_topk_scaling_factor", "routed_scaling_factor"}).value_or(1.0);
 }
@@ -264,7 +218,7 @@ void read_multipliers(const StoredArguments& args, ModelSpec& spec) {
 }  // namespace
 
 ModelSpec spec_of_arguments(const StoredArguments& args, int64_t embedding_rows) {
-  refuse_what_is_not_followed(args);
+  refuse_unfollowed(args);
   ModelSpec spec;
   spec.family = "llama";
   read_sizes(args, embedding_rows, spec);
@@ -275,6 +229,7 @@ ModelSpec spec_of_arguments(const StoredArguments& args, int64_t embedding_rows)
   read_experts(args, spec);
   read_multipliers(args, spec);
   spec.mtp.num_layers = args.integer({"mtp_num_layers"}).value_or(0);
+  if (spec.mtp.num_layers > 0) spec.mtp.after_final_norm = args.flag({"mtp_after_norm"});
   spec.init_std = args.number({"init_method_std"}).value_or(0.02);
   try {
     spec.validate();
@@ -282,7 +237,9 @@ ModelSpec spec_of_arguments(const StoredArguments& args, int64_t embedding_rows)
     throw CheckpointError("convert", fmt::format("{}: args: {}", args.source(), error.what()));
   }
   if (auto member = model::as_family_member(spec)) return *std::move(member);
-  log::info("convert", "{}: no family of Hugging Face has words for this model", args.source());
+  log::info("convert",
+            "{}: no family of Hugging Face has words for this model (--config takes one as it is)",
+            args.source());
   return spec;
 }
 

@@ -17,12 +17,29 @@ constexpr int64_t kMaxRanks = 100000;  // each has a file
 // Sums and products of two do not overflow.
 bool is_size(int64_t number) { return number >= INT32_MIN && number <= INT32_MAX; }
 
+// "3,4,5"; nothing where it is no such list.
+template <typename Number>
+std::optional<std::vector<Number>> split_numbers(const std::string& text) {
+  std::vector<Number> numbers;
+  const char* const end = text.data() + text.size();
+  for (const char* at = text.data(); at < end;) {
+    Number number{};
+    const auto [after, error] = std::from_chars(at, end, number);
+    if (error != std::errc() || (after != end && *after != ',')) return std::nullopt;
+    numbers.push_back(number);
+    at = after == end ? end : after + 1;
+  }
+  return numbers;
+}
+
 }  // namespace
 
 const Value* StoredArguments::find(std::string_view name) const {
   const Value* value = args_ ? args_->find(name) : nullptr;
   return value && !value->is_none() ? value : nullptr;
 }
+
+bool StoredArguments::has(std::string_view name) const { return args_ && args_->find(name); }
 
 const Value* StoredArguments::first(Names names, std::string_view& name) const {
   for (const std::string_view candidate : names) {
@@ -88,22 +105,20 @@ std::vector<int64_t> StoredArguments::integers(std::string_view name) const {
   if (auto list = value->as_integers(); list && std::ranges::all_of(*list, is_size)) return *list;
   const std::string* text = value->as_text();
   if (!text) fail(name, "a list of integers");
-  std::vector<int64_t> numbers;
-  const char* const end = text->data() + text->size();
-  for (const char* at = text->data(); at < end;) {
-    int64_t number = 0;
-    const auto [after, error] = std::from_chars(at, end, number);
-    if (error != std::errc() || (after != end && *after != ',') || !is_size(number))
-      fail(name, "integers with commas between them");
-    numbers.push_back(number);
-    at = after == end ? end : after + 1;
-  }
-  return numbers;
+  auto numbers = split_numbers<int64_t>(*text);
+  if (!numbers || !std::ranges::all_of(*numbers, is_size))
+    fail(name, "integers with commas between them");
+  return *std::move(numbers);
 }
 
 std::vector<double> StoredArguments::numbers(std::string_view name) const {
   const Value* value = find(name);
   if (!value) return {};
+  if (const std::string* text = value->as_text()) {
+    auto numbers = split_numbers<double>(*text);
+    if (!numbers) fail(name, "numbers with commas between them");
+    return *std::move(numbers);
+  }
   const formats::Values* items = value->items();
   if (!items) fail(name, "a list of numbers");
   std::vector<double> numbers;

@@ -25,6 +25,7 @@ class StoredArguments {
 
   const std::string& source() const { return source_; }
   const formats::Value* find(std::string_view name) const;
+  bool has(std::string_view name) const;  // even as None
 
   // Throw CheckpointError where the argument is there and of another kind.
   std::optional<int64_t> integer(Names names) const;
@@ -32,7 +33,7 @@ class StoredArguments {
   bool flag(Names names) const;  // whether any of them is there and True
   std::string text(std::string_view name) const;
   std::vector<int64_t> integers(std::string_view name) const;  // a list, or its text "3,4,5"
-  std::vector<double> numbers(std::string_view name) const;
+  std::vector<double> numbers(std::string_view name) const;    // the same
 
   // Throw CheckpointError where it is absent: the model cannot be known without.
   int64_t needed_integer(Names names) const;
