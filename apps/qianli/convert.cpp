@@ -27,7 +27,7 @@ struct Arguments {
   bool verify = false, ignore_unknown = false, drop_mtp = false;
   convert::SourceOptions from;
   MegatronLayout layout;
-  bool torch_names = false;
+  bool torch_names = false, args_beside = false;
 };
 
 const std::map<std::string, formats::Dtype> kDtypes = {{"fp32", formats::Dtype::kF32},
@@ -174,6 +174,7 @@ void run(const CLI::App& command, Arguments arguments) {
     log::warn("convert", "--lora-alpha has no effect: this is no Megatron checkpoint of LoRA");
   account_for_others(*model, arguments.ignore_unknown);
   convert::TargetOptions options{.layout = arguments.layout,
+                                 .args_beside = arguments.args_beside,
                                  .drop_mtp = arguments.drop_mtp,
                                  .torch_names = arguments.torch_names};
   set_dtype(arguments, options);
@@ -281,6 +282,11 @@ void add_convert(CLI::App& app) {
                  "MindSpore Transformers has names of its own")
       ->group(kMindsporeGroup);
   add_layout(command, arguments->layout);
+  command
+      ->add_flag("--args-beside", arguments->args_beside,
+                 "Rank files of plain types and tensors alone, which torch.load(weights_only=True) "
+                 "takes; args stand beside them, in arguments.pt")
+      ->group(kLayoutGroup);
   command->callback([arguments, command] { run(*command, *arguments); });
 }
 

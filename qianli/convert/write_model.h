@@ -16,7 +16,8 @@ struct TargetOptions {
   std::optional<formats::Dtype> dtype;
   bool q8_0 = false;  // of a GGUF file: matrices in blocks of 32 bytes with a scale
   uint64_t max_shard_bytes = uint64_t{5'000'000'000};
-  MegatronLayout layout;  // of a Megatron checkpoint
+  MegatronLayout layout;     // of a Megatron checkpoint
+  bool args_beside = false;  // its arguments in a file of their own (rank_files.h)
   bool drop_mtp = false;  // of a GGUF file: layers of multi-token prediction without a place in it
   bool torch_names = false;  // in a MindSpore checkpoint, where it could have its own
 };

@@ -266,6 +266,30 @@ Value without_config(const Value& written) {
   return Value::dict(std::move(entries));
 }
 
+TEST(Arguments, that_cannot_tell_a_switch_are_known) {
+  std::map<std::string, std::string> untold;
+  for (const testing::NamedSpec& model : testing::small_models()) {
+    const Value args = megatron_arguments(model.spec, {}, formats::Dtype::kF32);
+    for (const std::string& line : untold_by_arguments(model.spec, args))
+      untold[model.name] += line + "\n";
+  }
+  EXPECT_EQ(untold.count("llama"), 0U);
+  EXPECT_EQ(untold.count("deepseek_v3"), 0U) << untold["deepseek_v3"];
+  EXPECT_NE(untold["dbrx"].find("qkv_clip"), std::string::npos) << untold["dbrx"];
+  EXPECT_NE(untold["baichuan2_7b"].find("normalized_output"), std::string::npos);
+}
+
+TEST(Arguments, written_by_us_tell_linear_scaling) {
+  model::ModelSpec spec = spec_of(llama());
+  spec.rope.scaling = {.kind = model::RopeScalingKind::kLinear, .factor = 4.0};
+  const Value args = megatron_arguments(spec, {}, formats::Dtype::kF32);
+  EXPECT_TRUE(untold_by_arguments(spec, args).empty());
+  spec.rope.scaling.kind = model::RopeScalingKind::kDynamic;
+  const auto lines = untold_by_arguments(spec, megatron_arguments(spec, {}, formats::Dtype::kF32));
+  ASSERT_FALSE(lines.empty());
+  EXPECT_NE(lines.front().find("rope"), std::string::npos) << lines.front();
+}
+
 // What Qianli writes for Megatron describes the model wherever Megatron's options can.
 TEST(Arguments, written_by_us_tell_the_model_without_config) {
   std::set<std::string> different;

@@ -145,6 +145,20 @@ TEST_F(RankFile, of_a_version_that_contradicts_its_names_or_heads_is_refused) {
       << refusal(folder_ / "grouped");
 }
 
+TEST_F(RankFile, has_its_arguments_inside_or_beside) {
+  source_ = open_model(golden("llama2"));
+  write_megatron(*source_, megatron(), {.layout = {.tensor = 2}, .args_beside = true}, {});
+  const fs::path iteration = megatron() / "iter_0000001";
+  const auto rank = formats::TorchFile::open(iteration / "mp_rank_01" / "model_optim_rng.pt");
+  EXPECT_EQ(rank->root().find("args"), nullptr);
+  const auto beside = formats::TorchFile::open(iteration / "arguments.pt");
+  EXPECT_NE(beside->root().find("args")->find("hidden_size"), nullptr);
+  write_hugging_face(*open_model(megatron()), folder_ / "back", {}, {});
+  EXPECT_EQ(weights(folder_ / "back"), weights(golden("llama2")));
+  fs::remove(iteration / "arguments.pt");
+  EXPECT_NE(refusal(megatron()), "no error");
+}
+
 TEST_F(RankFile, that_is_missing_is_named_with_what_asks_for_it) {
   write("llama2", MegatronNames::kCore);
   fs::remove_all(megatron() / "iter_0000001" / "mp_rank_01");

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "qianli/base/error.h"
+#include "qianli/convert/megatron/stored_arguments.h"
 #include "qianli/formats/torch_types.h"
 #include "qianli/model/hugging_face.h"
 
@@ -90,6 +91,8 @@ void add_rope_scaling(const model::ModelSpec& spec, Attributes& attributes) {
     if (scaling.short_mscale) attributes.add("short_mscale", *scaling.short_mscale);
     if (scaling.long_mscale) attributes.add("long_mscale", *scaling.long_mscale);
   }
+  if (scaling.kind == RopeScalingKind::kLinear)
+    attributes.add("rotary_seq_len_interpolation_factor", scaling.factor);
   if (scaling.kind != RopeScalingKind::kLlama3 && scaling.kind != RopeScalingKind::kYarn) return;
   const bool llama = scaling.kind == RopeScalingKind::kLlama3;
   attributes.add("rope_scaling_type", llama ? "llama3" : "yarn");
@@ -202,6 +205,8 @@ void add_special_blocks(const model::ModelSpec& spec, Attributes& attributes) {
     attributes.add("qk_head_dim", latent->qk_nope_head_dim);
     attributes.add("qk_pos_emb_head_dim", latent->qk_rope_head_dim);
     attributes.add("v_head_dim", latent->v_head_dim);
+    if (latent->q_lora_scale != 1.0) attributes.add("enable_mla_scale_q_lora", true);
+    if (latent->kv_lora_scale != 1.0) attributes.add("enable_mla_scale_kv_lora", true);
   }
   if (const auto& indexer = spec.indexer) {
     attributes.add("enable_dsa_indexer", true);
@@ -211,7 +216,10 @@ void add_special_blocks(const model::ModelSpec& spec, Attributes& attributes) {
     attributes.add("index_topk_freq", indexer->frequency);
     attributes.add("index_skip_topk_offset", indexer->skip);
   }
-  if (spec.mtp.num_layers > 0) attributes.add("mtp_num_layers", spec.mtp.num_layers);
+  if (spec.mtp.num_layers > 0) {
+    attributes.add("mtp_num_layers", spec.mtp.num_layers);
+    attributes.add("mtp_after_norm", spec.mtp.after_final_norm);
+  }
 }
 
 // config.json as text; None where the family has no words for the model.
@@ -223,7 +231,41 @@ Value config_text(const model::ModelSpec& spec, const std::string& type) {
   }
 }
 
+// What no argument tells, or several ways of counting say alike, as `spec` has it.
+void copy_what_is_equal(const model::ModelSpec& spec, model::ModelSpec& found) {
+  found.family = spec.family;
+  found.bos_token_id = spec.bos_token_id;
+  found.eos_token_ids = spec.eos_token_ids;
+  found.pad_token_id = spec.pad_token_id;
+  found.init_std = spec.init_std;
+  if (!spec.moe || !found.moe) return;
+  const model::MixtureOfExperts moe = *found.moe;
+  found.moe = spec.moe;
+  found.moe->score = moe.score;
+  found.moe->normalize_top_k = moe.normalize_top_k;
+  found.moe->scaling_factor = moe.scaling_factor;
+  found.moe->num_groups = moe.num_groups;
+  found.moe->topk_groups = moe.topk_groups;
+  found.moe->selection_bias = moe.selection_bias;
+  found.moe->shared_gate = moe.shared_gate;
+  if (spec.moe->num_groups > 1) found.moe->group_score = moe.group_score;
+}
+
 }  // namespace
+
+std::vector<std::string> untold_by_arguments(const model::ModelSpec& spec, const Value& arguments) {
+  formats::Entries entries = *arguments.as_object()->state.entries();
+  std::erase_if(entries, [](const auto& e) { return *e.first.as_text() == "qianli_config"; });
+  const Value told = Value::dict(std::move(entries));
+  try {
+    model::ModelSpec found =
+        told_by_arguments(StoredArguments(&told, spec.family), spec.vocab_size);
+    copy_what_is_equal(spec, found);
+    return model::differences(spec, found);
+  } catch (const CheckpointError& error) {
+    return {error.what()};
+  }
+}
 
 Value megatron_arguments(const model::ModelSpec& spec, const MegatronLayout& layout,
                          formats::Dtype dtype) {

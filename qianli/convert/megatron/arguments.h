@@ -14,4 +14,10 @@ namespace qianli::convert {
 formats::Value megatron_arguments(const model::ModelSpec& spec, const MegatronLayout& layout,
                                   formats::Dtype dtype);
 
+// The switches of `spec` that `arguments` do not tell without `qianli_config`: where a run of
+// Megatron built from them would compute something else. One line each; sizes and how a model is
+// trained, or which tokens it has, are not among them.
+std::vector<std::string> untold_by_arguments(const model::ModelSpec& spec,
+                                             const formats::Value& arguments);
+
 }  // namespace qianli::convert

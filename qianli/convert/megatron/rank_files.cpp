@@ -121,7 +121,7 @@ fs::path iteration_folder(const fs::path& path) {
 }
 
 StoredArguments RankFiles::arguments() const {
-  return {first->root().find("args"), first->source()};
+  return {told_args->root().find("args"), told_args->source()};
 }
 
 RankFiles open_rank_files(const fs::path& iteration) {
@@ -131,8 +131,12 @@ RankFiles open_rank_files(const fs::path& iteration) {
   }
   RankFiles files{.folder = iteration,
                   .first = formats::TorchFile::open(first_file(iteration)),
+                  .told_args = {},
                   .layout = {},
                   .sources = {}};
+  const fs::path beside = iteration / kArgumentsBeside;
+  const bool inside = files.first->root().find("args") || !fs::exists(beside);
+  files.told_args = inside ? files.first : formats::TorchFile::open(beside);
   files.layout = layout_of(files.arguments());
   const auto ranks = megatron_ranks(files.layout);
   for (const MegatronRank& rank : ranks) {
@@ -141,7 +145,7 @@ RankFiles open_rank_files(const fs::path& iteration) {
       fail(fmt::format("{}: expected a file of each of the {} ranks that the args of {} tell "
                        "(tensor_model_parallel_size {}, pipeline_model_parallel_size {}, "
                        "expert_model_parallel_size {}), found none",
-                       path.string(), ranks.size(), files.first->source(), files.layout.tensor,
+                       path.string(), ranks.size(), files.told_args->source(), files.layout.tensor,
                        files.layout.pipeline, files.layout.expert),
            "the checkpoint is not whole: copy the folders of all ranks");
     }

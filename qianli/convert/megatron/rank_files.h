@@ -17,10 +17,16 @@ std::filesystem::path iteration_folder(const std::filesystem::path& path);
 bool has_tracker(const std::filesystem::path& path);
 bool has_rank_folders(const std::filesystem::path& folder);
 
+// In an iteration's folder, {"args": Namespace}: what stands in every rank's file otherwise, which
+// torch.load(weights_only=True) then refuses.
+inline constexpr const char* kArgumentsBeside = "arguments.pt";
+
 struct RankFiles {
   std::filesystem::path folder;
   std::shared_ptr<const formats::TorchFile> first;  // that of rank 0
-  MegatronLayout layout;                            // as the arguments tell it, names apart
+  std::shared_ptr<const formats::TorchFile>
+      told_args;          // the file with `args`: first, or one beside
+  MegatronLayout layout;  // as the arguments tell it, names apart
   // The weights, one for each of megatron_ranks(layout). Names begin with the chunk's key.
   std::vector<std::shared_ptr<const formats::TensorSource>> sources;
 

@@ -50,7 +50,7 @@ std::vector<ForeignTensor> tensors_of(const RankFiles& files, const ModelSource&
   try {
     return megatron_tensors(model.spec, model.table, layout);
   } catch (const ConfigError& error) {
-    fail(fmt::format("{}: the layout in args does not fit the model: {}", files.first->source(),
+    fail(fmt::format("{}: the layout in args does not fit the model: {}", files.told_args->source(),
                      error.what()));
   }
 }

@@ -217,7 +217,7 @@ void read_multipliers(const StoredArguments& args, ModelSpec& spec) {
 
 }  // namespace
 
-ModelSpec spec_of_arguments(const StoredArguments& args, int64_t embedding_rows) {
+ModelSpec told_by_arguments(const StoredArguments& args, int64_t embedding_rows) {
   refuse_unfollowed(args);
   ModelSpec spec;
   spec.family = "llama";
@@ -236,6 +236,11 @@ ModelSpec spec_of_arguments(const StoredArguments& args, int64_t embedding_rows)
   } catch (const ConfigError& error) {
     throw CheckpointError("convert", fmt::format("{}: args: {}", args.source(), error.what()));
   }
+  return spec;
+}
+
+ModelSpec spec_of_arguments(const StoredArguments& args, int64_t embedding_rows) {
+  const ModelSpec spec = told_by_arguments(args, embedding_rows);
   if (auto member = model::as_family_member(spec)) return *std::move(member);
   log::info("convert",
             "{}: no family of Hugging Face has words for this model (--config takes one as it is)",

@@ -56,4 +56,7 @@ MegatronLayout layout_of(const StoredArguments& args);
 // CheckpointError naming the argument that is missing, or that this program does not follow.
 model::ModelSpec spec_of_arguments(const StoredArguments& args, int64_t embedding_rows);
 
+// The same without looking for a family.
+model::ModelSpec told_by_arguments(const StoredArguments& args, int64_t embedding_rows);
+
 }  // namespace qianli::convert

@@ -2,8 +2,10 @@
 
 #include "qianli/base/file.h"
 #include "qianli/base/json.h"
+#include "qianli/base/log.h"
 #include "qianli/convert/conversion_folder.h"
 #include "qianli/convert/megatron/arguments.h"
+#include "qianli/convert/megatron/rank_files.h"
 #include "qianli/convert/megatron/tensors.h"
 #include "qianli/convert/produce.h"
 #include "qianli/convert/write_model.h"
@@ -57,6 +59,7 @@ std::vector<std::string> keys_of(const std::string& name, bool legacy) {
   return keys;
 }
 
+// Arguments that are None stay out.
 Value rank_tree(const Targets& targets, size_t file, const Value& arguments, bool legacy) {
   Node tree;
   // A chunk's dictionary is made once, whatever its size: names are looked up in it, not in a list.
@@ -81,9 +84,9 @@ Value rank_tree(const Targets& targets, size_t file, const Value& arguments, boo
           Value::text(module.substr(dot + 1) + "._extra_state"), Value());
     }
   }
-  formats::Entries root = {{Value::text("args"), arguments},
-                           {Value::text("checkpoint_version"), Value::real(3.0)},
+  formats::Entries root = {{Value::text("checkpoint_version"), Value::real(3.0)},
                            {Value::text("iteration"), Value::integer(1)}};
+  if (!arguments.is_none()) root.emplace(root.begin(), Value::text("args"), arguments);
   for (const Node& node : tree.children) root.emplace_back(Value::text(node.name), node.value());
   for (auto& [name, entries] : chunks)
     root.emplace_back(Value::text(name), Value::dict(std::move(entries)));
@@ -99,9 +102,23 @@ void write_megatron(const ModelSource& model, const std::filesystem::path& targe
   check_cover(model.table, targets.tensors(), target.string());
   const bool legacy = layout.names == MegatronNames::kLegacy;
   const Value arguments = megatron_arguments(model.spec, layout, targets.prevailing_dtype());
-  ConversionFolder folder(
-      target, targets.identity(formats::write_pickle(arguments, "arguments", FileRole::kCheckpoint,
-                                                     [](const auto&) { return std::string(); })));
+  for (const std::string& line : untold_by_arguments(model.spec, arguments)) {
+    log::warn("convert",
+              "no argument of Megatron tells this model's {}: a run built from them would compute "
+              "something else (the weights are right, and Qianli reads them back as they are)",
+              line);
+  }
+  const std::string settings = formats::write_pickle(arguments, "arguments", FileRole::kCheckpoint,
+                                                     [](const auto&) { return std::string(); });
+  ConversionFolder folder(target,
+                          targets.identity(settings + (options.args_beside ? " beside" : "")));
+  const std::string iteration = "iter_0000001/";
+  if (options.args_beside) {
+    folder.once(iteration + kArgumentsBeside, [&] {
+      formats::write_torch_file(folder.path() / iteration / kArgumentsBeside,
+                                Value::dict({{Value::text("args"), arguments}}), {});
+    });
+  }
   uint64_t done = 0;
   const auto ranks = megatron_ranks(layout);
   for (size_t file = 0; file < ranks.size(); ++file) {
@@ -116,10 +133,10 @@ void write_megatron(const ModelSource& model, const std::filesystem::path& targe
         if (progress) progress(done, targets.total_bytes());
       });
     };
-    const std::string name =
-        "iter_0000001/" + rank_folder(layout, ranks[file]) + "/model_optim_rng.pt";
+    const std::string name = iteration + rank_folder(layout, ranks[file]) + "/model_optim_rng.pt";
     folder.once(name, [&] {
-      formats::write_torch_file(folder.path() / name, rank_tree(targets, file, arguments, legacy),
+      const Value& inside = options.args_beside ? Value() : arguments;
+      formats::write_torch_file(folder.path() / name, rank_tree(targets, file, inside, legacy),
                                 produce);
     });
   }
