@@ -34,9 +34,26 @@ class UniqueKeys {
   std::vector<std::set<std::string>> keys_;
 };
 
+// Where Python's json module wrote what JSON does not know. The parser gets "null" for it; blanks
+// keep what follows at its place where the name is long enough.
+struct PythonNumber {
+  std::string_view name, replacement;
+};
+constexpr PythonNumber kPythonNumbers[] = {
+    {"-Infinity", "null     "}, {"Infinity", "null    "}, {"NaN", "null"}};
+
+const PythonNumber* python_number_at(std::string_view text, size_t at) {
+  for (const PythonNumber& number : kPythonNumbers) {
+    if (text.substr(at, number.name.size()) == number.name) return &number;
+  }
+  return nullptr;
+}
+
 // nlohmann's parser is iterative, but destroying a deep tree is not: refuse depth before building
-// it.
-void check_depth(std::string_view text, const std::string& source, FileRole role, int limit) {
+// it. Returns the places outside strings where a PythonNumber stands.
+std::vector<size_t> scan(std::string_view text, const std::string& source, FileRole role,
+                         int limit) {
+  std::vector<size_t> numbers;
   int depth = 0;
   bool quoted = false;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -55,8 +72,28 @@ void check_depth(std::string_view text, const std::string& source, FileRole role
       }
     } else if (c == '}' || c == ']') {
       --depth;
+    } else if (c == 'N' || c == 'I' || c == '-') {
+      if (const PythonNumber* number = python_number_at(text, i)) {
+        numbers.push_back(i);
+        i += number->name.size() - 1;
+      }
     }
   }
+  return numbers;
+}
+
+std::string with_nulls(std::string_view text, const std::vector<size_t>& places) {
+  std::string out;
+  out.reserve(text.size() + places.size());
+  size_t done = 0;
+  for (const size_t place : places) {
+    const PythonNumber& number = *python_number_at(text, place);
+    out += text.substr(done, place - done);
+    out += number.replacement;
+    done = place + number.name.size();
+  }
+  out += text.substr(done);
+  return out;
 }
 
 // "unexpected end of input; expected '}'" out of "[json.exception…] parse error at line 1, column
@@ -78,13 +115,8 @@ std::string_view reason_of(const Json::parse_error& error) {
 }
 
 template <class AnyJson>
-AnyJson parse_any(std::string_view text, const std::string& source, FileRole role,
-                  JsonLimits limits) {
-  // The parser would take a zero byte for the end of the text and not see what follows.
-  if (text.find('\0') != text.npos) {
-    throw_file_error(role, fmt::format("{} is not valid JSON: it contains a zero byte", source));
-  }
-  check_depth(text, source, role, limits.depth);
+AnyJson parse_plain(std::string_view text, const std::string& source, FileRole role,
+                    JsonLimits limits) {
   try {
     if (!limits.refuse_duplicate_keys) return AnyJson::parse(text);
     UniqueKeys<AnyJson> unique(source, role);
@@ -95,6 +127,18 @@ AnyJson parse_any(std::string_view text, const std::string& source, FileRole rol
     throw_file_error(
         role, fmt::format("expected numbers of at most 1.8e308 in {}, got a larger one", source));
   }
+}
+
+template <class AnyJson>
+AnyJson parse_any(std::string_view text, const std::string& source, FileRole role,
+                  JsonLimits limits) {
+  // The parser would take a zero byte for the end of the text and not see what follows.
+  if (text.find('\0') != text.npos) {
+    throw_file_error(role, fmt::format("{} is not valid JSON: it contains a zero byte", source));
+  }
+  const auto numbers = scan(text, source, role, limits.depth);
+  if (numbers.empty()) return parse_plain<AnyJson>(text, source, role, limits);
+  return parse_plain<AnyJson>(with_nulls(text, numbers), source, role, limits);
 }
 
 }  // namespace

@@ -1,4 +1,6 @@
 // JSON from strangers: nlohmann's parser behind depth and size limits, duplicate keys refused.
+// One thing beyond RFC 8259 is read: NaN, Infinity and -Infinity, which Python's json module writes
+// for such numbers, are null.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -22,6 +24,8 @@ Json parse_json(std::string_view text, const std::string& source, FileRole role,
 // The same with keys in the order of the text.
 OrderedJson parse_ordered_json(std::string_view text, const std::string& source, FileRole role,
                                JsonLimits limits = {});
-Json read_json(const fs::path& path, FileRole role, uint64_t max_bytes = uint64_t{1} << 30);
+// The tree of a hostile text ("[{},{}…") takes about 25 times its bytes: callers allow what such a
+// file may need, and no more.
+Json read_json(const fs::path& path, FileRole role, uint64_t max_bytes = uint64_t{1} << 26);
 
 }  // namespace qianli

@@ -12,7 +12,6 @@
 namespace qianli::text {
 namespace {
 
-constexpr uint64_t kMaxConfigBytes = uint64_t{1} << 28;
 constexpr size_t kMaxTokenBytes = 4096;
 
 [[noreturn]] void refuse(const std::string& where, const std::string& expected,

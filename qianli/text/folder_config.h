@@ -1,5 +1,5 @@
-// What the JSON files beside a tokenizer without a tokenizer.json say about it: the tokens to look
-// for in texts, and how texts are read.
+// What the JSON files beside a tokenizer say about it: the tokens to look for in texts and, where
+// there is no tokenizer.json, how texts are read.
 #pragma once
 
 #include <optional>
@@ -15,6 +15,8 @@ struct FolderConfig {
   TokenizerConfig main;
   // "added_tokens_decoder" of tokenizer_config.json, and added_tokens.json, by ascending id.
   std::vector<AddedToken> added;
+  // What stands beside a tokenizer.json; in the order of read_extra_tokens.
+  std::vector<AddedToken> extra;
   // "additional_special_tokens": tokens that have an id already, or else get the next free ones.
   std::vector<std::string> additional_special_tokens;
   std::optional<std::string> cls_token, sep_token, mask_token;

@@ -19,18 +19,24 @@ struct Match {
 class Pattern {
  public:
   virtual ~Pattern() = default;
-  // Fills `out` with the next matches at or after `from`, left to right, none empty. Fewer than
-  // out.size() means that there are no more. `text` is valid UTF-8, `from` a character's start and,
-  // but for 0, the end of the match found last.
+  // Fills `out` (of two or more) with the next matches at or after `from`, left to right. Fewer
+  // than out.size() means that there are no more. `text` is valid UTF-8, `from` a character's start
+  // and, but for 0, the end of the match found last. A match may be empty ("^", "(?=[A-Z])"), but
+  // not where the one before it ends.
   virtual size_t find(std::string_view text, size_t from, std::span<Match> out) const = 0;
 };
 
-// `expression` in the syntax of Oniguruma (what tokenizer.json files use). `where` names its place
-// in the file for errors; an expression that PCRE2 would read differently is refused.
-std::unique_ptr<const Pattern> make_regex_pattern(const std::string& expression,
+// Whose words a regular expression is written in.
+enum class RegexSyntax {
+  kOniguruma,   // of tokenizer.json: Ruby's, where ^ and $ are lines' ends and x{2}+ is (?:x{2})+
+  kFancyRegex,  // of tiktoken and tekken.json: Rust's, where x{2}+ gives nothing back
+};
+// `where` names the expression's place in the file for errors; what PCRE2 cannot do with the same
+// meaning is refused.
+std::unique_ptr<const Pattern> make_regex_pattern(const std::string& expression, RegexSyntax syntax,
                                                   const std::string& where);
 // The same through PCRE2 even where there is a scanner; tests compare the two.
-std::unique_ptr<const Pattern> make_pcre_pattern(const std::string& expression,
+std::unique_ptr<const Pattern> make_pcre_pattern(const std::string& expression, RegexSyntax syntax,
                                                  const std::string& where);
 std::unique_ptr<const Pattern> make_literal_pattern(const std::string& text);
 // Maximal runs (or single characters) with one of the classes of `mask` (CharClass).
@@ -44,7 +50,8 @@ extern const char kGpt2Regex[];
 extern const char kLlama3Regex[];
 extern const char kQwen2Regex[];
 extern const char kDeepSeekRegex[];  // the third of its three splits
-// cl100k as tiktoken has it: Llama 3's, but white space that ends the text stays in one piece.
+// cl100k as tiktoken has it, in fancy-regex's syntax: Llama 3's, but white space that ends the text
+// stays in one piece.
 extern const char kCl100kRegex[];
 extern const char kO200kRegex[];
 extern const char kKimiRegex[];

@@ -299,10 +299,12 @@ std::unique_ptr<const Pattern> make_known_pattern(std::string_view expression) {
   return nullptr;
 }
 
-std::unique_ptr<const Pattern> make_regex_pattern(const std::string& expression,
+std::unique_ptr<const Pattern> make_regex_pattern(const std::string& expression, RegexSyntax syntax,
                                                   const std::string& where) {
-  auto known = make_known_pattern(expression);
-  return known ? std::move(known) : make_pcre_pattern(expression, where);
+  // The scanner of cl100k reads {1,3}+ and $ as fancy-regex does.
+  const bool other = expression == kCl100kRegex && syntax != RegexSyntax::kFancyRegex;
+  auto known = other ? nullptr : make_known_pattern(expression);
+  return known ? std::move(known) : make_pcre_pattern(expression, syntax, where);
 }
 
 }  // namespace qianli::text

@@ -65,7 +65,6 @@ void read_added_tokens(const JsonView& json, TokenizerImpl& tokenizer) {
     tokenizer.added_by_id.emplace(token.id, tokenizer.added.size());
     tokenizer.added.push_back(std::move(token));
   }
-  finish_added_tokens(tokenizer);
 }
 
 void finish_added_tokens(TokenizerImpl& tokenizer) {

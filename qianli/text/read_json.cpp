@@ -4,10 +4,12 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/log.h"
+#include "qianli/text/extra_tokens.h"
 
 namespace qianli::text {
 
-void read_tokenizer_json(std::string_view json, TokenizerImpl& tokenizer) {
+void read_tokenizer_json(std::string_view json, const std::vector<AddedToken>& extra,
+                         TokenizerImpl& tokenizer) {
   simdjson::dom::parser parser;
   simdjson::dom::element root;
   const auto error = parser.parse(json.data(), json.size()).get(root);
@@ -32,6 +34,9 @@ void read_tokenizer_json(std::string_view json, TokenizerImpl& tokenizer) {
   }
   read_model(view.at("model"), tokenizer);
   if (const auto added = view.find("added_tokens")) read_added_tokens(*added, tokenizer);
+  tokenizer.num_own_added = tokenizer.added.size();
+  add_extra_tokens(extra, tokenizer);
+  finish_added_tokens(tokenizer);
   if (const auto post_processor = view.find("post_processor")) {
     read_post_processor(*post_processor, tokenizer);
   }

@@ -18,7 +18,7 @@ constexpr int64_t kMaxId = (int64_t{1} << 24) - 1;
 void read_vocabulary(const JsonView& json, Vocabulary& vocabulary);
 // Fills vocabulary, model and cutter; the pre-tokenizer is known already.
 void read_model(const JsonView& json, TokenizerImpl& tokenizer);
-// Fills the added tokens and their finders; vocabulary and normalizer are known already.
+// Fills the added tokens but for their finders; vocabulary and normalizer are known already.
 void read_added_tokens(const JsonView& json, TokenizerImpl& tokenizer);
 // Fills prefix and suffix; the tokens are known already.
 void read_post_processor(const JsonView& json, TokenizerImpl& tokenizer);

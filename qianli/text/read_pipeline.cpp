@@ -16,7 +16,7 @@ std::unique_ptr<const Pattern> read_pattern(const JsonView& json) {
     return make_literal_pattern(std::string(literal->string()));
   }
   const auto regex = json.at("Regex");
-  return make_regex_pattern(std::string(regex.string()), regex.where());
+  return make_regex_pattern(std::string(regex.string()), RegexSyntax::kOniguruma, regex.where());
 }
 
 std::vector<JsonView> sequence_items(const JsonView& json, std::string_view key, int depth) {

@@ -98,9 +98,9 @@ void use_ranks(const std::vector<RankedBytes>& tokens, int32_t shift, TokenizerI
 
 void split_by(std::string_view regex, bool nfc, TokenizerImpl& tokenizer) {
   if (nfc) tokenizer.normalizer = make_unicode_normalizer(UnicodeForm::kNfc);
-  tokenizer.pre_tokenizer.add_split(
-      make_regex_pattern(std::string(regex), "the pattern of " + tokenizer.source),
-      SplitBehavior::kIsolated, false);
+  tokenizer.pre_tokenizer.add_split(make_regex_pattern(std::string(regex), RegexSyntax::kFancyRegex,
+                                                       "the pattern of " + tokenizer.source),
+                                    SplitBehavior::kIsolated, false);
   tokenizer.pre_tokenizer.add_byte_level();
   tokenizer.decoder = {{.kind = DecodeStep::Kind::kByteLevel}};
 }

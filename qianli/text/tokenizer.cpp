@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "qianli/base/error.h"
+#include "qianli/text/extra_tokens.h"
 #include "qianli/text/gzip.h"
 #include "qianli/text/read_files.h"
 #include "qianli/text/special_names.h"
@@ -81,7 +82,7 @@ bool is_json(const Source& source) {
 void read_into(const Source& source, const FolderConfig& config, TokenizerImpl& tokenizer) {
   switch (kind_of_tokenizer_file(source.name, source.bytes)) {
     case TokenizerFileKind::kJson:
-      return read_tokenizer_json(source.bytes, tokenizer);
+      return read_tokenizer_json(source.bytes, config.extra, tokenizer);
     case TokenizerFileKind::kSentencePiece:
       return read_sentencepiece(source.bytes, config, tokenizer);
     case TokenizerFileKind::kRanks:
@@ -95,15 +96,21 @@ void read_into(const Source& source, const FolderConfig& config, TokenizerImpl& 
   }
 }
 
-std::string fingerprint_of(const Source& source, const FolderConfig& config) {
+uint64_t with_token(const AddedToken& token, uint64_t hash) {
+  return XXH64(token.content.data(), token.content.size(), hash + static_cast<uint64_t>(token.id));
+}
+
+// Of what was read, and of added tokens that other files name: they change ids, too.
+std::string fingerprint_of(const Source& source, const FolderConfig& config,
+                           const TokenizerImpl& tokenizer) {
   uint64_t hash = XXH64(source.bytes.data(), source.bytes.size(), 0);
   if (!source.merges.empty()) hash = XXH64(source.merges.data(), source.merges.size(), hash);
-  // Added tokens change ids, too; a tokenizer.json holds its own.
-  if (!is_json(source)) {
-    for (const AddedToken& token : config.added) {
-      hash =
-          XXH64(token.content.data(), token.content.size(), hash + static_cast<uint64_t>(token.id));
+  if (is_json(source)) {
+    for (size_t i = tokenizer.num_own_added; i < tokenizer.added.size(); ++i) {
+      hash = with_token(tokenizer.added[i], hash);
     }
+  } else {
+    for (const AddedToken& token : config.added) hash = with_token(token, hash);
     for (const auto& name : config.additional_special_tokens) {
       hash = XXH64(name.data(), name.size(), hash);
     }
@@ -124,8 +131,8 @@ std::unique_ptr<const TokenizerImpl> make(const Source& source, const std::strin
   auto impl = std::make_unique<TokenizerImpl>();
   impl->source = name;
   impl->config = config.main;
-  impl->fingerprint = fingerprint_of(source, config);
   read_into(source, config, *impl);
+  impl->fingerprint = fingerprint_of(source, config, *impl);
   find_special_ids(*impl);
   if (!is_json(source)) {
     put_bos_and_eos(config, *impl);
@@ -150,7 +157,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const fs::path& folder_or_file)
                     fmt::format("expected a tokenizer at {}, got {}", folder_or_file.string(),
                                 fs::exists(folder_or_file) ? "a folder without one" : "nothing"),
                     "tokenizer.json, tokenizer.model, *.tiktoken, tekken.json, vocab.json with "
-                    "merges.txt and vocab.txt are read.");
+                    "merges.txt and vocab.txt are read");
   }
   const fs::path folder = file->parent_path();
   Source source = read_source(*file);
@@ -160,7 +167,8 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const fs::path& folder_or_file)
     source = read_source(main);
     source.merges = read_source(folder / "merges.txt").bytes;
   }
-  const FolderConfig config = is_json(source) ? FolderConfig{.main = read_tokenizer_config(folder)}
+  const FolderConfig config = is_json(source) ? FolderConfig{.main = read_tokenizer_config(folder),
+                                                             .extra = read_extra_tokens(folder)}
                                               : read_folder_config(folder);
   return std::shared_ptr<const Tokenizer>(new Tokenizer(make(source, main.string(), config)));
 }

@@ -52,7 +52,7 @@ void read_config(const Json& json, TokenizerConfig& config) {
 
 std::optional<Json> read_object(const fs::path& path) {
   if (!fs::exists(path)) return std::nullopt;
-  Json json = read_json(path, FileRole::kData, uint64_t{1} << 28);
+  Json json = read_json(path, FileRole::kData, kMaxConfigBytes);
   if (!json.is_object())
     throw_file_error(FileRole::kData, "expected an object in " + path.string());
   return json;

@@ -47,6 +47,7 @@ struct TokenizerImpl {
 
   Vocabulary vocabulary;  // of the model
   std::vector<AddedToken> added;
+  size_t num_own_added = 0;  // of them, those of the tokenizer.json itself
   std::unordered_map<std::string, size_t> added_by_content;
   std::unordered_map<int32_t, size_t> added_by_id;
 
@@ -82,9 +83,13 @@ struct TokenizerImpl {
 // Prepares added tokens for being found and written, once all are known.
 void finish_added_tokens(TokenizerImpl& tokenizer);
 
-// Fills everything but config, fingerprint and the special ids from the text of a tokenizer.json.
-void read_tokenizer_json(std::string_view json, TokenizerImpl& tokenizer);
+// Fills everything but config, fingerprint and the special ids from the text of a tokenizer.json;
+// `extra` are tokens that other files name (extra_tokens.h).
+void read_tokenizer_json(std::string_view json, const std::vector<AddedToken>& extra,
+                         TokenizerImpl& tokenizer);
 
+// Of tokenizer_config.json, special_tokens_map.json and added_tokens.json.
+constexpr uint64_t kMaxConfigBytes = uint64_t{1} << 24;
 // tokenizer_config.json and special_tokens_map.json of a folder, where present.
 TokenizerConfig read_tokenizer_config(const fs::path& folder);
 

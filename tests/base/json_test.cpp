@@ -40,6 +40,32 @@ TEST(json, says_where_and_why_without_the_parsers_own_words) {
   EXPECT_LT(refusal(open_text).size(), 150u);
 }
 
+TEST(json, numbers_that_only_python_writes_are_null) {
+  const auto parse = [](std::string_view text) {
+    return parse_json(text, "x.json", FileRole::kConfig);
+  };
+  const Json read = parse(R"({"limit": [0.0, Infinity], "a": -Infinity, "b": NaN,"c":[NaN,NaN]})");
+  EXPECT_EQ(read, parse(R"({"limit": [0.0, null], "a": null, "b": null, "c": [null, null]})"));
+  EXPECT_EQ(parse("NaN"), Json());
+  EXPECT_EQ(parse_ordered_json("[Infinity]", "x.json", FileRole::kConfig).dump(), "[null]");
+  // In strings and as keys they are what they were.
+  EXPECT_EQ(parse(R"({"Infinity": "NaN \" -Infinity"})")["Infinity"], "NaN \" -Infinity");
+  for (const char* text :
+       {"[-NaN]", "[--Infinity]", "[Infinity1]", "[1NaN]", "[NaNNaN]", "{NaN: 1}", "[nan]", "[Inf]",
+        "[+Infinity]", "[nullInfinity]", "NaN NaN"}) {
+    EXPECT_NE(refusal(text), "accepted") << text;
+  }
+  EXPECT_EQ(refusal("[Infinity,\n -Infinity, x]"),
+            "[file] x.json is not valid JSON: line 2, column 13: invalid literal.");
+}
+
+TEST(error, a_sentence_ends_with_one_stop) {
+  EXPECT_STREQ(DataError("a", "expected x, got y", "do z").what(),
+               "[a] expected x, got y. Hint: do z.");
+  EXPECT_STREQ(DataError("a", "expected x, got y.", "do z?").what(),
+               "[a] expected x, got y. Hint: do z?");
+}
+
 TEST(json, brackets_in_texts_are_not_depth) {
   const std::string brackets(100, '[');
   EXPECT_EQ(parse_json("\"\\\"" + brackets + "\"", "x.json", FileRole::kConfig), "\"" + brackets);

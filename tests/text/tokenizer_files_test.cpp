@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 
 #include "qianli/base/error.h"
 #include "qianli/base/json.h"
@@ -70,6 +71,14 @@ class Folder {
  private:
   TemporaryFolder folder_;
 };
+
+bool loads(const Folder& folder) {
+  try {
+    return folder.load() != nullptr;
+  } catch (const DataError&) {
+    return false;
+  }
+}
 
 TEST(TokenizerFiles, take_added_tokens_from_the_configuration) {
   Folder folder;
@@ -165,6 +174,62 @@ TEST(TokenizerFiles, read_vocab_json_with_merges_as_tokenizer_json_of_the_same_m
   EXPECT_EQ(tokenizer->encode(text, true), prefixed);
   folder.file("merges.txt", "a b c\n");
   EXPECT_THROW(folder.load(), DataError);
+}
+
+// tools/reference/golden_extra_tokens.py
+TEST(TokenizerFiles, add_the_tokens_beside_a_tokenizer_json_as_transformers_does) {
+  const Json golden =
+      read_json(source_path("tests/golden/tokenizer/extra_tokens.json"), FileRole::kData);
+  std::set<std::string> fingerprints;
+  for (const Json& item : golden["cases"]) {
+    Folder folder;
+    folder.json("tokenizer.json", golden["tokenizer"]);
+    for (const auto& [name, content] : item["files"].items()) folder.json(name, content);
+    const auto tokenizer = folder.load();
+    fingerprints.insert(tokenizer->fingerprint());
+    for (size_t i = 0; i < golden["texts"].size(); ++i) {
+      EXPECT_EQ(tokenizer->encode(golden["texts"][i].get<std::string>(), false),
+                item["ids"][i].get<std::vector<int32_t>>())
+          << item["files"] << golden["texts"][i];
+    }
+  }
+  EXPECT_GT(fingerprints.size(), 4u);
+}
+
+TEST(TokenizerFiles, refuse_what_is_no_token_beside_a_tokenizer_json) {
+  const Json golden =
+      read_json(source_path("tests/golden/tokenizer/extra_tokens.json"), FileRole::kData);
+  const Json cases[] = {{{"added_tokens_decoder", {{"x", {{"content", "y"}}}}}},
+                        {{"added_tokens_decoder", {{"-1", {{"content", "y"}}}}}},
+                        {{"added_tokens_decoder", {{"7", "y"}}}},
+                        {{"added_tokens_decoder", {{"7", {{"content", 1}}}}}},
+                        {{"added_tokens_decoder", Json::array()}},
+                        {{"extra_special_tokens", {1}}},
+                        {{"image_token", "<i>"}, {"video_token", "<v>"}},
+                        {{"extra_special_tokens", {{"a", Json::array()}}}},
+                        {{"additional_special_tokens", {std::string(5000, 'x')}}}};
+  for (const Json& config : cases) {
+    Folder folder;
+    folder.json("tokenizer.json", golden["tokenizer"]).json("tokenizer_config.json", config);
+    try {
+      folder.load();
+      ADD_FAILURE() << config << " was accepted";
+    } catch (const DataError& error) {
+      EXPECT_NE(std::string(error.what()).find("json"), std::string::npos) << error.what();
+    }
+  }
+}
+
+TEST(TokenizerFiles, refuse_a_configuration_that_no_tokenizer_needs) {
+  const std::string large = "{\"x\": \"" + std::string(size_t{1} << 24, 'x') + "\"}";
+  for (const char* name :
+       {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}) {
+    Folder folder;
+    folder.file("vocab.txt", "[UNK]\n[CLS]\n[SEP]\n").file(name, large);
+    EXPECT_THROW(folder.load(), DataError) << name;
+    folder.file(name, "{\"x\": NaN}");
+    EXPECT_EQ(name != std::string("added_tokens.json"), loads(folder)) << name;
+  }
 }
 
 TEST(TokenizerFiles, read_vocab_txt_as_bert_does) {

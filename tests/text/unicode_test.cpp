@@ -90,7 +90,7 @@ TEST(Scanners, match_as_the_regular_expressions_do) {
         std::string("\\p{N}{1,3}"), std::string("[一-龥\u3040-ゟ゠-ヿ]+")}) {
     const auto scanner = make_known_pattern(expression);
     ASSERT_TRUE(scanner) << expression;
-    const auto regex = make_pcre_pattern(expression, "test");
+    const auto regex = make_pcre_pattern(expression, RegexSyntax::kFancyRegex, "test");
     for (size_t number = 0; number < kLetters * kLetters * kLetters * kLetters; ++number) {
       std::string text;
       for (size_t rest = number; rest > 0; rest /= kLetters) text += alphabet[rest % kLetters];

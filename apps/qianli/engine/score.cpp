@@ -18,6 +18,8 @@
 namespace qianli::app {
 namespace {
 
+constexpr uint64_t kMaxInputBytes = uint64_t{1} << 30;
+
 [[noreturn]] void refuse(const std::string& file, const std::string& place,
                          const std::string& wanted, const Json& got) {
   throw DataError("score",
@@ -26,7 +28,7 @@ namespace {
 }
 
 std::vector<infer::TokenIds> read_sequences(const std::string& file) {
-  const Json json = read_json(file, FileRole::kData);
+  const Json json = read_json(file, FileRole::kData, kMaxInputBytes);
   if (!json.is_array()) refuse(file, "", "a list of sequences", json);
   if (json.empty()) throw DataError("score", fmt::format("{}: expected sequences, got none", file));
   std::vector<infer::TokenIds> sequences;
