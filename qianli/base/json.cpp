@@ -9,24 +9,38 @@
 namespace qianli {
 namespace {
 
-// Refuses a key that stands twice in one object, while nlohmann builds the tree.
-template <class AnyJson>
-class UniqueKeys {
+// Refuses a key that stands twice in one object, on a way through the text of its own: with a
+// callback, nlohmann's parser goes through all earlier items of a list at the end of every object.
+// What is no JSON at all is left to the parser.
+class UniqueKeys : public Json::json_sax_t {
  public:
   UniqueKeys(const std::string& source, FileRole role) : source_(source), role_(role) {}
 
-  bool operator()(int, typename AnyJson::parse_event_t event, AnyJson& parsed) {
-    using Event = typename AnyJson::parse_event_t;
-    if (event == Event::object_start) keys_.emplace_back();
-    if (event == Event::object_end) keys_.pop_back();
-    if (event == Event::key) {
-      const auto& key = parsed.template get_ref<const std::string&>();
-      if (!keys_.back().insert(key).second) {
-        throw_file_error(role_, fmt::format("duplicate key '{}' in {}", key, source_));
-      }
+  bool start_object(size_t) override {
+    keys_.emplace_back();
+    return true;
+  }
+  bool end_object() override {
+    keys_.pop_back();
+    return true;
+  }
+  bool key(std::string& key) override {
+    if (!keys_.back().insert(key).second) {
+      throw_file_error(role_, fmt::format("duplicate key '{}' in {}", key, source_));
     }
     return true;
   }
+  bool parse_error(size_t, const std::string&, const Json::exception&) override { return false; }
+
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(int64_t) override { return true; }
+  bool number_unsigned(uint64_t) override { return true; }
+  bool number_float(double, const std::string&) override { return true; }
+  bool string(std::string&) override { return true; }
+  bool binary(Json::binary_t&) override { return true; }
+  bool start_array(size_t) override { return true; }
+  bool end_array() override { return true; }
 
  private:
   const std::string& source_;
@@ -117,10 +131,12 @@ std::string_view reason_of(const Json::parse_error& error) {
 template <class AnyJson>
 AnyJson parse_plain(std::string_view text, const std::string& source, FileRole role,
                     JsonLimits limits) {
+  if (limits.refuse_duplicate_keys) {
+    UniqueKeys unique(source, role);
+    Json::sax_parse(text, &unique);
+  }
   try {
-    if (!limits.refuse_duplicate_keys) return AnyJson::parse(text);
-    UniqueKeys<AnyJson> unique(source, role);
-    return AnyJson::parse(text, std::ref(unique));
+    return AnyJson::parse(text);
   } catch (const Json::parse_error& error) {
     refuse_syntax(text, source, role, error);
   } catch (const Json::out_of_range&) {

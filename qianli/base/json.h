@@ -24,7 +24,7 @@ Json parse_json(std::string_view text, const std::string& source, FileRole role,
 // The same with keys in the order of the text.
 OrderedJson parse_ordered_json(std::string_view text, const std::string& source, FileRole role,
                                JsonLimits limits = {});
-// The tree of a hostile text ("[{},{}…") takes about 25 times its bytes: callers allow what such a
+// The tree of a hostile text ("[{},{}…") takes about 35 times its bytes: callers allow what such a
 // file may need, and no more.
 Json read_json(const fs::path& path, FileRole role, uint64_t max_bytes = uint64_t{1} << 26);
 

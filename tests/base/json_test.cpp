@@ -66,6 +66,13 @@ TEST(error, a_sentence_ends_with_one_stop) {
                "[a] expected x, got y. Hint: do z?");
 }
 
+// Of quadratic work this would be minutes.
+TEST(json, takes_time_in_proportion_to_the_text) {
+  std::string text = "[";
+  for (int i = 0; i < 1'000'000; ++i) text += "{},";
+  EXPECT_EQ(parse_json(text + "{}]", "x.json", FileRole::kConfig).size(), 1'000'001u);
+}
+
 TEST(json, brackets_in_texts_are_not_depth) {
   const std::string brackets(100, '[');
   EXPECT_EQ(parse_json("\"\\\"" + brackets + "\"", "x.json", FileRole::kConfig), "\"" + brackets);
