@@ -6,12 +6,14 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <sstream>
 #include <vector>
 
 #include "qianli/base/error.h"
 #include "qianli/base/log.h"
+#include "qianli/base/progress.h"
 #include "qianli/base/stop.h"
 #include "qianli/convert/produce.h"
 
@@ -41,13 +43,13 @@ bool is_inside(const fs::path& name) {
 
 }  // namespace
 
-ConversionFolder::ConversionFolder(fs::path target, const std::string& identity)
-    : target_(std::move(target)), path_(working_name(target_)) {
+ConversionFolder::ConversionFolder(fs::path target, const std::string& identity, uint64_t step)
+    : target_(std::move(target)), path_(working_name(target_)), step_(step) {
   refuse_existing(target_);
   create_folder(path_, FileRole::kCheckpoint);
   lock();
   if (read_journal(identity)) {
-    log::info("convert", "going on in {}: {} files are finished", path_.string(), found_.size());
+    log::info("convert", "going on in {}: {} are written", path_.string(), human_bytes(found()));
     return;
   }
   found_.clear();
@@ -75,17 +77,21 @@ bool ConversionFolder::read_journal(const std::string& identity) {
   if (!fs::is_regular_file(journal)) return false;
   std::istringstream lines(read_file(journal, FileRole::kCheckpoint, kMaxJournalBytes));
   std::string line;
-  if (!std::getline(lines, line) || line != identity) return false;
-  while (std::getline(lines, line)) {
-    // SIZE NAME; a last line that was cut off names a file of another size, or none.
-    const size_t space = line.find(' ');
-    if (space == line.npos || lines.eof()) break;
-    const std::string name = line.substr(space + 1);
-    std::error_code error;
-    const uint64_t size = is_inside(name) ? fs::file_size(path_ / name, error) : 0;
-    if (!is_inside(name) || error || std::to_string(size) != line.substr(0, space)) return false;
-    found_[name] = size;
+  if (!std::getline(lines, line) || lines.eof() || line != identity) return false;
+  auto whole = static_cast<uint64_t>(lines.tellg());  // bytes of whole lines
+  while (std::getline(lines, line) && !lines.eof()) {
+    uint64_t size = 0;
+    const char* end = line.data() + line.size();
+    const auto [rest, error] = std::from_chars(line.data(), end, size);
+    if (error != std::errc() || rest == end || *rest != ' ' || !is_inside(rest + 1)) return false;
+    found_[rest + 1] = size;
+    whole = static_cast<uint64_t>(lines.tellg());
   }
+  for (const auto& [name, size] : found_) {
+    std::error_code error;
+    if (fs::file_size(path_ / name, error) < size || error) return false;
+  }
+  fs::resize_file(journal, whole);
   return true;
 }
 
@@ -100,11 +106,19 @@ void ConversionFolder::append(const std::string& line) {
   if (!written) fail(journal, "write");
 }
 
-void ConversionFolder::once(const std::string& name, const std::function<void()>& write) {
-  if (found_.contains(name)) return;
+uint64_t ConversionFolder::found() const {
+  uint64_t bytes = 0;
+  for (const auto& [name, size] : found_) bytes += size;
+  return bytes;
+}
+
+void ConversionFolder::write(const std::string& name,
+                             const std::function<void(FileGrowth)>& write) {
   create_folder((path_ / name).parent_path(), FileRole::kCheckpoint);
-  write();
-  append(fmt::format("{} {}", fs::file_size(path_ / name), name));
+  const auto found = found_.find(name);
+  write({.found = found == found_.end() ? 0 : found->second,
+         .step = step_,
+         .on_disk = [&](uint64_t bytes) { append(fmt::format("{} {}", bytes, name)); }});
 }
 
 void ConversionFolder::commit() {
@@ -116,8 +130,18 @@ void ConversionFolder::commit() {
   for (const fs::path& half : halves) fs::remove(half);
   fs::remove(path_ / kJournal);
   fsync_path(path_, FileRole::kCheckpoint);
+  publish(path_);
+}
+
+void ConversionFolder::commit(const std::string& name) {
+  publish(path_ / name);
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
+}
+
+void ConversionFolder::publish(const fs::path& made) {
   refuse_existing(target_);
-  if (::rename(path_.c_str(), target_.c_str()) != 0) fail(target_, "create");
+  if (::rename(made.c_str(), target_.c_str()) != 0) fail(target_, "create");
   committed_ = true;
   fsync_path(target_.has_parent_path() ? target_.parent_path() : fs::path("."),
              FileRole::kCheckpoint);

@@ -7,6 +7,7 @@
 #include <chrono>
 
 #include "qianli/base/error.h"
+#include "qianli/base/version.h"
 #include "qianli/convert/produce.h"
 
 namespace qianli::convert {
@@ -53,7 +54,7 @@ void add_tensor(const ForeignTensor& tensor, const formats::TensorSpec& spec, st
 }  // namespace
 
 std::string Targets::identity(const std::string& more) const {
-  std::string text = more + "\n";
+  std::string text = fmt::format("{}\n{}\n", version(), more);
   if (model_.path.empty()) {
     static std::atomic<uint64_t> count = 0;
     text +=
@@ -62,9 +63,13 @@ std::string Targets::identity(const std::string& more) const {
   add_files(model_.path, text);
   add_files(model_.adapter, text);
   if (model_.lora_alpha) text += fmt::format("lora_alpha {}\n", *model_.lora_alpha);
+  for (const model::CompanionFile& file : companions_of(model_)) {
+    text +=
+        fmt::format("{} {:016x}\n", file.name, XXH3_64bits(file.bytes.data(), file.bytes.size()));
+  }
   for (size_t i = 0; i < tensors_.size(); ++i) add_tensor(tensors_[i], specs_[i], text);
   const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
-  return fmt::format("qianli-conversion 1 {:016x}{:016x}", hash.high64, hash.low64);
+  return fmt::format("qianli-conversion 2 {:016x}{:016x}", hash.high64, hash.low64);
 }
 
 }  // namespace qianli::convert

@@ -50,23 +50,22 @@ void refuse_infinities(const ForeignTensor& tensor, std::span<const std::byte> n
 
 }  // namespace
 
-Targets::Targets(const ModelSource& model) : model_(model), threads_(available_cores()) {}
+Targets::Targets(const ModelSource& model, ProgressFunction progress)
+    : model_(model), threads_(available_cores()), progress_(std::move(progress)) {}
 
 Targets::Targets(const ModelSource& model, std::vector<ForeignTensor> tensors,
-                 std::optional<formats::Dtype> dtype)
-    : Targets(model) {
+                 std::optional<formats::Dtype> dtype, ProgressFunction progress)
+    : Targets(model, std::move(progress)) {
   for (ForeignTensor& tensor : tensors) {
     const formats::Dtype own = dtype_for(model, tensor, dtype);
     add(std::move(tensor), own);
   }
-  finish();
 }
 
 Targets Targets::of_types(const ModelSource& model, std::vector<ForeignTensor> tensors,
-                          const std::vector<formats::Dtype>& dtypes) {
-  Targets targets(model);
+                          const std::vector<formats::Dtype>& dtypes, ProgressFunction progress) {
+  Targets targets(model, std::move(progress));
   for (size_t i = 0; i < tensors.size(); ++i) targets.add(std::move(tensors[i]), dtypes.at(i));
-  targets.finish();
   return targets;
 }
 
@@ -74,10 +73,6 @@ void Targets::add(ForeignTensor tensor, formats::Dtype dtype) {
   specs_.push_back({.name = tensor.name, .dtype = dtype, .shape = tensor.shape});
   total_bytes_ += specs_.back().num_bytes();
   tensors_.push_back(std::move(tensor));
-}
-
-void Targets::finish() {
-  for (size_t i = 0; i < specs_.size(); ++i) places_.emplace(specs_[i].name, i);
 }
 
 formats::Dtype Targets::prevailing_dtype() const {
@@ -91,6 +86,10 @@ formats::Dtype Targets::prevailing_dtype() const {
 
 void Targets::produce(size_t index, const formats::ByteSink& sink) const {
   const formats::TensorSpec& spec = specs_[index];
+  if (!sink) {
+    done_ += spec.num_bytes();
+    return;
+  }
   const ForeignTensor& tensor = tensors_[index];
   const auto width = static_cast<int64_t>(formats::bit_size(spec.dtype)) / 8;
   const int64_t all = spec.num_elements(), row = row_elements(tensor) * width;
@@ -99,8 +98,9 @@ void Targets::produce(size_t index, const formats::ByteSink& sink) const {
   const auto piece = [&](int64_t i) { return std::min(step, bytes - i * step); };
   if (const auto whole = model_.reader->in_place(tensor, spec.dtype)) {
     for (int64_t first = 0; first < bytes; first += step) {
-      throw_if_stopped("convert");
-      sink(whole->subspan(static_cast<size_t>(first), static_cast<size_t>(piece(first / step))));
+      hand_over(
+          whole->subspan(static_cast<size_t>(first), static_cast<size_t>(piece(first / step))),
+          sink);
     }
     return;
   }
@@ -112,20 +112,24 @@ void Targets::produce(size_t index, const formats::ByteSink& sink) const {
              model_.reader->assemble(tensor, spec.dtype, i * step / width, buffer);
              if (spec.dtype == formats::Dtype::kF16) refuse_infinities(tensor, buffer);
            },
-           [&](std::span<const std::byte> buffer) {
-             throw_if_stopped("convert");
-             sink(buffer);
-           });
+           [&](std::span<const std::byte> buffer) { hand_over(buffer, sink); });
 }
 
-formats::TensorProducer Targets::producer(const ProgressFunction& progress) const {
-  return [this, progress, done = uint64_t{0}](const formats::TensorSpec& tensor,
-                                              const formats::ByteSink& sink) mutable {
-    produce(places_.at(tensor.name), [&](std::span<const std::byte> bytes) {
-      sink(bytes);
-      done += bytes.size();
-      if (progress) progress(done, total_bytes_);
-    });
+void Targets::hand_over(std::span<const std::byte> bytes, const formats::ByteSink& sink) const {
+  throw_if_stopped("convert");
+  sink(bytes);
+  done_ += bytes.size();
+  if (progress_) progress_(done_, total_bytes_);
+}
+
+formats::TensorProducer Targets::producer(size_t file) const {
+  std::unordered_map<std::string_view, size_t> places;
+  for (size_t i = 0; i < specs_.size(); ++i) {
+    if (tensors_[i].file == file) places.emplace(specs_[i].name, i);
+  }
+  return [this, places = std::move(places)](const formats::TensorSpec& tensor,
+                                            const formats::ByteSink& sink) {
+    produce(places.at(tensor.name), sink);
   };
 }
 

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "qianli/base/output_file.h"
 #include "qianli/convert/model_source.h"
 
 namespace qianli::convert {
@@ -20,12 +21,14 @@ struct TargetOptions {
   bool args_beside = false;  // its arguments in a file of their own (rank_files.h)
   bool drop_mtp = false;  // of a GGUF file: layers of multi-token prediction without a place in it
   bool torch_names = false;  // in a MindSpore checkpoint, where it could have its own
+  uint64_t journal_step = kGrowthStep;
 };
 
-// Called as bytes are written: done of total.
+// Called as bytes are written: done of total, with what an earlier run wrote.
 using ProgressFunction = std::function<void(uint64_t done, uint64_t total)>;
 
-// All appear under `target` when they are whole; a target that exists is refused. Throws
+// All appear under `target` when they are whole; a target that exists is refused. What is written
+// when the process is killed or asked to stop is kept, and the same call goes on with it. Throws
 // ConfigError where the target has no place for the model, saying what is missing, and
 // CheckpointError where writing fails.
 // A checkpoint without the states of an optimizer.

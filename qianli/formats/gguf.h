@@ -7,6 +7,7 @@
 #include <memory>
 #include <variant>
 
+#include "qianli/base/output_file.h"
 #include "qianli/formats/ggml_blocks.h"
 #include "qianli/formats/tensor_source.h"
 
@@ -117,6 +118,6 @@ using GgufMetadata = std::vector<std::pair<std::string, GgufMetadataValue>>;
 // Nothing but one piece is in memory.
 void write_gguf(const fs::path& path, const GgufMetadata& metadata,
                 const std::vector<GgufTensorToWrite>& tensors, const TensorProducer& produce,
-                FileRole role = FileRole::kCheckpoint);
+                FileRole role = FileRole::kCheckpoint, FileGrowth growth = {});
 
 }  // namespace qianli::formats

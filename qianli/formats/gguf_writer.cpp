@@ -102,7 +102,7 @@ std::string padding(uint64_t size) {
 // Gathers float32 in any pieces and writes them as whole blocks.
 class Q8Writer {
  public:
-  explicit Q8Writer(AtomicFile& file) : file_(file) {}
+  explicit Q8Writer(OutputFile& file) : file_(file) {}
 
   void write(std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
@@ -122,7 +122,7 @@ class Q8Writer {
   }
 
  private:
-  AtomicFile& file_;
+  OutputFile& file_;
   std::array<float, 32 * 128> values_;
   std::array<std::byte, 34 * 128> out_;
   size_t filled_ = 0;  // bytes
@@ -162,8 +162,10 @@ std::string make_front(const GgufMetadata& metadata, const std::vector<GgufTenso
   return front + padding(front.size());
 }
 
-void write_tensor(AtomicFile& file, const GgufTensorToWrite& tensor, const TensorSpec& spec,
+void write_tensor(OutputFile& file, const GgufTensorToWrite& tensor, const TensorSpec& spec,
                   const TensorProducer& produce) {
+  const uint64_t stored = stored_bytes(tensor, spec);
+  if (file.skip(stored + padding(file.size() + stored).size())) return produce(spec, {});
   uint64_t given = 0;
   const bool blocks = tensor.type == GgmlType::kQ8_0;
   Q8Writer quantized(file);
@@ -184,9 +186,9 @@ void write_tensor(AtomicFile& file, const GgufTensorToWrite& tensor, const Tenso
 
 void write_gguf(const fs::path& path, const GgufMetadata& metadata,
                 const std::vector<GgufTensorToWrite>& tensors, const TensorProducer& produce,
-                FileRole role) {
+                FileRole role, FileGrowth growth) {
   std::vector<TensorSpec> specs;
-  AtomicFile file(path, role);
+  OutputFile file(path, role, std::move(growth));
   file.write(make_front(metadata, tensors, path.string(), role, specs));
   for (size_t i = 0; i < tensors.size(); ++i) write_tensor(file, tensors[i], specs[i], produce);
   file.commit();

@@ -27,9 +27,15 @@ FileRecord write_hashed(const fs::path& folder, const std::string& name, std::st
 }
 
 FileRecord write_hashed_safetensors(const fs::path& folder, const std::string& name,
-                                    std::vector<TensorSpec> tensors,
-                                    const TensorProducer& produce) {
-  SafetensorsWriter writer(folder / name, std::move(tensors));
+                                    std::vector<TensorSpec> tensors, const TensorProducer& produce,
+                                    FileGrowth growth) {
+  if (growth.found > 0) {  // and has to be read for the hash
+    write_safetensors(folder / name, std::move(tensors), produce, {}, FileRole::kCheckpoint,
+                      std::move(growth));
+    return file_record(folder, name);
+  }
+  SafetensorsWriter writer(folder / name, std::move(tensors), {}, FileRole::kCheckpoint,
+                           std::move(growth));
   const std::unique_ptr<XXH3_state_t, Free> hash(XXH3_createState());
   XXH3_64bits_reset(hash.get());
   XXH3_64bits_update(hash.get(), writer.header().data(), writer.header().size());

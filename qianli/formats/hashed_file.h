@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "qianli/base/output_file.h"
 #include "qianli/formats/manifest.h"
 
 namespace qianli::formats {
@@ -14,7 +15,8 @@ namespace qianli::formats {
 FileRecord write_hashed(const std::filesystem::path& folder, const std::string& name,
                         std::string_view bytes);
 FileRecord write_hashed_safetensors(const std::filesystem::path& folder, const std::string& name,
-                                    std::vector<TensorSpec> tensors, const TensorProducer& produce);
+                                    std::vector<TensorSpec> tensors, const TensorProducer& produce,
+                                    FileGrowth growth = {});
 // Of a file that is there.
 FileRecord file_record(const std::filesystem::path& folder, const std::string& name);
 

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 
+#include "qianli/base/output_file.h"
 #include "qianli/formats/tensor_source.h"
 
 namespace qianli::formats {
@@ -41,6 +42,6 @@ struct MindsporeOptions {
 // ...) are refused. `produce` is called once per tensor, in order.
 void write_mindspore(const fs::path& path, const std::vector<TensorSpec>& tensors,
                      const TensorProducer& produce, MindsporeOptions options = {},
-                     FileRole role = FileRole::kCheckpoint);
+                     FileRole role = FileRole::kCheckpoint, FileGrowth growth = {});
 
 }  // namespace qianli::formats

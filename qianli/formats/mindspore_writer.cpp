@@ -30,8 +30,11 @@ std::string text_field(int number, std::string_view text) {
 
 class MindsporeWriter {
  public:
-  MindsporeWriter(const fs::path& path, MindsporeOptions options, FileRole role)
-      : path_(path.string()), options_(options), role_(role), file_(path, role) {}
+  MindsporeWriter(const fs::path& path, MindsporeOptions options, FileRole role, FileGrowth growth)
+      : path_(path.string()),
+        options_(options),
+        role_(role),
+        file_(path, role, std::move(growth)) {}
 
   void write(const TensorSpec& tensor, const TensorProducer& produce) {
     const uint64_t size = checked_size(tensor);
@@ -40,6 +43,8 @@ class MindsporeWriter {
                 shown_name(tensor.name));
       return;
     }
+    // The sum over the whole file needs all bytes.
+    if (!options_.crc && file_.skip(encoded_bytes(tensor, size))) return produce(tensor, {});
     uint64_t given = 0, piece_left = 0;
     produce(tensor, [&](std::span<const std::byte> bytes) {
       if (bytes.size() > size - given) {
@@ -97,6 +102,13 @@ class MindsporeWriter {
     return "";
   }
 
+  uint64_t encoded_bytes(const TensorSpec& tensor, uint64_t size) const {
+    const uint64_t whole = size / options_.max_piece_bytes, rest = size % options_.max_piece_bytes;
+    uint64_t bytes = size + whole * front_of_piece(tensor, options_.max_piece_bytes).size();
+    if (rest > 0) bytes += front_of_piece(tensor, rest).size();
+    return bytes;
+  }
+
   // A value up to the content: tag, dimensions and type of the whole, length of the piece.
   std::string front_of_piece(const TensorSpec& tensor, uint64_t piece) const {
     std::string head;
@@ -118,7 +130,7 @@ class MindsporeWriter {
   std::string path_;
   MindsporeOptions options_;
   FileRole role_;
-  AtomicFile file_;
+  OutputFile file_;
   std::set<std::string> names_;
   uint32_t crc_ = 0;
 };
@@ -126,8 +138,9 @@ class MindsporeWriter {
 }  // namespace
 
 void write_mindspore(const fs::path& path, const std::vector<TensorSpec>& tensors,
-                     const TensorProducer& produce, MindsporeOptions options, FileRole role) {
-  MindsporeWriter writer(path, options, role);
+                     const TensorProducer& produce, MindsporeOptions options, FileRole role,
+                     FileGrowth growth) {
+  MindsporeWriter writer(path, options, role, std::move(growth));
   for (const TensorSpec& tensor : tensors) writer.write(tensor, produce);
   writer.commit();
 }

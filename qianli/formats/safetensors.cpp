@@ -89,8 +89,8 @@ const TensorEntry& SafetensorsFile::at(std::string_view name) const {
 }
 
 SafetensorsWriter::SafetensorsWriter(const fs::path& path, std::vector<TensorSpec> tensors,
-                                     Metadata metadata, FileRole role)
-    : path_(path), tensors_(std::move(tensors)), file_(path, role) {
+                                     Metadata metadata, FileRole role, FileGrowth growth)
+    : path_(path), tensors_(std::move(tensors)), file_(path, role, std::move(growth)) {
   sort_as_reference(tensors_);
   std::vector<std::string_view> names;
   for (const TensorSpec& tensor : tensors_) names.push_back(tensor.name);
@@ -114,6 +114,12 @@ void SafetensorsWriter::write(std::span<const std::byte> bytes) {
   bytes_left_ -= bytes.size();
 }
 
+bool SafetensorsWriter::skip(uint64_t bytes) {
+  if (bytes > bytes_left_ || !file_.skip(bytes)) return false;
+  bytes_left_ -= bytes;
+  return true;
+}
+
 void SafetensorsWriter::commit() {
   if (bytes_left_ > 0) {
     throw std::logic_error(
@@ -123,9 +129,14 @@ void SafetensorsWriter::commit() {
 }
 
 void write_safetensors(const fs::path& path, std::vector<TensorSpec> tensors,
-                       const TensorProducer& produce, Metadata metadata, FileRole role) {
-  SafetensorsWriter writer(path, std::move(tensors), std::move(metadata), role);
+                       const TensorProducer& produce, Metadata metadata, FileRole role,
+                       FileGrowth growth) {
+  SafetensorsWriter writer(path, std::move(tensors), std::move(metadata), role, std::move(growth));
   for (const TensorSpec& tensor : writer.tensors()) {
+    if (writer.skip(tensor.num_bytes())) {
+      produce(tensor, {});
+      continue;
+    }
     uint64_t written = 0;
     produce(tensor, [&](std::span<const std::byte> bytes) {
       written += bytes.size();

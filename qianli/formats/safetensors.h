@@ -12,7 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "qianli/base/file.h"
+#include "qianli/base/output_file.h"
 #include "qianli/formats/tensor.h"
 
 namespace qianli::formats {
@@ -63,7 +63,7 @@ class SafetensorsWriter {
  public:
   // `metadata` is written beside {"format": "pt"}, which readers of the ecosystem demand.
   SafetensorsWriter(const fs::path& path, std::vector<TensorSpec> tensors, Metadata metadata = {},
-                    FileRole role = FileRole::kCheckpoint);
+                    FileRole role = FileRole::kCheckpoint, FileGrowth growth = {});
 
   // The tensors in the order in which their bytes are expected.
   const std::vector<TensorSpec>& tensors() const { return tensors_; }
@@ -71,20 +71,22 @@ class SafetensorsWriter {
   std::string_view header() const { return header_; }
   // Appends bytes of the tensors, which may be cut anywhere.
   void write(std::span<const std::byte> bytes);
+  // True where the next `bytes` bytes were found in the file: they count as written.
+  bool skip(uint64_t bytes);
   // Throws std::logic_error unless all bytes of all tensors were written.
   void commit();
 
  private:
   fs::path path_;
   std::vector<TensorSpec> tensors_;
-  AtomicFile file_;
+  OutputFile file_;
   std::string header_;
   uint64_t bytes_left_ = 0;
 };
 
 void write_safetensors(const fs::path& path, std::vector<TensorSpec> tensors,
                        const TensorProducer& produce, Metadata metadata = {},
-                       FileRole role = FileRole::kCheckpoint);
+                       FileRole role = FileRole::kCheckpoint, FileGrowth growth = {});
 // The same for tensors that are in memory.
 void write_safetensors(const fs::path& path, std::span<const TensorEntry> tensors,
                        Metadata metadata = {}, FileRole role = FileRole::kCheckpoint);

@@ -132,8 +132,10 @@ void write_sharded(const fs::path& folder, const std::vector<TensorSpec>& tensor
                    FileRole role, const FileStep& step) {
   if (!step) check_no_model(folder, stem, role);
   const auto write = [&](const fs::path& path, const std::vector<TensorSpec>& part) {
-    const auto write_it = [&] { write_safetensors(path, part, produce, {}, role); };
-    step ? step(path.filename(), write_it) : write_it();
+    const auto write_it = [&](FileGrowth growth) {
+      write_safetensors(path, part, produce, {}, role, std::move(growth));
+    };
+    step ? step(path.filename(), write_it) : write_it({});
   };
   const auto shards = cut_into_shards(tensors, max_shard_bytes);
   if (shards.size() == 1) return write(single_path(folder, stem), tensors);

@@ -52,8 +52,9 @@ std::string shard_name(std::string_view stem, size_t index, size_t count);
 // Writes `tensors` into `folder` in shards of at most `max_shard_bytes` of tensor bytes, filled in
 // the given order (a larger tensor gets its own), and the index last. One shard is enough: writes
 // <stem>.safetensors without an index. Refuses a folder that already holds such a model, unless
-// `step` is given: it is called for each file, and decides whether to call write().
-using FileStep = std::function<void(const std::string& name, const std::function<void()>& write)>;
+// `step` is given: it is called for each shard, and says how the file grows.
+using FileStep =
+    std::function<void(const std::string& name, const std::function<void(FileGrowth)>& write)>;
 void write_sharded(const fs::path& folder, const std::vector<TensorSpec>& tensors,
                    uint64_t max_shard_bytes, const TensorProducer& produce,
                    std::string_view stem = "model", FileRole role = FileRole::kCheckpoint,

@@ -30,7 +30,8 @@ struct TensorEntry : TensorSpec {
 // Takes the next bytes of the tensor being written.
 using ByteSink = std::function<void(std::span<const std::byte>)>;
 // Called once per tensor in the order of the file; hands exactly num_bytes() bytes to the sink, in
-// as many pieces as it likes.
+// as many pieces as it likes. The sink is empty, and nothing to be done, where a file that grows
+// (base/output_file.h) has the tensor already.
 using TensorProducer = std::function<void(const TensorSpec&, const ByteSink&)>;
 
 // "[2, 3]"

@@ -63,6 +63,6 @@ Value tensor_to_write(const TensorSpec& tensor);
 // each tensor are asked for one after the other, in the order in which they stand in `root`, so
 // that no more than one piece is in memory.
 void write_torch_file(const fs::path& path, const Value& root, const TensorProducer& produce,
-                      FileRole role = FileRole::kCheckpoint);
+                      FileRole role = FileRole::kCheckpoint, FileGrowth growth = {});
 
 }  // namespace qianli::formats

@@ -15,7 +15,7 @@ Value tensor_to_write(const TensorSpec& tensor) {
 }
 
 void write_torch_file(const fs::path& path, const Value& root, const TensorProducer& produce,
-                      FileRole role) {
+                      FileRole role, FileGrowth growth) {
   std::vector<TensorSpec> tensors;         // one per storage, in the order of the pickle
   std::map<std::string, size_t> storages;  // name -> place in `tensors`
   const std::string pickle =
@@ -30,7 +30,7 @@ void write_torch_file(const fs::path& path, const Value& root, const TensorProdu
         }
         return std::to_string(place->second);
       });
-  ZipWriter archive(path, role);
+  ZipWriter archive(path, role, std::move(growth));
   const std::string top = "archive/";
   archive.add(top + "data.pkl", pickle);
   archive.add(top + "byteorder", "little");
@@ -41,6 +41,10 @@ void write_torch_file(const fs::path& path, const Value& root, const TensorProdu
              fmt::format("tensor {} has no valid size", shown_name(tensors[i].name)));
     }
     archive.begin(fmt::format("{}data/{}", top, i), *bytes);
+    if (archive.skip()) {
+      produce(tensors[i], {});
+      continue;
+    }
     uint64_t written = 0;
     produce(tensors[i], [&](std::span<const std::byte> piece) {
       written += piece.size();

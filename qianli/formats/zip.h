@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-#include "qianli/base/file.h"
+#include "qianli/base/output_file.h"
 
 namespace qianli::formats {
 
@@ -35,12 +35,14 @@ void check_crc(const ZipEntry& entry, const std::string& source, FileRole role);
 // entries demand it.
 class ZipWriter {
  public:
-  ZipWriter(const fs::path& path, FileRole role);
+  ZipWriter(const fs::path& path, FileRole role, FileGrowth growth = {});
 
   // An entry of exactly `num_bytes`, whose bytes follow by write(), cut anywhere. Ends the one
   // before.
   void begin(std::string name, uint64_t num_bytes);
   void write(std::span<const std::byte> bytes);
+  // True where all bytes of the entry that was begun were found in the file: they count as written.
+  bool skip();
   void add(std::string name, std::string_view bytes);
   // Writes the directory; the file appears under its name. Throws std::logic_error where bytes of
   // the last entry are missing.
@@ -55,7 +57,7 @@ class ZipWriter {
   };
   void end_entry();
 
-  AtomicFile file_;
+  OutputFile file_;
   std::vector<Written> entries_;
   uint64_t bytes_left_ = 0;
 };

@@ -11,6 +11,7 @@ namespace {
 constexpr uint64_t kAlignment = 64;
 constexpr uint64_t kIn64 = 0xffffffff;
 constexpr size_t kLocalBytes = 30;
+constexpr uint64_t kCrcOffset = 14;  // in a local header
 constexpr uint16_t kUtf8 = 1 << 11;
 constexpr uint16_t kVersion = 20, kVersion64 = 45;
 
@@ -31,7 +32,8 @@ std::string padding(uint64_t place) {
 
 }  // namespace
 
-ZipWriter::ZipWriter(const fs::path& path, FileRole role) : file_(path, role) {}
+ZipWriter::ZipWriter(const fs::path& path, FileRole role, FileGrowth growth)
+    : file_(path, role, std::move(growth)) {}
 
 void ZipWriter::begin(std::string name, uint64_t num_bytes) {
   end_entry();
@@ -41,7 +43,7 @@ void ZipWriter::begin(std::string name, uint64_t num_bytes) {
   if (large) extra = packed(uint16_t{1}, uint16_t{16}, num_bytes, num_bytes);
   const uint64_t header = file_.size();
   extra += padding(header + kLocalBytes + name.size() + extra.size());
-  // The CRC, at 14, follows when the bytes are known.
+  // The CRC follows when the bytes are known.
   file_.write(packed(uint32_t{0x04034b50}, large ? kVersion64 : kVersion, kUtf8, uint16_t{0},
                      uint16_t{0}, uint16_t{0x21}, uint32_t{0}, saturated(num_bytes),
                      saturated(num_bytes), static_cast<uint16_t>(name.size()),
@@ -57,9 +59,22 @@ void ZipWriter::write(std::span<const std::byte> bytes) {
     throw std::logic_error("more bytes than announced for a zip entry");
   }
   if (bytes.empty()) return;
-  entries_.back().crc32 = crc32(entries_.back().crc32, bytes);
+  Written& entry = entries_.back();
+  entry.crc32 = crc32(entry.crc32, bytes);
+  // Before the last bytes, so that whoever finds those finds it.
+  if (bytes.size() == bytes_left_) {
+    file_.write_at(entry.header + kCrcOffset, &entry.crc32, sizeof entry.crc32);
+  }
   file_.write(bytes.data(), bytes.size());
   bytes_left_ -= bytes.size();
+}
+
+bool ZipWriter::skip() {
+  if (!file_.skip(bytes_left_)) return false;
+  bytes_left_ = 0;
+  Written& entry = entries_.back();
+  file_.read_found(entry.header + kCrcOffset, &entry.crc32, sizeof entry.crc32);
+  return true;
 }
 
 void ZipWriter::add(std::string name, std::string_view bytes) {
@@ -69,12 +84,10 @@ void ZipWriter::add(std::string name, std::string_view bytes) {
 
 void ZipWriter::end_entry() {
   if (entries_.empty()) return;
-  const Written& entry = entries_.back();
   if (bytes_left_ > 0) {
     throw std::logic_error(
-        fmt::format("{} bytes missing for zip entry {}", bytes_left_, entry.name));
+        fmt::format("{} bytes missing for zip entry {}", bytes_left_, entries_.back().name));
   }
-  file_.write_at(entry.header + 14, &entry.crc32, sizeof entry.crc32);
 }
 
 void ZipWriter::commit() {

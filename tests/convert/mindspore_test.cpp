@@ -89,7 +89,7 @@ TEST(MindFormers, reads_transposed_experts_and_joined_projections) {
     return &swapped;
   };
   const Targets targets(*source, mindformers_tensors(source->spec, source->table, shape_of), {});
-  formats::write_mindspore(folder / "joined.ckpt", targets.specs(), targets.producer({}));
+  formats::write_mindspore(folder / "joined.ckpt", targets.specs(), targets.producer());
   write_hugging_face(*source, folder / "before", {}, {});
   const SourceOptions of_model{.config = (folder / "before").string()};
   const auto read = open_model(folder / "joined.ckpt", of_model);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <fstream>
 #include <stdexcept>
 
 #include "qianli/formats/number_formats.h"
@@ -103,6 +104,35 @@ TEST(mindspore_checkpoint, writes_the_bytes_of_mindspore) {
                   },
                   {.crc = true});
   EXPECT_EQ(slurp(place / "out.ckpt"), slurp(golden("mindspore_crc.ckpt")));
+}
+
+TEST(mindspore_checkpoint, gone_on_with_anywhere_is_the_same_file) {
+  const TemporaryFolder place;
+  const std::vector<TensorSpec> specs{{"a", Dtype::kF32, {5, 10}}, {"b", Dtype::kU8, {100}}};
+  std::string content(200, '\0');
+  for (size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>(i * 7);
+  for (const bool crc : {false, true}) {
+    int produced = 0;
+    const auto write = [&](FileGrowth growth) {
+      produced = 0;
+      write_mindspore(
+          place / "out.ckpt", specs,
+          [&](const TensorSpec& spec, const ByteSink& sink) {
+            if (!sink) return;
+            ++produced;
+            sink(as_bytes(content).first(spec.num_bytes()));
+          },
+          {.crc = crc, .max_piece_bytes = 64}, FileRole::kCheckpoint, std::move(growth));
+    };
+    write({});
+    const std::string whole = slurp(place / "out.ckpt");
+    for (size_t found = whole.size() % 19; found <= whole.size(); found += 19) {
+      std::ofstream(place / "out.ckpt", std::ios::binary) << whole.substr(0, found) << "torn";
+      write({.found = found, .on_disk = [](uint64_t) {}});
+      ASSERT_EQ(slurp(place / "out.ckpt"), whole) << found;
+    }
+    EXPECT_EQ(produced, crc ? 2 : 0);
+  }
 }
 
 TEST(mindspore_checkpoint, large_tensors_are_cut_into_pieces_and_joined) {

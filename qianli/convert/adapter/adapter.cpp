@@ -72,15 +72,13 @@ Adapter as_peft(const AdapterSource& source) {
 
 void write_peft_adapter(const AdapterSource& adapter, const fs::path& target,
                         std::optional<formats::Dtype> dtype, const ProgressFunction& progress) {
-  const Targets targets(*adapter.model, adapter.tensors, dtype);
+  const Targets targets(*adapter.model, adapter.tensors, dtype, progress);
   ConversionFolder folder(target, targets.identity(adapter.config.dump()));
   write_file_atomically(folder.path() / "adapter_config.json", adapter.config.dump(2) + "\n",
                         FileRole::kCheckpoint);
-  formats::write_sharded(folder.path(), targets.specs(), UINT64_MAX, targets.producer(progress),
+  formats::write_sharded(folder.path(), targets.specs(), UINT64_MAX, targets.producer(),
                          "adapter_model", FileRole::kCheckpoint,
-                         [&](const std::string& name, const std::function<void()>& write) {
-                           folder.once(name, write);
-                         });
+                         [&](const auto& name, const auto& write) { folder.write(name, write); });
   folder.commit();
 }
 

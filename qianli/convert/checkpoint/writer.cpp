@@ -10,41 +10,30 @@
 #include "qianli/model/hugging_face.h"
 
 namespace qianli::convert {
-namespace {
-
-using formats::FileRecord;
-
-// A shard that an earlier run finished is hashed as it is.
-FileRecord write_shard(ConversionFolder& folder, const std::string& name,
-                       const std::vector<formats::TensorSpec>& tensors,
-                       const formats::TensorProducer& produce) {
-  std::optional<FileRecord> record;
-  folder.once(name, [&] {
-    record = formats::write_hashed_safetensors(folder.path(), name, tensors, produce);
-  });
-  return record ? *record : formats::file_record(folder.path(), name);
-}
-
-}  // namespace
 
 void write_checkpoint(const ModelSource& model, const std::filesystem::path& target,
                       const TargetOptions& options, const ProgressFunction& progress) {
-  const Targets targets(model, own_tensors(model.table), options.dtype);
+  const Targets targets(model, own_tensors(model.table), options.dtype, progress);
   const std::string type(formats::torch_type(targets.prevailing_dtype()).name);
   const OrderedJson config = model::to_hugging_face(model.spec, type);
-  ConversionFolder folder(target, targets.identity(fmt::format("checkpoint {} {}", config.dump(),
-                                                               options.max_shard_bytes)));
+  ConversionFolder folder(
+      target,
+      targets.identity(fmt::format("checkpoint {} {}", config.dump(), options.max_shard_bytes)),
+      options.journal_step);
   formats::Manifest manifest{.model = config};
   const auto add_file = [&](const std::string& name, const std::string& bytes) {
     manifest.files.push_back(formats::write_hashed(folder.path(), name, bytes));
   };
   add_file("config.json", config.dump(2) + "\n");
   for (const model::CompanionFile& file : companions_of(model)) add_file(file.name, file.bytes);
-  const auto produce = targets.producer(progress);
+  const auto produce = targets.producer();
   const auto shards = formats::cut_into_shards(targets.specs(), options.max_shard_bytes);
   for (size_t i = 0; i < shards.size(); ++i) {
     const std::string name = formats::shard_name("model", i, shards.size());
-    manifest.files.push_back(write_shard(folder, name, shards[i], produce));
+    folder.write(name, [&](FileGrowth growth) {
+      manifest.files.push_back(formats::write_hashed_safetensors(folder.path(), name, shards[i],
+                                                                 produce, std::move(growth)));
+    });
     for (const formats::TensorSpec& tensor : shards[i]) {
       manifest.tensors.push_back(
           formats::whole_tensor(formats::TensorKind::kWeight, tensor.name, tensor, name));

@@ -8,6 +8,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/log.h"
+#include "qianli/convert/conversion_folder.h"
 #include "qianli/convert/gguf/spec.h"
 #include "qianli/convert/gguf/stored.h"
 #include "qianli/convert/gguf/tensors.h"
@@ -27,6 +28,7 @@ using model::ModelSpec;
 const std::map<GgmlType, int64_t> kFileTypes = {
     {GgmlType::kF32, 0}, {GgmlType::kF16, 1}, {GgmlType::kQ8_0, 7}, {GgmlType::kBF16, 32}};
 constexpr int64_t kQuantizationVersion = 2;
+constexpr const char* kFile = "model.gguf";  // until it has the target's name
 
 GgmlType plain_type(Dtype dtype) {
   if (dtype == Dtype::kF16) return GgmlType::kF16;
@@ -126,11 +128,10 @@ formats::GgufMetadata metadata_of(const GgufKeys& keys, const std::string& name,
 class Content {
  public:
   Content(const ModelSource& model, const std::vector<StoredTensor>& stored,
-          const std::vector<RotaryFactors>& factors, const ProgressFunction& progress)
+          const std::vector<RotaryFactors>& factors, ProgressFunction progress)
       : stored_(stored),
         factors_(factors),
-        targets_(Targets::of_types(model, foreign(stored), dtypes(stored))),
-        progress_(progress) {}
+        targets_(Targets::of_types(model, foreign(stored), dtypes(stored), std::move(progress))) {}
 
   const std::vector<ForeignTensor>& parameters() const { return targets_.tensors(); }
 
@@ -145,16 +146,26 @@ class Content {
     return all;
   }
 
+  std::string identity() const {
+    std::string types;
+    for (const StoredTensor& one : stored_)
+      types += fmt::format("{} ", static_cast<uint32_t>(one.type));
+    return targets_.identity(types);
+  }
+
   // In the order of tensors().
   void produce(const formats::ByteSink& sink) {
     const size_t index = next_++;
-    if (index < factors_.size()) return sink(std::as_bytes(std::span(factors_[index].values)));
+    if (index < factors_.size()) {
+      if (sink) sink(std::as_bytes(std::span(factors_[index].values)));
+      return;
+    }
     const GgufValues values = stored_[index - factors_.size()].values;
-    targets_.produce(index - factors_.size(), [&](std::span<const std::byte> bytes) {
-      done_ += bytes.size();
-      values == GgufValues::kSame ? sink(bytes) : sink_changed(values, bytes, sink);
-      if (progress_) progress_(done_, targets_.total_bytes());
-    });
+    if (!sink || values == GgufValues::kSame) {
+      return targets_.produce(index - factors_.size(), sink);
+    }
+    targets_.produce(index - factors_.size(),
+                     [&](std::span<const std::byte> bytes) { sink_changed(values, bytes, sink); });
   }
 
  private:
@@ -179,9 +190,7 @@ class Content {
   const std::vector<StoredTensor>& stored_;
   const std::vector<RotaryFactors>& factors_;
   Targets targets_;
-  const ProgressFunction& progress_;
   size_t next_ = 0;
-  uint64_t done_ = 0;
 };
 
 }  // namespace
@@ -199,7 +208,7 @@ void write_gguf(const ModelSource& model, const std::filesystem::path& target,
   keys.set(kConfigKey, model::to_hugging_face(spec, "float32").dump());
   Content content(model, stored, factors, progress);
   check_cover(table, content.parameters(), target.string());
-  refuse_existing(target);
+  ConversionFolder folder(target, content.identity(), options.journal_step);
   report_lost(model.spec, architecture);
   formats::GgufMetadata metadata =
       metadata_of(keys, target.stem().string(), prevailing_type(stored));
@@ -209,9 +218,13 @@ void write_gguf(const ModelSource& model, const std::filesystem::path& target,
   if (auto exact = exact_values(*model.reader, stored); !exact.empty()) {
     metadata.emplace_back(kExactKey, std::move(exact));
   }
-  formats::write_gguf(
-      target, metadata, content.tensors(),
-      [&](const formats::TensorSpec&, const formats::ByteSink& sink) { content.produce(sink); });
+  folder.write(kFile, [&](FileGrowth growth) {
+    formats::write_gguf(
+        folder.path() / kFile, metadata, content.tensors(),
+        [&](const formats::TensorSpec&, const formats::ByteSink& sink) { content.produce(sink); },
+        FileRole::kCheckpoint, std::move(growth));
+  });
+  folder.commit(kFile);
 }
 
 }  // namespace qianli::convert

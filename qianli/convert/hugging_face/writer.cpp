@@ -39,19 +39,18 @@ void write_companions(const fs::path& folder, const ModelSource& model) {
 
 void write_hugging_face(const ModelSource& model, const std::filesystem::path& target,
                         const TargetOptions& options, const ProgressFunction& progress) {
-  const Targets targets(model, hugging_face_tensors(model.table), options.dtype);
+  const Targets targets(model, hugging_face_tensors(model.table), options.dtype, progress);
   const formats::Dtype dtype = targets.prevailing_dtype();
   const OrderedJson config = model::to_hugging_face(model.spec, formats::torch_type(dtype).name);
   ConversionFolder folder(
-      target, targets.identity(fmt::format("{} {}", config.dump(), options.max_shard_bytes)));
+      target, targets.identity(fmt::format("{} {}", config.dump(), options.max_shard_bytes)),
+      options.journal_step);
   write_file_atomically(folder.path() / "config.json", config.dump(2) + "\n",
                         FileRole::kCheckpoint);
   write_companions(folder.path(), model);
   formats::write_sharded(folder.path(), targets.specs(), options.max_shard_bytes,
-                         targets.producer(progress), "model", FileRole::kCheckpoint,
-                         [&](const std::string& name, const std::function<void()>& write) {
-                           folder.once(name, write);
-                         });
+                         targets.producer(), "model", FileRole::kCheckpoint,
+                         [&](const auto& name, const auto& write) { folder.write(name, write); });
   folder.commit();
 }
 

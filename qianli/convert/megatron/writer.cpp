@@ -98,7 +98,8 @@ Value rank_tree(const Targets& targets, size_t file, const Value& arguments, boo
 void write_megatron(const ModelSource& model, const std::filesystem::path& target,
                     const TargetOptions& options, const ProgressFunction& progress) {
   const MegatronLayout& layout = options.layout;
-  const Targets targets(model, megatron_tensors(model.spec, model.table, layout), options.dtype);
+  const Targets targets(model, megatron_tensors(model.spec, model.table, layout), options.dtype,
+                        progress);
   check_cover(model.table, targets.tensors(), target.string());
   const bool legacy = layout.names == MegatronNames::kLegacy;
   const Value arguments = megatron_arguments(model.spec, layout, targets.prevailing_dtype());
@@ -111,34 +112,23 @@ void write_megatron(const ModelSource& model, const std::filesystem::path& targe
   const std::string settings = formats::write_pickle(arguments, "arguments", FileRole::kCheckpoint,
                                                      [](const auto&) { return std::string(); });
   ConversionFolder folder(target,
-                          targets.identity(settings + (options.args_beside ? " beside" : "")));
-  const std::string iteration = "iter_0000001/";
-  if (options.args_beside) {
-    folder.once(iteration + kArgumentsBeside, [&] {
-      formats::write_torch_file(folder.path() / iteration / kArgumentsBeside,
-                                Value::dict({{Value::text("args"), arguments}}), {});
+                          targets.identity(settings + (options.args_beside ? " beside" : "")),
+                          options.journal_step);
+  const auto write = [&](const std::string& name, const Value& tree,
+                         const formats::TensorProducer& produce) {
+    folder.write("iter_0000001/" + name, [&](FileGrowth growth) {
+      formats::write_torch_file(folder.path() / "iter_0000001" / name, tree, produce,
+                                FileRole::kCheckpoint, std::move(growth));
     });
+  };
+  if (options.args_beside) {
+    write(kArgumentsBeside, Value::dict({{Value::text("args"), arguments}}), {});
   }
-  uint64_t done = 0;
+  const Value inside = options.args_beside ? Value() : arguments;
   const auto ranks = megatron_ranks(layout);
   for (size_t file = 0; file < ranks.size(); ++file) {
-    std::unordered_map<std::string_view, size_t> places;
-    for (size_t i = 0; i < targets.tensors().size(); ++i) {
-      if (targets.tensors()[i].file == file) places.emplace(targets.tensors()[i].name, i);
-    }
-    const auto produce = [&](const formats::TensorSpec& tensor, const formats::ByteSink& sink) {
-      targets.produce(places.at(tensor.name), [&](std::span<const std::byte> bytes) {
-        sink(bytes);
-        done += bytes.size();
-        if (progress) progress(done, targets.total_bytes());
-      });
-    };
-    const std::string name = iteration + rank_folder(layout, ranks[file]) + "/model_optim_rng.pt";
-    folder.once(name, [&] {
-      const Value& inside = options.args_beside ? Value() : arguments;
-      formats::write_torch_file(folder.path() / name, rank_tree(targets, file, inside, legacy),
-                                produce);
-    });
+    write(rank_folder(layout, ranks[file]) + "/model_optim_rng.pt",
+          rank_tree(targets, file, inside, legacy), targets.producer(file));
   }
   write_file_atomically(folder.path() / "latest_checkpointed_iteration.txt", "1",
                         FileRole::kCheckpoint);

@@ -8,6 +8,7 @@
 #include "qianli/base/error.h"
 #include "qianli/base/file.h"
 #include "qianli/base/log.h"
+#include "qianli/convert/conversion_folder.h"
 #include "qianli/convert/hugging_face/tensors.h"
 #include "qianli/convert/produce.h"
 #include "qianli/convert/write_model.h"
@@ -136,18 +137,20 @@ void write_mindspore(const ModelSource& model, const fs::path& target, const Tar
   }
   auto tensors = torch_names ? hugging_face_tensors(model.table)
                              : mindformers_tensors(model.spec, model.table);
-  const Targets targets(model, std::move(tensors), options.dtype);
+  const Targets targets(model, std::move(tensors), options.dtype, progress);
   check_cover(model.table, targets.tensors(), target.string());
   const std::string type(formats::torch_type(targets.prevailing_dtype()).name);
   const OrderedJson config = model::to_hugging_face(model.spec, type);
-  refuse_existing(target);
-  AtomicFolder folder(target, FileRole::kCheckpoint);
+  ConversionFolder folder(target, targets.identity(config.dump()), options.journal_step);
   write_file_atomically(folder.path() / "config.json", config.dump(2) + "\n",
                         FileRole::kCheckpoint);
   for (const model::CompanionFile& file : companions_of(model)) {
     write_file_atomically(folder.path() / file.name, file.bytes, FileRole::kCheckpoint);
   }
-  formats::write_mindspore(folder.path() / kFile, targets.specs(), targets.producer(progress));
+  folder.write(kFile, [&](FileGrowth growth) {
+    formats::write_mindspore(folder.path() / kFile, targets.specs(), targets.producer(), {},
+                             FileRole::kCheckpoint, std::move(growth));
+  });
   folder.commit();
 }
 
