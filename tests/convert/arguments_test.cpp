@@ -13,6 +13,7 @@
 #include "qianli/convert/megatron/arguments.h"
 #include "qianli/model/fitting_family.h"
 #include "tests/convert/made_model.h"
+#include "tests/support/value_of_json.h"
 
 namespace qianli::convert {
 namespace {
@@ -20,26 +21,8 @@ namespace {
 using formats::Entries;
 using formats::Value;
 
-Value value_of(const Json& json) {
-  if (json.is_boolean()) return Value::boolean(json.get<bool>());
-  if (json.is_number_integer()) return Value::integer(json.get<int64_t>());
-  if (json.is_number()) return Value::real(json.get<double>());
-  if (json.is_string()) return Value::text(json.get<std::string>());
-  if (!json.is_array()) return {};
-  formats::Values items;
-  for (const Json& item : json) items.push_back(value_of(item));
-  return Value::list(std::move(items));
-}
-
-Value arguments(const Json& json) {
-  Entries entries;
-  for (const auto& [name, value] : json.items())
-    entries.emplace_back(Value::text(name), value_of(value));
-  return Value::dict(std::move(entries));
-}
-
 model::ModelSpec spec_of(const Json& json, int64_t rows = 128) {
-  const Value args = arguments(json);
+  const Value args = testing::value_of(json);
   return spec_of_arguments(StoredArguments(&args, "test"), rows);
 }
 
@@ -224,7 +207,7 @@ TEST(Arguments, that_are_not_followed_are_refused_unless_they_do_nothing) {
 }
 
 TEST(Arguments, have_layouts_of_bounded_size) {
-  const Value args = arguments(Json::parse(
+  const Value args = testing::value_of(Json::parse(
       R"({"tensor_model_parallel_size": 65536, "pipeline_model_parallel_size": 65536})"));
   EXPECT_THROW(layout_of(StoredArguments(&args, "test")), CheckpointError);
 }

@@ -1,6 +1,7 @@
 #include "tests/convert/made_model.h"
 
 #include <cstring>
+#include <stdexcept>
 
 #include "qianli/base/file.h"
 #include "qianli/base/json.h"
@@ -38,6 +39,34 @@ std::vector<NamedSpec> small_models() {
     }
   }
   return models;
+}
+
+model::ModelSpec small_model(const std::string& name) {
+  for (const NamedSpec& model : small_models()) {
+    if (model.name == name) return model.spec;
+  }
+  throw std::out_of_range(name);
+}
+
+const convert::ForeignTensor& tensor_named(const std::vector<convert::ForeignTensor>& tensors,
+                                           const std::string& name, size_t file) {
+  for (const convert::ForeignTensor& tensor : tensors) {
+    if (tensor.name == name && tensor.file == file) return tensor;
+  }
+  throw std::out_of_range(name);
+}
+
+std::vector<int64_t> rows_of(const convert::ForeignTensor& tensor) {
+  std::vector<int64_t> rows(static_cast<size_t>(tensor.shape[0]), -1);
+  for (const convert::Part& part : tensor.parts) {
+    for (int64_t r = 0; r < part.rows; ++r)
+      rows[static_cast<size_t>(part.foreign_row_of(r))] = part.first_row + r;
+  }
+  return rows;
+}
+
+std::string weights(const std::filesystem::path& folder) {
+  return read_file(folder / "model.safetensors", FileRole::kCheckpoint);
 }
 
 std::unique_ptr<convert::ModelSource> made_model(const model::ModelSpec& spec) {

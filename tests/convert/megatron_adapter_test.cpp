@@ -258,18 +258,12 @@ TEST(MegatronAdapter, what_does_not_belong_is_refused_by_name) {
   }
 }
 
-model::ModelSpec small(const std::string& name) {
-  for (const testing::NamedSpec& model : testing::small_models()) {
-    if (model.name == name) return model.spec;
-  }
-  throw std::out_of_range(name);
-}
-
 // Latent attention's down projections are one tensor that all ranks hold; experts lie on ranks of
 // their own.
 TEST(MegatronAdapter, of_latent_attention_and_single_experts_is_taken_apart) {
   const testing::TemporaryFolder place;
-  const auto model = testing::made_model(small("deepseek_v3"));  // layer 1 has 8 experts
+  const auto model =
+      testing::made_model(testing::small_model("deepseek_v3"));  // layer 1 has 8 experts
   const MegatronLayout layout{.tensor = 2, .expert = 2, .names = MegatronNames::kMindSpeed};
   write_megatron(*model, place / "base", {.layout = layout}, {});
   MadeAdapter expected;
@@ -310,7 +304,7 @@ TEST(MegatronAdapter, of_latent_attention_and_single_experts_is_taken_apart) {
 
 TEST(MegatronAdapter, of_what_pefts_form_has_no_place_for_is_refused) {
   const testing::TemporaryFolder place;
-  const auto model = testing::made_model(small("deepseek_v3"));
+  const auto model = testing::made_model(testing::small_model("deepseek_v3"));
   const auto opened = [&](const char* folder, MegatronLayout layout,
                           const std::map<std::string, std::pair<int64_t, int64_t>>& modules) {
     layout.names = MegatronNames::kMindSpeed;

@@ -9,19 +9,17 @@
 #include "qianli/base/error.h"
 #include "qianli/base/file.h"
 #include "qianli/convert/write_model.h"
+#include "tests/convert/made_model.h"
 #include "tests/support/test_paths.h"
 
 namespace qianli::convert {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::weights;
 
 fs::path golden(const std::string& name) {
   return testing::source_path("tests/golden/megatron_dist") / name;
-}
-
-std::string weights(const fs::path& folder) {
-  return read_file(folder / "model.safetensors", FileRole::kCheckpoint);
 }
 
 // Megatron kept the norms of the bfloat16 model in float32.

@@ -10,6 +10,7 @@
 #include "qianli/convert/megatron/rank_files.h"
 #include "qianli/convert/write_model.h"
 #include "qianli/formats/torch_file.h"
+#include "tests/convert/made_model.h"
 #include "tests/support/test_paths.h"
 
 namespace qianli::convert {
@@ -17,6 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using formats::Value;
+using testing::weights;
 
 fs::path golden(const char* model) { return testing::source_path("tests/golden/models") / model; }
 
@@ -75,10 +77,6 @@ Change reordered(int64_t heads, int64_t size,
       }
     }
   };
-}
-
-std::string weights(const fs::path& folder) {
-  return read_file(folder / "model.safetensors", FileRole::kCheckpoint);
 }
 
 std::string refusal(const fs::path& path) {

@@ -7,9 +7,13 @@
 
 #include "qianli/base/error.h"
 #include "qianli/model/presets.h"
+#include "tests/convert/made_model.h"
 
 namespace qianli::convert {
 namespace {
+
+using testing::rows_of;
+using testing::tensor_named;
 
 // 4 heads of size 2 in 2 groups, an MLP of width 4.
 model::ModelSpec tiny() {
@@ -25,25 +29,6 @@ model::ModelSpec tiny() {
   return spec;
 }
 
-const ForeignTensor& find(const std::vector<ForeignTensor>& tensors, size_t file,
-                          const std::string& name) {
-  const auto found = std::ranges::find_if(tensors, [&](const ForeignTensor& tensor) {
-    return tensor.file == file && tensor.name == name;
-  });
-  if (found == tensors.end()) throw std::out_of_range(name);
-  return *found;
-}
-
-// The parameter's row in each row of the tensor, -1 for padding.
-std::vector<int64_t> rows_of(const ForeignTensor& tensor) {
-  std::vector<int64_t> rows(static_cast<size_t>(tensor.shape[0]), -1);
-  for (const Part& part : tensor.parts) {
-    for (int64_t r = 0; r < part.rows; ++r)
-      rows[static_cast<size_t>(part.foreign_row_of(r))] = part.first_row + r;
-  }
-  return rows;
-}
-
 std::vector<ForeignTensor> tensors_of(const model::ModelSpec& spec, const MegatronLayout& layout) {
   const Table table = model::parameter_table(spec);
   const auto tensors = megatron_tensors(spec, table, layout);
@@ -56,8 +41,10 @@ TEST(Megatron, weaves_queries_keys_and_values_by_group) {
   const std::string name = "model.decoder.layers.0.self_attention.linear_qkv.weight";
   // Our rows: queries 0-7, keys 8-11, values 12-15; a group has two query heads, a key and a value
   // of two rows.
-  EXPECT_EQ(rows_of(find(tensors, 0, name)), (std::vector<int64_t>{0, 1, 2, 3, 8, 9, 12, 13}));
-  EXPECT_EQ(rows_of(find(tensors, 1, name)), (std::vector<int64_t>{4, 5, 6, 7, 10, 11, 14, 15}));
+  EXPECT_EQ(rows_of(tensor_named(tensors, name, 0)),
+            (std::vector<int64_t>{0, 1, 2, 3, 8, 9, 12, 13}));
+  EXPECT_EQ(rows_of(tensor_named(tensors, name, 1)),
+            (std::vector<int64_t>{4, 5, 6, 7, 10, 11, 14, 15}));
 }
 
 // fix_query_key_value_ordering: on each rank [3, heads, size] before 1.0, [heads, size, 3]
@@ -69,25 +56,25 @@ TEST(Megatron, knows_the_older_orders_of_queries_keys_and_values) {
       "model.language_model.encoder.layers.0.self_attention.query_key_value.weight";
   MegatronLayout layout{
       .tensor = 2, .names = MegatronNames::kLegacy, .fused_rows = FusedRows::kApart};
-  EXPECT_EQ(rows_of(find(tensors_of(spec, layout), 1, name)),
+  EXPECT_EQ(rows_of(tensor_named(tensors_of(spec, layout), name, 1)),
             (std::vector<int64_t>{4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23}));
   layout.fused_rows = FusedRows::kWoven;
-  EXPECT_EQ(rows_of(find(tensors_of(spec, layout), 1, name)),
+  EXPECT_EQ(rows_of(tensor_named(tensors_of(spec, layout), name, 1)),
             (std::vector<int64_t>{4, 12, 20, 5, 13, 21, 6, 14, 22, 7, 15, 23}));
 }
 
 TEST(Megatron, cuts_gate_and_up_apart) {
   const auto tensors = tensors_of(tiny(), {.tensor = 2});
   const std::string name = "model.decoder.layers.0.mlp.linear_fc1.weight";
-  EXPECT_EQ(rows_of(find(tensors, 0, name)), (std::vector<int64_t>{0, 1, 4, 5}));
-  EXPECT_EQ(rows_of(find(tensors, 1, name)), (std::vector<int64_t>{2, 3, 6, 7}));
+  EXPECT_EQ(rows_of(tensor_named(tensors, name, 0)), (std::vector<int64_t>{0, 1, 4, 5}));
+  EXPECT_EQ(rows_of(tensor_named(tensors, name, 1)), (std::vector<int64_t>{2, 3, 6, 7}));
 }
 
 TEST(Megatron, pads_the_vocabulary_of_the_last_rank) {
   const auto tensors = tensors_of(tiny(), {.tensor = 2, .vocab_divisor = 4});
-  EXPECT_EQ(rows_of(find(tensors, 0, "model.output_layer.weight")),
+  EXPECT_EQ(rows_of(tensor_named(tensors, "model.output_layer.weight", 0)),
             (std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7}));
-  EXPECT_EQ(rows_of(find(tensors, 1, "model.output_layer.weight")),
+  EXPECT_EQ(rows_of(tensor_named(tensors, "model.output_layer.weight", 1)),
             (std::vector<int64_t>{8, 9, -1, -1, -1, -1, -1, -1}));
 }
 
@@ -162,7 +149,7 @@ TEST(Cover, finds_rows_that_are_missing_or_there_twice) {
   const Table table = model::parameter_table(tiny());
   auto tensors = megatron_tensors(tiny(), table, {.tensor = 2});
   auto& qkv = const_cast<ForeignTensor&>(
-      find(tensors, 1, "model.decoder.layers.0.self_attention.linear_qkv.weight"));
+      tensor_named(tensors, "model.decoder.layers.0.self_attention.linear_qkv.weight", 1));
   const auto parts = qkv.parts;
   qkv.parts.pop_back();
   EXPECT_THROW(check_cover(table, tensors, "test"), CheckpointError);

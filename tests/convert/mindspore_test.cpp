@@ -18,31 +18,15 @@
 namespace qianli::convert {
 namespace {
 
-model::ModelSpec small(const std::string& name) {
-  const auto models = testing::small_models();
-  return std::ranges::find(models, name, &testing::NamedSpec::name)->spec;
-}
-
-const ForeignTensor& find(const std::vector<ForeignTensor>& tensors, const std::string& name) {
-  const auto found = std::ranges::find(tensors, name, &ForeignTensor::name);
-  if (found == tensors.end()) throw std::out_of_range(name);
-  return *found;
-}
-
-std::vector<int64_t> rows_of(const ForeignTensor& tensor) {
-  std::vector<int64_t> rows(static_cast<size_t>(tensor.shape[0]), -1);
-  for (const Part& part : tensor.parts) {
-    for (int64_t r = 0; r < part.rows; ++r)
-      rows[static_cast<size_t>(part.foreign_row_of(r))] = part.first_row + r;
-  }
-  return rows;
-}
+using testing::rows_of;
+using testing::small_model;
+using testing::tensor_named;
 
 // research/deepseek3/convert_weight.py: the rotary rows of a head are reshaped to pairs and
 // transposed, so that the first of every pair come before the second.
 TEST(MindFormers, takes_rotary_pairs_apart) {
   const model::ModelSpec spec = [] {
-    model::ModelSpec s = small("deepseek_v3");
+    model::ModelSpec s = small_model("deepseek_v3");
     s.mtp.num_layers = 0;
     return s;
   }();
@@ -51,23 +35,24 @@ TEST(MindFormers, takes_rotary_pairs_apart) {
   check_cover(table, tensors, "test");
   const auto& sizes = *spec.latent_attention;
   const int64_t nope = sizes.qk_nope_head_dim, rope = sizes.qk_rope_head_dim;
-  const auto keys = rows_of(find(tensors, "model.layers.0.attention.kv2l_k_pe.weight"));
-  const auto queries = rows_of(find(tensors, "model.layers.0.attention.l2q_pe_proj.weight"));
+  const auto keys = rows_of(tensor_named(tensors, "model.layers.0.attention.kv2l_k_pe.weight"));
+  const auto queries =
+      rows_of(tensor_named(tensors, "model.layers.0.attention.l2q_pe_proj.weight"));
   for (int64_t r = 0; r < rope; ++r) {
     const int64_t pair = r % (rope / 2), second = r / (rope / 2);
     EXPECT_EQ(keys[static_cast<size_t>(r)], sizes.kv_lora_rank + 2 * pair + second);
     EXPECT_EQ(queries[static_cast<size_t>(rope + r)], (nope + rope) + nope + 2 * pair + second);
   }
-  const auto values = rows_of(find(tensors, "model.layers.0.attention.lkv2kv_v.weight"));
+  const auto values = rows_of(tensor_named(tensors, "model.layers.0.attention.lkv2kv_v.weight"));
   EXPECT_EQ(values[0], nope);
   EXPECT_EQ(values[static_cast<size_t>(sizes.v_head_dim)], nope + sizes.v_head_dim + nope);
 }
 
 TEST(MindFormers, stacks_experts) {
-  const model::ModelSpec spec = small("mixtral");
+  const model::ModelSpec spec = small_model("mixtral");
   const Table table = model::parameter_table(spec);
   const auto tensors = mindformers_tensors(spec, table);
-  const auto& up = find(tensors, "model.layers.0.feed_forward.ffn.w3.weight");
+  const auto& up = tensor_named(tensors, "model.layers.0.feed_forward.ffn.w3.weight");
   const int64_t width = spec.moe->ffn_hidden_size;
   EXPECT_EQ(up.shape, (std::vector<int64_t>{spec.moe->num_experts, width, spec.hidden_size}));
   EXPECT_EQ(up.parts[1].first_row, 3 * width);  // behind [gate; up] of one expert and a gate
@@ -77,7 +62,7 @@ TEST(MindFormers, stacks_experts) {
 // What convert_weight.py makes with use_gmm and qkv_concat is read like the plain form.
 TEST(MindFormers, reads_transposed_experts_and_joined_projections) {
   const testing::TemporaryFolder folder;
-  const auto source = testing::made_model(small("qwen2_moe"));
+  const auto source = testing::made_model(small_model("qwen2_moe"));
   const auto shape_of = [&](const std::string& name) -> const std::vector<int64_t>* {
     static const std::vector<int64_t> joined = {1};
     static std::vector<int64_t> swapped;
@@ -101,7 +86,7 @@ TEST(MindFormers, reads_transposed_experts_and_joined_projections) {
 
 TEST(Mindspore, reads_weights_in_several_files_under_either_name) {
   const testing::TemporaryFolder folder;
-  const auto source = testing::made_model(small("qwen2"));
+  const auto source = testing::made_model(small_model("qwen2"));
   write_hugging_face(*source, folder / "before", {}, {});
   for (const bool torch_names : {false, true}) {
     const std::string name = torch_names ? "torch" : "own";
@@ -128,7 +113,7 @@ TEST(Mindspore, reads_weights_in_several_files_under_either_name) {
 
 TEST(Mindspore, says_what_is_missing) {
   const testing::TemporaryFolder folder;
-  write_mindspore(*testing::made_model(small("qwen2")), folder / "model", {}, {});
+  write_mindspore(*testing::made_model(small_model("qwen2")), folder / "model", {}, {});
   std::filesystem::rename(folder / "model" / "model.ckpt", folder / "alone.ckpt");
   EXPECT_THROW(open_model(folder / "alone.ckpt"), CheckpointError);  // of which model?
   const SourceOptions of_gemma{.config = "gemma-2b"};

@@ -8,16 +8,14 @@
 #include "qianli/convert/verify.h"
 #include "qianli/convert/write_model.h"
 #include "qianli/formats/safetensors.h"
+#include "tests/convert/made_model.h"
 #include "tests/support/test_paths.h"
 
 namespace qianli::convert {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string weights(const fs::path& folder) {
-  return read_file(folder / "model.safetensors", FileRole::kCheckpoint);
-}
+using testing::weights;
 
 struct Case {
   const char* name;

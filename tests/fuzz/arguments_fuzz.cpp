@@ -6,26 +6,12 @@
 #include "qianli/convert/megatron/stored_arguments.h"
 #include "qianli/model/parameter_table.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/support/value_of_json.h"
 
 namespace {
 
 using namespace qianli;
 using formats::Value;
-
-Value value_of(const Json& json) {
-  if (json.is_boolean()) return Value::boolean(json.get<bool>());
-  if (json.is_number_integer()) return Value::integer(json.get<int64_t>());
-  if (json.is_number()) return Value::real(json.get<double>());
-  if (json.is_string()) return Value::text(json.get<std::string>());
-  formats::Values items;
-  formats::Entries entries;
-  for (const auto& [name, item] : json.items()) {
-    items.push_back(value_of(item));
-    entries.emplace_back(Value::text(name), items.back());
-  }
-  if (json.is_object()) return Value::dict(std::move(entries));
-  return json.is_array() ? Value::list(std::move(items)) : Value();
-}
 
 }  // namespace
 
@@ -33,7 +19,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   log::set_level(log::Level::kError);
   try {
     const std::string_view text(reinterpret_cast<const char*>(data), size);
-    const Value args = value_of(parse_json(text, "input", FileRole::kCheckpoint));
+    const Value args = testing::value_of(parse_json(text, "input", FileRole::kCheckpoint));
     const convert::StoredArguments stored(&args, "input");
     fuzz::require(convert::megatron_ranks(convert::layout_of(stored)).size() <= 100000,
                   "a layout has so many ranks");
