@@ -11,6 +11,7 @@ A file that gguf-py wrote is read back by qianli as well.
 """
 
 import argparse
+import functools
 import json
 import os
 import subprocess
@@ -27,6 +28,10 @@ from safetensors import safe_open
 
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
+
+# gguf-py reads every token of a vocabulary by itself, and transformers makes the map for every tensor.
+open_file = functools.lru_cache(maxsize=1)(gguf.GGUFReader)
+gguf.get_tensor_name_map = functools.lru_cache(gguf.get_tensor_name_map)
 
 # llama.cpp's converter spells these out itself.
 BY_HAND = {"mixer.dt_bias": "mixer.dt_proj.bias", "self_attn.sinks": "self_attn.sinks.weight",
@@ -84,7 +89,7 @@ def same_numbers(ours, theirs):
 
 
 def check_names(folder, path):
-    reader = gguf.GGUFReader(path)
+    reader = open_file(path)
     name = str(reader.get_field("general.architecture").contents())
     arch = ARCHITECTURES[name]
     blocks = int(reader.get_field(f"{name}.block_count").contents())
@@ -118,25 +123,12 @@ def check_names(folder, path):
     return name, f"{len(tensors)} tensors; {told}; {unmapped} of the folder in other parts"
 
 
-def check_logits(folder, path):
-    ids = torch.arange(24).reshape(2, 12) % 61
-    kind = {"dtype": torch.float32, "attn_implementation": "eager"}
-    with torch.no_grad():
-        expected = transformers.AutoModelForCausalLM.from_pretrained(folder, **kind)(ids).logits
-        where, file = os.path.split(path)
-        model = transformers.AutoModelForCausalLM.from_pretrained(where, gguf_file=file, **kind)
-        found = model(ids).logits
-    return float((expected - found).abs().max()), float(expected.abs().max())
-
-
-def check_theirs(qianli, folder, path, scratch):
-    """The file as gguf-py's own writer writes it: metadata and tensors, no key of ours."""
-    reader = gguf.GGUFReader(path)
-    arch = str(reader.get_field("general.architecture").contents())
-    theirs = os.path.join(scratch, "theirs.gguf")
-    writer = gguf.GGUFWriter(theirs, arch)
+def write_theirs(path, theirs, without):
+    """What is in a file but for keys of these prefixes, as gguf-py's own writer writes it."""
+    reader = open_file(path)
+    writer = gguf.GGUFWriter(theirs, str(reader.get_field("general.architecture").contents()))
     for field in reader.fields.values():
-        if field.name.startswith(("GGUF.", "qianli.")) or field.name == "general.architecture":
+        if field.name.startswith(("GGUF.", *without)) or field.name == "general.architecture":
             continue
         kind = field.types[0]
         sub = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
@@ -147,6 +139,25 @@ def check_theirs(qianli, folder, path, scratch):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def check_logits(folder, path, scratch):
+    """Without the vocabulary, which transformers would read twice and not use."""
+    ids = torch.arange(24).reshape(2, 12) % 61
+    bare = "bare.gguf"
+    write_theirs(path, os.path.join(scratch, bare), ("tokenizer.",))
+    kind = {"dtype": torch.float32, "attn_implementation": "eager"}
+    with torch.no_grad():
+        expected = transformers.AutoModelForCausalLM.from_pretrained(folder, **kind)(ids).logits
+        model = transformers.AutoModelForCausalLM.from_pretrained(scratch, gguf_file=bare, **kind)
+        found = model(ids).logits
+    return float((expected - found).abs().max()), float(expected.abs().max())
+
+
+def check_theirs(qianli, folder, path, scratch):
+    """Read back by qianli from a file that gguf-py wrote, without a key of ours."""
+    theirs = os.path.join(scratch, "theirs.gguf")
+    write_theirs(path, theirs, ("qianli.",))
     back = os.path.join(scratch, "theirs")
     run(qianli, "convert", theirs, back, "--to", "hf")
     with safe_open(os.path.join(folder, "model.safetensors"), "np") as a, \
@@ -178,7 +189,7 @@ def main():
                 name, told = check_names(folder, path)
                 line = f"{title}: {name}: {told}"
                 if has_logits(json.load(open(os.path.join(folder, "config.json")))):
-                    worst, size = check_logits(folder, path)
+                    worst, size = check_logits(folder, path, scratch)
                     line += f"; logits {worst:.1e} of {size:.1e}"
                     if worst > 2e-5 * size:
                         raise RuntimeError(line)
