@@ -1,4 +1,5 @@
 // Hugging Face to GGUF and back for a small model of every family, and what GGUF refuses.
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -8,6 +9,7 @@
 #include "qianli/base/file.h"
 #include "qianli/base/json.h"
 #include "qianli/base/random.h"
+#include "qianli/convert/gguf/spec.h"
 #include "qianli/convert/gguf/stored.h"
 #include "qianli/convert/hugging_face/tensors.h"
 #include "qianli/convert/verify.h"
@@ -195,6 +197,50 @@ TEST(Gguf, keeps_norms_and_biases_and_rounds_the_rest) {
   bytes[bytes.size() - 1] = static_cast<char>(bytes.back() ^ 0x40);
   write_file_atomically(folder / "other" / "model.safetensors", bytes, FileRole::kData);
   EXPECT_THROW(verify(*open_model(folder / "other"), *gguf), CheckpointError);
+}
+
+// Mixtures as llama.cpp's converter wrote them until March 2024.
+TEST(Gguf, reads_files_with_a_tensor_for_each_expert) {
+  const testing::TemporaryFolder folder;
+  write_folder(case_named("mixtral"), folder / "source");
+  const auto source = open_model(folder / "source");
+  write_gguf(*source, folder / "new.gguf", {}, {});
+  const auto file = formats::open_gguf_source(folder / "new.gguf");
+  std::vector<formats::GgufTensorToWrite> tensors;
+  std::map<std::string, std::vector<std::byte>> contents;
+  int taken_apart = 0;
+  for (const formats::TensorSpec& tensor : file->tensors()) {
+    std::vector<std::byte> bytes(tensor.num_bytes());
+    file->read(tensor, bytes);
+    const size_t end = tensor.name.find("_exps.");
+    if (end == tensor.name.npos) {
+      tensors.push_back({.name = tensor.name, .shape = tensor.shape});
+      contents[tensor.name] = std::move(bytes);
+      continue;
+    }
+    ++taken_apart;
+    const std::span<const std::byte> all = bytes;
+    const size_t size = bytes.size() / static_cast<size_t>(tensor.shape.at(0));
+    for (size_t e = 0; e < bytes.size() / size; ++e) {
+      const std::string name = fmt::format("{}.{}.weight", tensor.name.substr(0, end), e);
+      tensors.push_back({.name = name, .shape = {tensor.shape.at(1), tensor.shape.at(2)}});
+      const auto expert = all.subspan(e * size, size);
+      contents[name].assign(expert.begin(), expert.end());
+    }
+  }
+  EXPECT_EQ(taken_apart, 3 * source->spec.num_layers);
+  const GgufArchitecture& architecture = gguf_architecture_of(source->spec);
+  formats::GgufMetadata metadata;
+  const GgufKeys keys = keys_of_spec(as_gguf_tells(source->spec, architecture), architecture);
+  for (const auto& [key, value] : keys.values()) metadata.emplace_back(key, value);
+  formats::write_gguf(
+      folder / "old.gguf", metadata, tensors,
+      [&](const auto& tensor, const auto& sink) { sink(contents.at(tensor.name)); });
+  const auto old = open_model(folder / "old.gguf");
+  EXPECT_TRUE(old->reader->unused().empty()) << old->reader->unused().front();
+  write_hugging_face(*old, folder / "back", {}, {});
+  EXPECT_TRUE(bytes_of(folder / "source" / "model.safetensors") ==
+              bytes_of(folder / "back" / "model.safetensors"));
 }
 
 TEST(Gguf, keeps_the_type_of_matrices) {

@@ -2,63 +2,17 @@
 
 #include <fmt/core.h>
 
-#include <algorithm>
+#include <optional>
 #include <unordered_map>
 
 #include "qianli/base/error.h"
+#include "qianli/convert/gguf/tensor_names.h"
 
 namespace qianli::convert {
 namespace {
 
 using model::ModelSpec;
 using model::ParameterEntry;
-
-// Tensors that hold one parameter in its own order of rows, by the end of its name without suffix.
-struct Name {
-  std::string_view own, gguf;
-};
-constexpr Name kOutside[] = {{"embedding.word_embeddings", "token_embd"},
-                             {"embedding.word_embeddings.norm", "token_embd_norm"},
-                             {"embedding.position_embeddings", "position_embd"},
-                             {"decoder.final_layernorm", "output_norm"},
-                             {"output_layer", "output"}};
-constexpr Name kInLayer[] = {
-    {"self_attention.linear_gate", "attn_gate"},
-    {"self_attention.k_layernorm", "attn_k_norm"},
-    {"self_attention.kv_layernorm", "attn_kv_a_norm"},
-    {"self_attention.core_attention.softmax_offset", "attn_sinks.weight"},
-    {"self_attention.linear_proj", "attn_output"},
-    {"self_attention.linear_q_proj", "attn_q"},
-    {"self_attention.linear_q_down_proj", "attn_q_a"},
-    {"self_attention.linear_q_up_proj", "attn_q_b"},
-    {"self_attention.linear_kv_down_proj", "attn_kv_a_mqa"},
-    {"self_attention.indexer.linear_wq_b", "indexer.attn_q_b"},
-    {"self_attention.indexer.linear_wk", "indexer.attn_k"},
-    {"self_attention.indexer.k_norm", "indexer.k_norm"},
-    {"self_attention.indexer.linear_weights_proj", "indexer.proj"},
-    {"self_attention.conv1d", "ssm_conv1d"},
-    {"self_attention.A_log", "ssm_a"},
-    {"self_attention.dt_bias", "ssm_dt.bias"},
-    {"self_attention.out_norm", "ssm_norm"},
-    {"self_attention.out_proj", "ssm_out"},
-    {"mixer.in_proj", "ssm_in"},
-    {"mixer.conv1d", "ssm_conv1d"},
-    {"mixer.dt_bias", "ssm_dt.bias"},
-    {"mixer.out_proj", "ssm_out"},
-    {"mlp.linear_fc2", "ffn_down"},
-    {"mlp.router", "ffn_gate_inp"},
-    {"mlp.router.expert_bias", "exp_probs_b.bias"},
-    {"mlp.experts.linear_fc2", "ffn_down_exps"},
-    {"mlp.shared_experts.linear_fc2", "ffn_down_shexp"},
-    {"enorm", "nextn.enorm"},
-    {"hnorm", "nextn.hnorm"},
-    {"eh_proj", "nextn.eh_proj"},
-};
-
-std::string_view gguf_name(std::span<const Name> names, std::string_view own) {
-  const auto found = std::ranges::find(names, own, &Name::own);
-  return found == names.end() ? std::string_view() : found->gguf;
-}
 
 class Writer {
  public:
@@ -68,8 +22,8 @@ class Writer {
 
   std::vector<ForeignTensor> tensors() {
     for (index_ = 0; index_ < table_.size(); ++index_) {
-      split_name();
-      place();
+      parameter_.emplace(entry());
+      place(parameter_->name);
     }
     return std::move(tensors_);
   }
@@ -77,68 +31,28 @@ class Writer {
  private:
   const ParameterEntry& entry() const { return table_[index_]; }
 
-  // "decoder.layers.3.mlp.router.weight": block "blk.3.", name "mlp.router", suffix ".weight". The
-  // suffix is empty for parameters that have none.
-  void split_name() {
-    name_ = entry().name;
-    block_ = suffix_ = "";
-    for (const std::string_view prefix : {"decoder.layers.", "mtp.layers."}) {
-      if (!name_.starts_with(prefix)) continue;
-      name_ = name_.substr(name_.find('.', prefix.size()) + 1);
-      block_ = fmt::format("blk.{}.", entry().layer);
-    }
-    ahead_ = entry().name.starts_with("mtp.");
-    constexpr std::string_view kInner = "transformer_layer.";
-    if (name_.starts_with(kInner)) {
-      name_ = name_.substr(kInner.size());
-      ahead_ = false;  // like any other layer
-    }
-    for (const std::string_view suffix : {".weight", ".bias"}) {
-      if (!name_.ends_with(suffix)) continue;
-      name_ = name_.substr(0, name_.size() - suffix.size());
-      suffix_ = suffix;
-    }
-  }
-
-  void place() {
-    if (block_.empty()) return whole(gguf_name(kOutside, name_));
-    if (name_ == "self_attention.linear_qkv") return queries_keys_values();
-    if (name_ == "self_attention.linear_kv_up_proj") return latent_keys_values();
-    if (name_ == "self_attention.in_proj") return delta_net_in();
-    if (name_ == "self_attention.q_layernorm") {
-      return whole(spec_.latent_attention ? "attn_q_a_norm" : "attn_q_norm");
-    }
-    if (name_ == "mlp.linear_fc1") return gate_up("ffn_gate", "ffn_up");
-    if (name_ == "mlp.shared_experts.linear_fc1") return gate_up("ffn_gate_shexp", "ffn_up_shexp");
-    if (name_ == "mlp.experts.linear_fc1") return experts_in();
-    if (name_ == "mlp.shared_experts.gate_weight") {
+  void place(std::string_view name) {
+    if (name == "self_attention.linear_qkv") return queries_keys_values();
+    if (name == "self_attention.linear_kv_up_proj") return latent_keys_values();
+    if (name == "self_attention.in_proj") return delta_net_in();
+    if (name == "mlp.linear_fc1") return gate_up("ffn_gate", "ffn_up");
+    if (name == "mlp.shared_experts.linear_fc1") return gate_up("ffn_gate_shexp", "ffn_up_shexp");
+    if (name == "mlp.experts.linear_fc1") return experts_in();
+    if (name == "mlp.experts.linear_fc2") return experts_out();
+    if (name == "mlp.shared_experts.gate_weight") {
       return whole("ffn_gate_inp_shexp.weight", std::vector{spec_.hidden_size});
     }
-    if (name_ == "mixer.norm") {
+    if (name == "mixer.norm") {
       const auto& [groups, inner] = std::pair(spec_.mamba2->num_groups, spec_.mamba2->inner_size);
       return whole("ssm_norm", std::vector{groups, inner / groups});
     }
-    if (name_ == "mixer.A_log" || name_ == "mixer.D") {
+    if (name == "mixer.A_log" || name == "mixer.D") {
       const std::vector<int64_t> column{spec_.mamba2->num_heads(), 1};
-      return whole(name_ == "mixer.D" ? "ssm_d" : "ssm_a", column);
+      return whole(name == "mixer.D" ? "ssm_d" : "ssm_a", column);
     }
-    if (const auto norm = norm_name(); !norm.empty()) return whole(norm);
-    whole(gguf_name(kInLayer, name_));
-  }
-
-  std::string_view norm_name() const {
-    const bool two = spec_.norm_placement == model::NormPlacement::kParallelTwo;
-    if (ahead_ && name_ == "final_layernorm") {
-      return architecture_.output_norm_of_layers ? "layer_output_norm" : "nextn.shared_head_norm";
-    }
-    if (name_ == "input_layernorm") return two ? "attn_norm_2" : "attn_norm";
-    if (name_ == "pre_mlp_layernorm") return two ? "attn_norm" : architecture_.mlp_norm;
-    if (name_ == "post_self_attn_layernorm") return architecture_.post_attention_norm;
-    if (name_ == "post_mlp_layernorm") {
-      const std::string other = block_ + "post_ffw_norm.weight";  // of Grok-2, and read alike
-      return has_ && has_(other) ? "post_ffw_norm" : architecture_.post_mlp_norm;
-    }
-    return {};
+    // Of Grok-2, and read alike.
+    const bool grok2 = name == "post_mlp_layernorm" && has_ && has_(full("post_ffw_norm"));
+    whole(grok2 ? "post_ffw_norm" : gguf_name(*parameter_, spec_, architecture_));
   }
 
   // A part of the parameter at hand in the tensor of that name; made where it is the first.
@@ -151,7 +65,7 @@ class Writer {
     tensors_[place->second].parts.push_back(part);
   }
   std::string full(std::string_view name) const {
-    return fmt::format("{}{}{}", block_, name, suffix_);
+    return fmt::format("{}{}{}", parameter_->block, name, parameter_->suffix);
   }
 
   void whole(std::string_view name, std::vector<int64_t> shape = {}) {
@@ -162,8 +76,8 @@ class Writer {
     }
     const bool complete = name.ends_with(".weight") || name.ends_with(".bias");
     const int64_t rows = matrix_rows(entry());
-    add(complete ? block_ + std::string(name) : full(name), shape.empty() ? entry().shape : shape,
-        {.rows = rows, .foreign_rows = rows});
+    add(complete ? parameter_->block + std::string(name) : full(name),
+        shape.empty() ? entry().shape : shape, {.rows = rows, .foreign_rows = rows});
   }
 
   // Rows [first, first + rows) as a tensor of their own.
@@ -261,7 +175,29 @@ class Writer {
     rows(up, width, width);
   }
 
+  // Files from before March 2024 have a tensor for each expert.
+  bool expert_by_expert() const { return fused("ffn_down.0", false); }
+
+  // Of each expert's `all` rows, those of [first, first + count).
+  void each_expert(std::string_view name, int64_t all, int64_t first, int64_t count) {
+    for (int64_t e = 0; e < entry().shape[0]; ++e) {
+      add(full(fmt::format("{}.{}", name, e)), {count, matrix_columns(entry())},
+          {.first_row = e * all + first, .rows = count, .foreign_rows = count});
+    }
+  }
+
+  void experts_out() {
+    if (!expert_by_expert()) return whole("ffn_down_exps");
+    each_expert("ffn_down", spec_.hidden_size, 0, spec_.hidden_size);
+  }
+
   void experts_in() {
+    if (expert_by_expert()) {
+      const int64_t width = spec_.moe->ffn_hidden_size;
+      if (!spec_.gated_mlp) return each_expert("ffn_up", width, 0, width);
+      each_expert("ffn_gate", 2 * width, 0, width);
+      return each_expert("ffn_up", 2 * width, width, width);
+    }
     if (!spec_.gated_mlp) return whole("ffn_up_exps");
     if (has_ && has_(full("ffn_gate_up_exps"))) return whole("ffn_gate_up_exps");
     const int64_t experts = entry().shape[0], width = entry().shape[1] / 2;
@@ -285,9 +221,7 @@ class Writer {
   std::vector<ForeignTensor> tensors_;
   std::unordered_map<std::string, size_t> places_;
   size_t index_ = 0;
-  std::string_view name_;
-  std::string block_, suffix_;
-  bool ahead_ = false;  // beside the layer of a head further ahead
+  std::optional<GgufParameter> parameter_;
 };
 
 }  // namespace
