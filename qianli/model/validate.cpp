@@ -384,8 +384,8 @@ void check_total(const ModelSpec& spec) {
 void ModelSpec::validate() const {
   find_family(family);
   check_sizes(*this);
+  check_moe(*this);  // before anything looks at a layer
   check_latent_attention(*this);
-  check_moe(*this);
   check_patterns(*this);
   check_recurrent(*this);
   check_positions(*this);

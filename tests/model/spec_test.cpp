@@ -109,6 +109,16 @@ TEST(Validate, refuses_what_cannot_be_a_model_and_says_which_field) {
          s.rope.scaling = {RopeScalingKind::kLlama3, 8.0, 8192};
          s.rope.scaling.low_freq_factor = 4.0;
        }},
+      {"moe.layer_frequency",  // though the first layer is looked at for its indexer
+       [](ModelSpec& s) {
+         s.latent_attention = {.q_lora_rank = 64,
+                               .kv_lora_rank = 64,
+                               .qk_nope_head_dim = 64,
+                               .qk_rope_head_dim = 64,
+                               .v_head_dim = 64};
+         s.indexer = {.num_heads = 2, .head_dim = 64, .top_k = 16};
+         s.moe = {.num_experts = 4, .top_k = 1, .ffn_hidden_size = 64, .layer_frequency = 0};
+       }},
       {"learned positions",
        [](ModelSpec& s) {
          s.position = PositionKind::kLearned;

@@ -79,9 +79,16 @@ class MindFormersNames {
       stacked(experts() + "ffn.w3.weight", 2 * width, width, width);
     } else if (name == "mlp.experts.linear_fc2.weight") {
       stacked(experts() + "ffn.w2.weight", spec_.hidden_size, 0, spec_.hidden_size);
-    } else {
+    } else if (spec_.latent_attention) {
       latent(name);
+    } else {
+      refuse();
     }
+  }
+
+  [[noreturn]] void refuse() const {
+    throw ConfigError("convert",
+                      fmt::format("MindSpore Transformers has no name for {}", entry().name));
   }
 
   ForeignTensor& add(const std::string& name, std::vector<int64_t> shape) {
@@ -169,8 +176,7 @@ class MindFormersNames {
       ForeignTensor& keys = add("attention.kv2l_k_pe.weight", {rope, columns()});
       put_rotary(keys, sizes.kv_lora_rank, rope, 0);
     } else {
-      throw ConfigError("convert",
-                        fmt::format("MindSpore Transformers has no name for {}", entry().name));
+      refuse();
     }
   }
 
