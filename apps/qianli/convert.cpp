@@ -28,6 +28,7 @@ struct Arguments {
   convert::SourceOptions from;
   MegatronLayout layout;
   bool torch_names = false, args_beside = false;
+  uint64_t shard_bytes = convert::TargetOptions{}.max_shard_bytes;
 };
 
 const std::map<std::string, formats::Dtype> kDtypes = {{"fp32", formats::Dtype::kF32},
@@ -62,6 +63,7 @@ const std::map<std::string, Target> kTargets = {
 constexpr const char* kLayoutGroup = "Megatron targets";
 constexpr const char* kMindsporeGroup = "MindSpore targets";
 constexpr const char* kGgufGroup = "GGUF targets";
+constexpr const char* kShardsGroup = "Hugging Face and Qianli targets";
 
 // An option that has no effect in this run is said so.
 void warn_of_idle_options(const CLI::App& command, const Arguments& arguments,
@@ -70,7 +72,9 @@ void warn_of_idle_options(const CLI::App& command, const Arguments& arguments,
     if (option->count() == 0) continue;
     const auto write = kTargets.at(arguments.to).write;
     if ((option->get_group() == kMindsporeGroup && write != convert::write_mindspore) ||
-        (option->get_group() == kGgufGroup && write != convert::write_gguf))
+        (option->get_group() == kGgufGroup && write != convert::write_gguf) ||
+        (option->get_group() == kShardsGroup && write != convert::write_hugging_face &&
+         write != convert::write_checkpoint))
       log::warn("convert", "{} has no effect on this target", option->get_name());
     if (option->get_group() != kLayoutGroup) continue;
     const std::string name = option->get_name();
@@ -173,7 +177,8 @@ void run(const CLI::App& command, Arguments arguments) {
   if (arguments.from.lora_alpha && !model->lora_alpha)
     log::warn("convert", "--lora-alpha has no effect: this is no Megatron checkpoint of LoRA");
   account_for_others(*model, arguments.ignore_unknown);
-  convert::TargetOptions options{.layout = arguments.layout,
+  convert::TargetOptions options{.max_shard_bytes = arguments.shard_bytes,
+                                 .layout = arguments.layout,
                                  .args_beside = arguments.args_beside,
                                  .drop_mtp = arguments.drop_mtp,
                                  .torch_names = arguments.torch_names};
@@ -272,6 +277,13 @@ void add_convert(CLI::App& app) {
                     "of a few tokens");
   command->add_flag("--ignore-unknown", arguments->ignore_unknown,
                     "Leaves out tensors that the model does not have, instead of refusing them");
+  command
+      ->add_option("--shard-size", arguments->shard_bytes,
+                   "Most bytes of tensors in a file: 5GB, 500MB; a larger tensor has its own")
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 60, "SIZE"))
+      ->transform(CLI::AsSizeValue(true))
+      ->option_text("SIZE=5GB")
+      ->group(kShardsGroup);
   command
       ->add_flag("--drop-mtp", arguments->drop_mtp,
                  "Leaves out layers of multi-token prediction where the file has no place for them")
