@@ -13,11 +13,17 @@ namespace qianli {
 namespace {
 
 constexpr size_t kWriteBuffer = size_t{1} << 20;
+// The disk begins to write so many bytes while the next ones are made: flushing waits for few.
+constexpr uint64_t kWriteBack = uint64_t{16} << 20;
 
 }  // namespace
 
 OutputFile::OutputFile(fs::path path, FileRole role, FileGrowth growth)
-    : path_(std::move(path)), role_(role), growth_(std::move(growth)), on_disk_(growth_.found) {
+    : path_(std::move(path)),
+      role_(role),
+      growth_(std::move(growth)),
+      on_disk_(growth_.found),
+      writing_(growth_.found) {
   if (!growth_.on_disk) {
     atomic_.emplace(path_, role_);
     return;
@@ -51,6 +57,10 @@ void OutputFile::write(const void* data, size_t bytes) {
     write_all(fd_, from, bytes, -1, role_, path_);
   } else {
     buffer_.append(from, bytes);
+  }
+  if (size_ >= writing_ + kWriteBack) {
+    ::sync_file_range(fd_, static_cast<off_t>(writing_), 0, SYNC_FILE_RANGE_WRITE);
+    writing_ = size_;
   }
   if (size_ >= on_disk_ + growth_.step) sync();
 }

@@ -53,6 +53,7 @@ class OutputFile {
   int fd_ = -1;
   uint64_t size_ = 0;
   uint64_t on_disk_ = 0;
+  uint64_t writing_ = 0;  // up to here the disk was asked to begin
   std::string buffer_;
 };
 

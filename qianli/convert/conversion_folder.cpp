@@ -49,6 +49,7 @@ ConversionFolder::ConversionFolder(fs::path target, const std::string& identity,
   create_folder(path_, FileRole::kCheckpoint);
   lock();
   if (read_journal(identity)) {
+    if (found() == 0) return;
     log::info("convert", "going on in {}: {} are written", path_.string(), human_bytes(found()));
     return;
   }
