@@ -72,7 +72,9 @@ Saver::Saver(SaverOptions options)
     : options_(std::move(options)), companions_(model::read_companion_files(options_.tokenizer)) {
   model::to_hugging_face(options_.spec);
   make_folder(options_.folder);
-  lock_.emplace(options_.folder);
+  lock_.emplace(options_.folder, FileRole::kCheckpoint,
+                "saves its checkpoints into " + options_.folder.string(),
+                "end it, or choose another run.dir");
   remove_leftovers(options_.folder);
   const fs::path& from = options_.resumed_from;
   if (formats::is_checkpoint(from) &&

@@ -17,7 +17,7 @@
 #include <thread>
 #include <vector>
 
-#include "qianli/checkpoint/folder_lock.h"
+#include "qianli/base/folder_lock.h"
 #include "qianli/formats/manifest.h"
 #include "qianli/model/companion_files.h"
 #include "qianli/model/spec.h"

@@ -2,16 +2,15 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <charconv>
-#include <cstring>
 #include <sstream>
 #include <vector>
 
 #include "qianli/base/error.h"
+#include "qianli/base/file_calls.h"
 #include "qianli/base/log.h"
 #include "qianli/base/progress.h"
 #include "qianli/base/stop.h"
@@ -22,11 +21,6 @@ namespace {
 
 constexpr const char* kJournal = "journal";
 constexpr uint64_t kMaxJournalBytes = uint64_t{256} << 20;
-
-[[noreturn]] void fail(const fs::path& path, const char* verb) {
-  throw_file_error(FileRole::kCheckpoint,
-                   fmt::format("cannot {} {}: {}", verb, path.string(), std::strerror(errno)));
-}
 
 fs::path working_name(const fs::path& target) {
   return target.parent_path() / fmt::format(".{}.converting", target.filename().string());
@@ -47,7 +41,7 @@ ConversionFolder::ConversionFolder(fs::path target, const std::string& identity,
     : target_(std::move(target)), path_(working_name(target_)), step_(step) {
   refuse_existing(target_);
   create_folder(path_, FileRole::kCheckpoint);
-  lock();
+  lock_.emplace(path_, FileRole::kCheckpoint, "is writing " + target_.string());
   if (read_journal(identity)) {
     if (found() == 0) return;
     log::info("convert", "going on in {}: {} are written", path_.string(), human_bytes(found()));
@@ -61,16 +55,6 @@ ConversionFolder::ConversionFolder(fs::path target, const std::string& identity,
 ConversionFolder::~ConversionFolder() {
   std::error_code ignored;
   if (!committed_ && stop_signal() == 0) fs::remove_all(path_, ignored);
-  ::close(lock_);
-}
-
-// The folder itself is locked: nothing in it has to be kept for that.
-void ConversionFolder::lock() {
-  lock_ = ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (lock_ < 0) fail(path_, "open");
-  if (::flock(lock_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
-  ::close(lock_);
-  throw CheckpointError("convert", fmt::format("another process is writing {}", target_.string()));
 }
 
 bool ConversionFolder::read_journal(const std::string& identity) {
@@ -99,12 +83,14 @@ bool ConversionFolder::read_journal(const std::string& identity) {
 void ConversionFolder::append(const std::string& line) {
   const fs::path journal = path_ / kJournal;
   const int fd = ::open(journal.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  if (fd < 0) fail(journal, "open");
+  if (fd < 0) throw_errno(FileRole::kCheckpoint, "open", journal);
   const std::string text = line + "\n";
   const bool written = ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
                        ::fsync(fd) == 0;
+  const int code = errno;
   ::close(fd);
-  if (!written) fail(journal, "write");
+  errno = code;
+  if (!written) throw_errno(FileRole::kCheckpoint, "write", journal);
 }
 
 uint64_t ConversionFolder::found() const {
@@ -142,7 +128,8 @@ void ConversionFolder::commit(const std::string& name) {
 
 void ConversionFolder::publish(const fs::path& made) {
   refuse_existing(target_);
-  if (::rename(made.c_str(), target_.c_str()) != 0) fail(target_, "create");
+  if (::rename(made.c_str(), target_.c_str()) != 0)
+    throw_errno(FileRole::kCheckpoint, "create", target_);
   committed_ = true;
   fsync_path(target_.has_parent_path() ? target_.parent_path() : fs::path("."),
              FileRole::kCheckpoint);

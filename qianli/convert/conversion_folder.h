@@ -9,8 +9,10 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 
+#include "qianli/base/folder_lock.h"
 #include "qianli/base/output_file.h"
 
 namespace qianli::convert {
@@ -36,7 +38,6 @@ class ConversionFolder {
   void commit(const std::string& name);
 
  private:
-  void lock();
   bool read_journal(const std::string& identity);
   void append(const std::string& line);
   void publish(const fs::path& made);
@@ -44,7 +45,7 @@ class ConversionFolder {
   fs::path target_, path_;
   uint64_t step_;
   std::map<std::string, uint64_t> found_;  // name and bytes on disk
-  int lock_ = -1;
+  std::optional<FolderLock> lock_;
   bool committed_ = false;
 };
 

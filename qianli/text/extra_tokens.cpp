@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <utility>
 
 #include "qianli/base/error.h"
 #include "qianli/base/json.h"
@@ -16,7 +15,6 @@ namespace qianli::text {
 namespace {
 
 constexpr size_t kMaxTokenBytes = 4096;
-constexpr int32_t kUnordered = -2;  // instead of an id
 constexpr std::array<const char*, 7> kNamedTokens = {
     "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
 
@@ -25,16 +23,16 @@ constexpr std::array<const char*, 7> kNamedTokens = {
   throw DataError("tokenizer", fmt::format("expected {} at {}, got {}", expected, where, got));
 }
 
-bool flag(const Json& json, const char* key, bool otherwise) {
+bool flag(const OrderedJson& json, const char* key, bool otherwise) {
   const auto found = json.find(key);
   return found != json.end() && found->is_boolean() ? found->get<bool>() : otherwise;
 }
 
 // "x", which is special, or {"content": "x", "lstrip": …}.
-AddedToken token_of(const Json& json, const std::string& where) {
+AddedToken token_of(const OrderedJson& json, const std::string& where) {
   AddedToken token;
   token.id = -1;
-  const Json* content = &json;
+  const OrderedJson* content = &json;
   if (json.is_object()) {
     if (!json.contains("content")) refuse(where, "a key 'content'", "none");
     content = &json["content"];
@@ -81,10 +79,11 @@ class Reader {
   }
 
  private:
-  std::optional<Json> object(const char* name) const {
+  std::optional<OrderedJson> object(const char* name) const {
     const fs::path path = folder_ / name;
     if (!fs::exists(path)) return std::nullopt;
-    Json json = read_json(path, FileRole::kData, kMaxConfigBytes);
+    OrderedJson json = parse_ordered_json(read_file(path, FileRole::kData, kMaxConfigBytes),
+                                          path.string(), FileRole::kData);
     if (!json.is_object()) refuse(path.string(), "an object", json.type_name());
     return json;
   }
@@ -108,7 +107,7 @@ class Reader {
     }
   }
 
-  void read_added_tokens_decoder(const Json& json) {
+  void read_added_tokens_decoder(const OrderedJson& json) {
     const std::string key = "added_tokens_decoder";
     if (!json.is_object()) refuse(place(key), "an object", json.type_name());
     for (const auto& [number, value] : json.items()) {
@@ -126,7 +125,7 @@ class Reader {
     sort_by_id();
   }
 
-  void read_added_tokens_json(const Json& json) {
+  void read_added_tokens_json(const OrderedJson& json) {
     for (const auto& [content, id] : json.items()) {
       const std::string where = fmt::format("'{}' of added_tokens.json", content);
       if (!id.is_number_integer() || id < 0 || id > kMaxId) {
@@ -146,45 +145,40 @@ class Reader {
                      [](const auto& a, const auto& b) { return a.id < b.id; });
   }
 
-  // "image_token": "<image>", and extra_special_tokens as an object of such.
+  // "image_token": "<image>", and extra_special_tokens as an object of such, in the file's order.
   void read_model_specific() {
     for (const auto& [key, value] : config_.items()) {
       const bool known = std::ranges::find(kNamedTokens, key) != kNamedTokens.end();
       const bool token = value.is_string() || (value.is_object() && value.contains("content"));
       if (!known && token && key.ends_with("_token")) {
-        add_unordered(value, key);
+        named_.push_back(token_of(value, place(key)));
       }
     }
     const auto extra = config_.find("extra_special_tokens");
     if (extra == config_.end() || !extra->is_object()) return;
     for (const auto& [key, value] : extra->items()) {
-      add_unordered(value, "extra_special_tokens." + key);
+      named_.push_back(token_of(value, place("extra_special_tokens." + key)));
     }
   }
-  // transformers goes by the order in the file, which the tree of the JSON has not kept.
-  void add_unordered(const Json& value, const std::string& key) {
-    named_.push_back(token_of(value, place(key)));
-    named_.back().id = kUnordered;
-  }
 
-  const Json* list() const {
+  const OrderedJson* list() const {
     for (const char* key : {"extra_special_tokens", "additional_special_tokens"}) {
       if (config_.contains(key)) return config_[key].is_array() ? &config_[key] : nullptr;
     }
     return nullptr;
   }
   bool in_list(const std::string& content) const {
-    return list() && std::ranges::find(*list(), Json(content)) != list()->end();
+    return list() && std::ranges::find(*list(), OrderedJson(content)) != list()->end();
   }
   void read_list() {
     if (!list()) return;
-    for (const Json& item : *list()) {
+    for (const OrderedJson& item : *list()) {
       tokens_.push_back(token_of(item, place("extra_special_tokens")));
     }
   }
 
   const fs::path& folder_;
-  Json config_ = Json::object();
+  OrderedJson config_ = OrderedJson::object();
   std::vector<AddedToken> named_, tokens_;
 };
 
@@ -194,7 +188,6 @@ std::vector<AddedToken> read_extra_tokens(const fs::path& folder) { return Reade
 
 void add_extra_tokens(const std::vector<AddedToken>& tokens, TokenizerImpl& tokenizer) {
   const int32_t model_size = tokenizer.vocabulary.size();
-  bool unordered = false;
   int32_t largest = -1;
   for (const AddedToken& token : tokenizer.added) largest = std::max(largest, token.id);
   for (AddedToken token : tokens) {
@@ -204,10 +197,6 @@ void add_extra_tokens(const std::vector<AddedToken>& tokens, TokenizerImpl& toke
     if (!in_model && (tokenizer.vocabulary.has(id) || id > kMaxId)) {
       refuse(tokenizer.source, fmt::format("a free id for '{}'", token.content),
              fmt::format("{}, which another token has", id));
-    }
-    if (token.id == kUnordered && !in_model && std::exchange(unordered, true)) {
-      refuse(tokenizer.source, fmt::format("'{}', which its configuration names", token.content),
-             "none, nor another such token");
     }
     if (token.id != id && !(token.id < 0 && in_model)) {
       log::warn("tokenizer", "'{}' stands beside {} only and gets id {}, as in transformers",

@@ -59,6 +59,8 @@ void take_special_ids(model::ModelSpec& spec, const text::Tokenizer& tokenizer) 
 
 void open_model(Run& run) {
   const auto weights = open_weights(run.config.model);
+  // A config.json counts for more than the files beside it: it may ask for layers of multi-token
+  // prediction that they do not hold, which then start fresh.
   const bool says_itself = weights && !fs::exists(weights->path / "config.json");
   run.spec =
       model::resolve(run.config.model, says_itself ? std::optional(weights->spec) : std::nullopt);

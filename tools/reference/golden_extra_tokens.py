@@ -26,6 +26,8 @@ CONFIGS = [
     {"additional_special_tokens": ["<|x|>", "<|z|>"]},
     {"extra_special_tokens": {"image_token": "<|x|>"}},
     {"image_token": "<|x|>"},
+    {"video_token": "<|z|>", "image_token": "<|x|>", "audio_token": "<|y|>"},
+    {"extra_special_tokens": {"video_token": "<|y|>", "image_token": "<|x|>"}, "audio_token": "<|z|>"},
     {"pad_token": "<|y|>", "extra_special_tokens": ["<|x|>"]},
     {"bos_token": "<s>", "added_tokens_decoder": {"9": {"content": "<|x|>", "special": True},
                                                   "7": {"content": "<|y|>", "special": False, "rstrip": True}}},
