@@ -26,5 +26,7 @@ void add_tokenizer_chat(CLI::App& tokenizer);
 void add_data(CLI::App& app);
 void add_data_prepare(CLI::App& data);  // under data
 void add_data_inspect(CLI::App& data);
+void add_plan(CLI::App& app);
+void add_plan_schedule(CLI::App& plan);  // under plan
 
 }  // namespace qianli::app

@@ -13,6 +13,7 @@ void add_commands(CLI::App& app) {
   add_presets(app);
   add_data(app);
   add_tokenizer(app);
+  add_plan(app);
   add_backends(app);
   add_doctor(app);
 }

@@ -14,8 +14,8 @@ struct Command {
 TEST_F(HelpTest, EveryCommandDescribesItsOptions) {
   const Command commands[] = {
       {{},
-       {"pretrain", "generate", "score", "config", "presets", "data", "tokenizer", "backends",
-        "doctor"}},
+       {"pretrain", "generate", "score", "config", "presets", "data", "tokenizer", "plan",
+        "backends", "doctor"}},
       {{"pretrain"}, {"CONFIG", "OVERRIDES", "config explain"}},
       {{"generate"},
        {"MODEL", "--prompt", "--prompt-file", "--max-new-tokens", "--greedy", "--temperature",
@@ -34,6 +34,10 @@ TEST_F(HelpTest, EveryCommandDescribesItsOptions) {
       {{"tokenizer", "train"}, {"input", "--vocab-size", "--output", "--special", "--json"}},
       {{"tokenizer", "encode"}, {"model", "--text", "--input", "--jsonl", "--json"}},
       {{"tokenizer", "decode"}, {"model", "--ids", "--input", "--jsonl", "--json"}},
+      {{"plan"}, {"schedule"}},
+      {{"plan", "schedule"},
+       {"--kind", "--stages", "--microbatches", "--chunks", "--group", "--slices", "--recompute",
+        "--merge", "--detach", "--times", "--messages", "--draw", "--json"}},
       {{"backends"}, {"--json"}},
       {{"doctor"}, {"--json"}},
   };
