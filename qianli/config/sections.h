@@ -80,6 +80,7 @@ struct MoeConfig {
   std::optional<int64_t> num_groups;
   std::optional<int64_t> topk_groups;
   std::optional<bool> selection_bias;
+  std::optional<std::string> router_dtype;
   std::optional<int64_t> first_k_dense;
   std::optional<int64_t> layer_frequency;
   std::optional<std::string> dense_layers;
@@ -88,9 +89,11 @@ struct MoeConfig {
   std::optional<double> device_aux_loss_coeff;
   std::optional<double> communication_aux_loss_coeff;
   std::optional<double> z_loss_coeff;
+  std::optional<bool> sinkhorn;
   std::optional<double> bias_update_rate;
   std::optional<double> input_jitter;
   std::optional<double> capacity_factor;
+  std::optional<std::string> token_drop_policy;
   std::optional<bool> pad_to_capacity;
 
   template <class Visitor>
@@ -281,6 +284,7 @@ struct LogConfig {
   int64_t every = 10;  // steps between terminal lines
   bool tensorboard = true;
   bool report = true;
+  bool moe_per_layer_logging = false;
   std::optional<double> peak_tflops;  // absent: measured or known of the device
 
   template <class Visitor>

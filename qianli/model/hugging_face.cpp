@@ -199,6 +199,9 @@ constexpr std::array kTrainingFields{"init_std",
                                      "moe.z_loss_coeff",
                                      "moe.bias_update_rate",
                                      "moe.input_jitter",
+                                     "moe.sinkhorn",
+                                     "moe.token_drop_policy",
+                                     "moe.router_dtype",
                                      "moe.capacity_factor",
                                      "moe.pad_to_capacity"};
 

@@ -134,6 +134,13 @@ enum class RouterScore {
 };
 // Score of a group of experts, of which the best `topk_groups` stay.
 enum class GroupScore { kMax, kTopTwoSum };
+// In which the router computes, whatever the type of the model; float64 models use float64 always.
+enum class RouterDtype { kFloat32, kFloat64 };
+// Which tokens an expert keeps when more chose it than it takes.
+enum class TokenDropPolicy {
+  kProbs,     // those with the largest weights, of equal ones the earlier
+  kPosition,  // the earliest
+};
 
 struct MixtureOfExperts {
   int64_t num_experts = 0;
@@ -153,6 +160,7 @@ struct MixtureOfExperts {
   bool router_bias = false;     // of the router's linear
   bool expert_bias = false;     // of the experts' linears
   double sparse_mixer_epsilon = 0.01;
+  RouterDtype router_dtype = RouterDtype::kFloat32;
 
   // Layer l is MoE when l >= first_k_dense, (l - offset) % layer_frequency == 0 and it is not
   // listed.
@@ -171,9 +179,12 @@ struct MixtureOfExperts {
   double device_aux_loss_coeff = 0.0;    // DeepSeek-V2: over groups of experts
   double communication_aux_loss_coeff = 0.0;
   double z_loss_coeff = 0.0;
+  // Experts are chosen from exp(logits), balanced over tokens and experts, instead of the scores.
+  bool sinkhorn = false;
   double bias_update_rate = 1e-3;         // of the selection bias, once per step
   double input_jitter = 0.0;              // x * U(1 - e, 1 + e)
   std::optional<double> capacity_factor;  // an expert takes ceil(factor k T / E) tokens at most
+  TokenDropPolicy token_drop_policy = TokenDropPolicy::kProbs;
   bool pad_to_capacity = false;
 
   bool operator==(const MixtureOfExperts&) const = default;
@@ -342,6 +353,8 @@ std::string to_string(MixerKind kind);
 std::string to_string(FeedForwardKind kind);
 std::string to_string(RouterScore score);
 std::string to_string(GroupScore score);
+std::string to_string(RouterDtype dtype);
+std::string to_string(TokenDropPolicy policy);
 std::string to_string(AttentionGate gate);
 
 // Model FLOPs of one optimizer step over `sequences` of `sequence_length`, forward and backward,

@@ -82,6 +82,7 @@ void members(MixtureOfExperts*, Visitor&& v) {
   v("router_bias", &MixtureOfExperts::router_bias);
   v("expert_bias", &MixtureOfExperts::expert_bias);
   v("sparse_mixer_epsilon", &MixtureOfExperts::sparse_mixer_epsilon);
+  v("router_dtype", &MixtureOfExperts::router_dtype);
   v("first_k_dense", &MixtureOfExperts::first_k_dense);
   v("layer_frequency", &MixtureOfExperts::layer_frequency);
   v("layer_offset", &MixtureOfExperts::layer_offset);
@@ -92,9 +93,11 @@ void members(MixtureOfExperts*, Visitor&& v) {
   v("device_aux_loss_coeff", &MixtureOfExperts::device_aux_loss_coeff);
   v("communication_aux_loss_coeff", &MixtureOfExperts::communication_aux_loss_coeff);
   v("z_loss_coeff", &MixtureOfExperts::z_loss_coeff);
+  v("sinkhorn", &MixtureOfExperts::sinkhorn);
   v("bias_update_rate", &MixtureOfExperts::bias_update_rate);
   v("input_jitter", &MixtureOfExperts::input_jitter);
   v("capacity_factor", &MixtureOfExperts::capacity_factor);
+  v("token_drop_policy", &MixtureOfExperts::token_drop_policy);
   v("pad_to_capacity", &MixtureOfExperts::pad_to_capacity);
 }
 

@@ -52,6 +52,10 @@ constexpr std::array kScores{Word<RouterScore>{RouterScore::kSoftmax, "softmax"}
                              Word<RouterScore>{RouterScore::kSparseMixer, "sparse_mixer"}};
 constexpr std::array kGroupScores{Word<GroupScore>{GroupScore::kMax, "max"},
                                   Word<GroupScore>{GroupScore::kTopTwoSum, "top_two_sum"}};
+constexpr std::array kRouterDtypes{Word<RouterDtype>{RouterDtype::kFloat32, "fp32"},
+                                   Word<RouterDtype>{RouterDtype::kFloat64, "fp64"}};
+constexpr std::array kDropPolicies{Word<TokenDropPolicy>{TokenDropPolicy::kProbs, "probs"},
+                                   Word<TokenDropPolicy>{TokenDropPolicy::kPosition, "position"}};
 constexpr std::array kGates{Word<AttentionGate>{AttentionGate::kNone, "none"},
                             Word<AttentionGate>{AttentionGate::kElement, "element"},
                             Word<AttentionGate>{AttentionGate::kHead, "head"}};
@@ -82,6 +86,8 @@ std::span<const Word<MixerKind>> words_of(MixerKind) { return kMixers; }
 std::span<const Word<FeedForwardKind>> words_of(FeedForwardKind) { return kFeedForwards; }
 std::span<const Word<RouterScore>> words_of(RouterScore) { return kScores; }
 std::span<const Word<GroupScore>> words_of(GroupScore) { return kGroupScores; }
+std::span<const Word<RouterDtype>> words_of(RouterDtype) { return kRouterDtypes; }
+std::span<const Word<TokenDropPolicy>> words_of(TokenDropPolicy) { return kDropPolicies; }
 std::span<const Word<AttentionGate>> words_of(AttentionGate) { return kGates; }
 
 std::string to_string(NormKind kind) { return word(kind); }
@@ -94,6 +100,8 @@ std::string to_string(MixerKind kind) { return word(kind); }
 std::string to_string(FeedForwardKind kind) { return word(kind); }
 std::string to_string(RouterScore score) { return word(score); }
 std::string to_string(GroupScore score) { return word(score); }
+std::string to_string(RouterDtype dtype) { return word(dtype); }
+std::string to_string(TokenDropPolicy policy) { return word(policy); }
 std::string to_string(AttentionGate gate) { return word(gate); }
 
 std::vector<std::string> differences(const ModelSpec& a, const ModelSpec& b) {

@@ -24,6 +24,8 @@ std::span<const Word<MixerKind>> words_of(MixerKind);
 std::span<const Word<FeedForwardKind>> words_of(FeedForwardKind);
 std::span<const Word<RouterScore>> words_of(RouterScore);
 std::span<const Word<GroupScore>> words_of(GroupScore);
+std::span<const Word<RouterDtype>> words_of(RouterDtype);
+std::span<const Word<TokenDropPolicy>> words_of(TokenDropPolicy);
 std::span<const Word<AttentionGate>> words_of(AttentionGate);
 
 // False, and `value` stays, where no value has this word.

@@ -238,6 +238,24 @@ void check_groups(const MixtureOfExperts& moe) {
                      moe.topk_groups * group, moe.topk_groups, moe.top_k));
 }
 
+// Megatron-core's: the weights are sigmoids where a token has one expert, else the softmax over all
+// experts, as they are.
+void check_sinkhorn(const MixtureOfExperts& moe) {
+  if (!moe.sinkhorn) return;
+  const RouterScore score = moe.top_k == 1 ? RouterScore::kSigmoid : RouterScore::kSoftmax;
+  expect(moe.score == score,
+         fmt::format("expected moe.score of {} with moe.sinkhorn and moe.top_k of {}, got {}",
+                     to_string(score), moe.top_k, to_string(moe.score)));
+  expect(!moe.normalize_top_k && moe.scaling_factor == 1.0 && moe.num_groups == 1 &&
+             !moe.selection_bias,
+         "expected moe.sinkhorn without normalize_top_k, scaling_factor, groups or a selection "
+         "bias");
+  expect(moe.aux_loss_coeff == 0 && moe.sequence_aux_loss_coeff == 0 &&
+             moe.device_aux_loss_coeff == 0 && moe.communication_aux_loss_coeff == 0,
+         "expected no balancing losses with moe.sinkhorn, which balances by itself");
+  expect(!moe.capacity_factor, "expected no moe.capacity_factor with moe.sinkhorn");
+}
+
 void check_moe(const ModelSpec& spec) {
   if (!spec.moe) return;
   const MixtureOfExperts& moe = *spec.moe;
@@ -274,6 +292,7 @@ void check_moe(const ModelSpec& spec) {
   check_positive("moe.capacity_factor", moe.capacity_factor);
   expect(!moe.pad_to_capacity || moe.capacity_factor,
          "expected moe.pad_to_capacity with moe.capacity_factor only");
+  check_sinkhorn(moe);
 }
 
 void check_recurrent(const ModelSpec& spec) {

@@ -28,6 +28,20 @@ void add_to(ops::BalancingLosses& sums, const ops::BalancingLosses& losses) {
   add_to(sums.z, losses.z);
 }
 
+// Of sums over so many microbatches.
+RoutingSummary summary_of(const ops::BalancingLosses& sums, int64_t microbatches, double max_load) {
+  const auto mean = [&](const at::Tensor& sum) -> std::optional<double> {
+    if (!sum.defined()) return {};
+    return sum.item<double>() / static_cast<double>(microbatches);
+  };
+  return {.aux_loss = mean(sums.tokens),
+          .sequence_aux_loss = mean(sums.sequence),
+          .device_aux_loss = mean(sums.device),
+          .communication_aux_loss = mean(sums.communication),
+          .z_loss = mean(sums.z),
+          .max_load = max_load};
+}
+
 }  // namespace
 
 MixtureOfExperts::MixtureOfExperts(const model::ModelSpec& spec, ParameterSet& parameters,
@@ -56,7 +70,7 @@ at::Tensor MixtureOfExperts::forward(const at::Tensor& x, const DecoderInput& in
   int64_t rows_per_expert = 0;
   if (input.training && moe_.capacity_factor) {
     const int64_t limit = capacity(x.size(0));
-    routing = ops::within_capacity(routing, moe_.num_experts, limit);
+    routing = ops::within_capacity(routing, moe_.num_experts, limit, moe_.token_drop_policy);
     if (moe_.pad_to_capacity) rows_per_expert = limit;
   }
   const ops::RowPlan plan = ops::plan_rows(routing.experts, moe_.num_experts, rows_per_expert);
@@ -74,7 +88,8 @@ ops::Routing MixtureOfExperts::route(const at::Tensor& x, const DecoderInput& in
   if (input.training) key = random_key(input.random_key, name_);
   const bool jittered = key && moe_.input_jitter > 0;
   const at::Tensor seen = jittered ? ops::jitter(x, moe_.input_jitter, *key) : x;
-  const at::Tensor logits = ops::router_logits(seen, *router_.weight, router_.bias);
+  const at::Tensor logits =
+      ops::router_logits(seen, *router_.weight, router_.bias, moe_.router_dtype);
   const at::Tensor bias = selection_bias_ ? selection_bias_->value() : at::Tensor();
   ops::Routing routing = ops::route(logits, bias, moe_, key);
   // Without gradients it is an evaluation, or a forward pass that will be made again.
@@ -108,7 +123,8 @@ at::Tensor MixtureOfExperts::dispatch(const at::Tensor& x, const ops::RowPlan& p
 
 at::Tensor MixtureOfExperts::combine(const at::Tensor& rows, const ops::Routing& routing,
                                      const ops::RowPlan& plan) const {
-  return ops::combine_rows(rows, routing.weights, plan);
+  const bool widest = rows.scalar_type() == at::kDouble;
+  return ops::combine_rows(rows, routing.weights.to(widest ? at::kDouble : at::kFloat), plan);
 }
 
 at::Tensor MixtureOfExperts::experts(const at::Tensor& rows,
@@ -138,31 +154,25 @@ void MixtureOfExperts::reset_statistics() {
   statistics_ = {.choices = at::zeros({moe_.num_experts + moe_.num_zero_experts}, at::kDouble)};
 }
 
-RoutingSummary finish_routing_step(const std::vector<MixtureOfExperts*>& mixtures) {
-  RoutingSummary summary;
-  double microbatches = 0;
+StepRouting finish_routing_step(const std::vector<MixtureOfExperts*>& mixtures) {
+  StepRouting step;
+  int64_t microbatches = 0;
+  double max_load = 0;
   ops::BalancingLosses sums;
   for (MixtureOfExperts* mixture : mixtures) {
     const RoutingStatistics& statistics = mixture->statistics();
     const double mean = statistics.choices.mean().item<double>();
-    if (mean > 0) {
-      summary.max_load = std::max(summary.max_load, statistics.choices.max().item<double>() / mean);
-    }
-    microbatches += static_cast<double>(statistics.microbatches);
+    const double load = mean > 0 ? statistics.choices.max().item<double>() / mean : 0;
+    step.layers.push_back(
+        {mixture->name(), summary_of(statistics.losses, statistics.microbatches, load)});
+    max_load = std::max(max_load, load);
+    microbatches += statistics.microbatches;
     add_to(sums, statistics.losses);
     mixture->update_selection_bias(statistics.choices);
     mixture->reset_statistics();
   }
-  const auto average = [&](const at::Tensor& sum) -> std::optional<double> {
-    if (!sum.defined()) return {};
-    return sum.item<double>() / microbatches;
-  };
-  summary.aux_loss = average(sums.tokens);
-  summary.sequence_aux_loss = average(sums.sequence);
-  summary.device_aux_loss = average(sums.device);
-  summary.communication_aux_loss = average(sums.communication);
-  summary.z_loss = average(sums.z);
-  return summary;
+  step.all = summary_of(sums, microbatches, max_load);
+  return step;
 }
 
 }  // namespace qianli::nn

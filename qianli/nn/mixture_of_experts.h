@@ -37,6 +37,7 @@ class MixtureOfExperts : public Block {
   at::Tensor forward(const at::Tensor& x, const DecoderInput& input);
   at::Tensor forward(const at::Tensor& x, ForwardPass& pass) override;
 
+  const std::string& name() const { return name_; }
   const RoutingStatistics& statistics() const { return statistics_; }
   // Moves the selection bias, where the model has one, by `bias_update_rate` towards the experts
   // that `choices` [E] (the sum over a step and over all ranks) shows below the mean.
@@ -70,15 +71,24 @@ class MixtureOfExperts : public Block {
   RoutingStatistics statistics_;
 };
 
-// The step's routing in a few numbers, means over layers and microbatches; absent where a loss is
-// off.
+// The step's routing in a few numbers, means over layers and microbatches without coefficients;
+// absent where a loss is off.
 struct RoutingSummary {
   std::optional<double> aux_loss, sequence_aux_loss, device_aux_loss, communication_aux_loss,
       z_loss;
   double max_load = 0;  // of the most used expert of any layer, relative to the mean: 1 is even
 };
 
+struct StepRouting {
+  struct Layer {
+    std::string name;  // decoder.layers.3.mlp
+    RoutingSummary summary;
+  };
+  RoutingSummary all;
+  std::vector<Layer> layers;
+};
+
 // Ends an optimizer step: moves the selection biases, sums up, and forgets.
-RoutingSummary finish_routing_step(const std::vector<MixtureOfExperts*>& mixtures);
+StepRouting finish_routing_step(const std::vector<MixtureOfExperts*>& mixtures);
 
 }  // namespace qianli::nn

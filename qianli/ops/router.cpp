@@ -18,6 +18,7 @@
 #include "qianli/base/random.h"
 #include "qianli/ops/gemm.h"
 #include "qianli/ops/linear.h"
+#include "qianli/ops/sinkhorn.h"
 
 namespace qianli::ops {
 namespace {
@@ -83,9 +84,12 @@ at::Tensor limit_to_groups(const at::Tensor& scores, const model::MixtureOfExper
   return grouped.masked_fill(shut.unsqueeze(2), -kInfinity).view(scores.sizes());
 }
 
-at::Tensor choose_experts(const at::Tensor& scores, const at::Tensor& selection_bias,
-                          const model::MixtureOfExperts& moe) {
+// From the logits or the scores that come from them.
+at::Tensor choose_experts(const at::Tensor& logits, const at::Tensor& scores,
+                          const at::Tensor& selection_bias, const model::MixtureOfExperts& moe,
+                          bool training) {
   const at::NoGradGuard no_grad;
+  if (moe.sinkhorn && training) return choose_largest(sinkhorn(logits), moe.top_k);
   const at::Tensor biased =
       selection_bias.defined() ? scores + selection_bias.to(scores.scalar_type()) : scores;
   return choose_largest(limit_to_groups(biased.detach(), moe), moe.top_k);
@@ -162,22 +166,26 @@ Routing sparse_mixer(const at::Tensor& logits, const model::MixtureOfExperts& mo
   return {at::cat(weights, 1), at::cat(experts, 1), at::softmax(logits, -1)};
 }
 
-// The weights of one expert's choices, of which the best `capacity` stay.
-template <class T>
-void drop_overflow(std::vector<int64_t>& choices, int64_t capacity, const T* weights,
+// One expert's choices, in the order of tokens, of which `capacity` stay; null weights: the first
+// ones, else those of the largest weights.
+void drop_overflow(std::vector<int64_t>& choices, int64_t capacity, const double* weights,
                    int64_t* experts) {
   if (static_cast<int64_t>(choices.size()) <= capacity) return;
   const auto first = choices.begin() + capacity;
-  std::nth_element(choices.begin(), first, choices.end(), [&](int64_t a, int64_t b) {
-    return weights[a] > weights[b] || (weights[a] == weights[b] && a < b);
-  });
+  if (weights) {
+    std::nth_element(choices.begin(), first, choices.end(), [&](int64_t a, int64_t b) {
+      return weights[a] > weights[b] || (weights[a] == weights[b] && a < b);
+    });
+  }
   std::for_each(first, choices.end(), [&](int64_t choice) { experts[choice] = -1; });
 }
 
 }  // namespace
 
-at::Tensor router_logits(const at::Tensor& x, Parameter& weight, Parameter* bias) {
-  const at::Tensor wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
+at::Tensor router_logits(const at::Tensor& x, Parameter& weight, Parameter* bias,
+                         model::RouterDtype dtype) {
+  const bool widest = x.scalar_type() == at::kDouble || dtype == model::RouterDtype::kFloat64;
+  const at::Tensor wide = x.to(widest ? at::kDouble : at::kFloat);
   const bool trainable = weight.trainable() || (bias && bias->trainable());
   const at::Tensor anchor = trainable ? gradient_anchor() : gradient_anchor().detach();
   return RouterLogitsFunction::apply(wide.contiguous(), anchor, &weight, bias);
@@ -202,6 +210,9 @@ at::Tensor choose_largest(const at::Tensor& scores, int64_t count) {
 
 Routing route(const at::Tensor& logits, const at::Tensor& selection_bias,
               const model::MixtureOfExperts& moe, std::optional<uint64_t> sample_key) {
+  const auto choose = [&](const at::Tensor& scores) {
+    return choose_experts(logits, scores, selection_bias, moe, sample_key.has_value());
+  };
   switch (moe.score) {
     case model::RouterScore::kSparseMixer: {
       Routing routing = sparse_mixer(logits, moe, sample_key);
@@ -209,18 +220,18 @@ Routing route(const at::Tensor& logits, const at::Tensor& selection_bias,
       return routing;
     }
     case model::RouterScore::kTopKSoftmax: {
-      const at::Tensor experts = choose_experts(logits, selection_bias, moe);
+      const at::Tensor experts = choose(logits);
       const at::Tensor weights = at::softmax(logits.gather(1, experts), -1);
       return {normalized(weights, moe), experts, at::softmax(logits, -1)};
     }
     case model::RouterScore::kSoftmax: {
       const at::Tensor scores = at::softmax(logits, -1);
-      const at::Tensor experts = choose_experts(scores, selection_bias, moe);
+      const at::Tensor experts = choose(scores);
       return {normalized(scores.gather(1, experts), moe), experts, scores};
     }
     case model::RouterScore::kSigmoid: {
       const at::Tensor scores = at::sigmoid(logits);
-      const at::Tensor experts = choose_experts(scores, selection_bias, moe);
+      const at::Tensor experts = choose(scores);
       return {normalized(scores.gather(1, experts), moe), experts,
               scores / (scores.sum(-1, /*keepdim=*/true) + 1e-20)};
     }
@@ -228,7 +239,8 @@ Routing route(const at::Tensor& logits, const at::Tensor& selection_bias,
   return {};
 }
 
-Routing within_capacity(const Routing& routing, int64_t num_experts, int64_t capacity) {
+Routing within_capacity(const Routing& routing, int64_t num_experts, int64_t capacity,
+                        model::TokenDropPolicy policy) {
   at::Tensor experts = routing.experts.cpu().contiguous().clone();
   const at::Tensor weights = routing.weights.detach().cpu().to(at::kDouble).contiguous();
   int64_t* expert = experts.data_ptr<int64_t>();
@@ -236,7 +248,9 @@ Routing within_capacity(const Routing& routing, int64_t num_experts, int64_t cap
   for (int64_t c = 0; c < experts.numel(); ++c) {
     if (expert[c] >= 0 && expert[c] < num_experts) choices[expert[c]].push_back(c);
   }
-  for (auto& own : choices) drop_overflow(own, capacity, weights.data_ptr<double>(), expert);
+  const bool by_weight = policy == model::TokenDropPolicy::kProbs;
+  for (auto& own : choices)
+    drop_overflow(own, capacity, by_weight ? weights.data_ptr<double>() : nullptr, expert);
   Routing kept = routing;
   kept.experts = experts.to(routing.experts.device());
   kept.weights = routing.weights * kept.experts.ge(0).to(routing.weights.scalar_type());

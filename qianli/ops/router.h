@@ -13,9 +13,10 @@
 
 namespace qianli::ops {
 
-// x W^T (+ b) in at least float32 whatever the type of x [T, H], weight [E, H] and bias [E] or
-// null.
-at::Tensor router_logits(const at::Tensor& x, Parameter& weight, Parameter* bias = nullptr);
+// x W^T (+ b) in `dtype` whatever the type of x [T, H], weight [E, H] and bias [E] or null; in
+// float64 where x is.
+at::Tensor router_logits(const at::Tensor& x, Parameter& weight, Parameter* bias = nullptr,
+                         model::RouterDtype dtype = model::RouterDtype::kFloat32);
 
 // x * U(1 - amplitude, 1 + amplitude), element by element; the numbers are functions of the key.
 at::Tensor jitter(const at::Tensor& x, double amplitude, uint64_t key);
@@ -28,17 +29,18 @@ struct Routing {
 
 // Scores, group limit, choice and weights as `moe` says. Equal scores: the lower index wins.
 // selection_bias: [E] or undefined, added to the scores for the choice alone. With a `sample_key`,
-// that is in training, the sparse mixer samples its experts, and its weights take the gradient of
-// its authors (Liu et al., arXiv:2409.12136); the numbers are functions of the key.
+// that is in training, moe.sinkhorn has the experts chosen from the balanced scores (sinkhorn.h),
+// and the sparse mixer samples its experts; its weights take the gradient of its authors (Liu et
+// al., arXiv:2409.12136), the numbers are functions of the key.
 Routing route(const at::Tensor& logits, const at::Tensor& selection_bias,
               const model::MixtureOfExperts& moe, std::optional<uint64_t> sample_key = {});
 
 // scores: [T, E]. The `count` largest of each row, from largest to smallest: [T, count] int64.
 at::Tensor choose_largest(const at::Tensor& scores, int64_t count);
 
-// Of the tokens that chose an expert the `capacity` with the largest weights stay (equal weights:
-// the earlier token); for the others weight 0 and expert -1. Experts from num_experts on (zero
-// experts) take everything.
-Routing within_capacity(const Routing& routing, int64_t num_experts, int64_t capacity);
+// Of the tokens that chose an expert `capacity` stay, which ones the policy says; for the others
+// weight 0 and expert -1. Experts from num_experts on (zero experts) take everything.
+Routing within_capacity(const Routing& routing, int64_t num_experts, int64_t capacity,
+                        model::TokenDropPolicy policy = model::TokenDropPolicy::kProbs);
 
 }  // namespace qianli::ops

@@ -36,21 +36,24 @@ struct NamedValue {
   double value;
 };
 
-// Of the parts of a model that have losses of their own.
-std::vector<NamedValue> auxiliary_values(const std::optional<nn::RoutingSummary>& routing,
-                                         const std::optional<double>& indexer_loss) {
-  std::vector<NamedValue> values;
+std::vector<NamedValue> values_of(const nn::RoutingSummary& routing) {
+  std::vector<NamedValue> values = {{"moe_max_load", "moe max load", routing.max_load}};
   const auto add = [&](const char* key, const char* tag, const std::optional<double>& value) {
     if (value) values.push_back({key, tag, *value});
   };
-  add("indexer_loss", "indexer loss", indexer_loss);
-  if (!routing) return values;
-  add("moe_max_load", "moe max load", routing->max_load);
-  add("moe_aux_loss", "load_balancing_loss", routing->aux_loss);
-  add("moe_sequence_aux_loss", "seq_load_balancing_loss", routing->sequence_aux_loss);
-  add("moe_device_aux_loss", "device_load_balancing_loss", routing->device_aux_loss);
-  add("moe_communication_aux_loss", "comm_load_balancing_loss", routing->communication_aux_loss);
-  add("moe_z_loss", "z_loss", routing->z_loss);
+  add("moe_aux_loss", "load_balancing_loss", routing.aux_loss);
+  add("moe_sequence_aux_loss", "seq_load_balancing_loss", routing.sequence_aux_loss);
+  add("moe_device_aux_loss", "device_load_balancing_loss", routing.device_aux_loss);
+  add("moe_communication_aux_loss", "comm_load_balancing_loss", routing.communication_aux_loss);
+  add("moe_z_loss", "z_loss", routing.z_loss);
+  return values;
+}
+
+// Of the parts of a model that have losses of their own.
+std::vector<NamedValue> auxiliary_values(const StepMetrics& m) {
+  std::vector<NamedValue> values;
+  if (m.routing) values = values_of(m.routing->all);
+  if (m.indexer_loss) values.push_back({"indexer_loss", "indexer loss", *m.indexer_loss});
   return values;
 }
 
@@ -107,14 +110,19 @@ void Metrics::record(const StepMetrics& m) {
     line["validation_loss"] = *m.validation_loss;
     line["validation_perplexity"] = perplexity(*m.validation_loss);
   }
-  for (const NamedValue& v : auxiliary_values(m.routing, m.indexer_loss)) line[v.key] = v.value;
+  for (const NamedValue& v : auxiliary_values(m)) line[v.key] = v.value;
+  if (m.routing && config_.moe_per_layer_logging) {
+    for (const auto& [name, summary] : m.routing->layers) {
+      for (const NamedValue& v : values_of(summary)) line["moe_layers"][name][v.key] = v.value;
+    }
+  }
   append(line.dump());
   if (events_) add_events(m, rate);
   show(m, rate);
 }
 
 void Metrics::add_events(const StepMetrics& m, double tokens_per_second) {
-  const auto add = [&](const char* tag, double value) {
+  const auto add = [&](const std::string& tag, double value) {
     events_->add_scalar(tag, static_cast<float>(value), m.step);
   };
   add("lm loss", m.loss);
@@ -126,7 +134,13 @@ void Metrics::add_events(const StepMetrics& m, double tokens_per_second) {
     add("lm loss validation", *m.validation_loss);
     add("lm loss validation ppl", perplexity(*m.validation_loss));
   }
-  for (const NamedValue& v : auxiliary_values(m.routing, m.indexer_loss)) add(v.tag, v.value);
+  for (const NamedValue& v : auxiliary_values(m)) add(v.tag, v.value);
+  if (m.routing && config_.moe_per_layer_logging) {
+    for (const auto& [name, summary] : m.routing->layers) {
+      for (const NamedValue& v : values_of(summary))
+        add(fmt::format("moe/{} {}", v.tag, name), v.value);
+    }
+  }
   events_->flush();
 }
 

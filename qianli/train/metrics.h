@@ -24,19 +24,19 @@ struct StepMetrics {
   double gradient_norm = 0;
   int64_t tokens = 0;  // of this step
   double step_seconds = 0;
-  double mfu = 0;  // model FLOPs per second over the measured GEMM peak
-  uint64_t memory_bytes = 0;  // peak of tensor memory so far
-  std::optional<double> validation_loss;  // where this step was followed by an evaluation
-  std::optional<nn::RoutingSummary> routing;  // of a model with mixtures of experts
-  std::optional<double> indexer_loss;         // of a model whose indexers learn
+  double mfu = 0;                          // model FLOPs per second over the measured GEMM peak
+  uint64_t memory_bytes = 0;               // peak of tensor memory so far
+  std::optional<double> validation_loss;   // where this step was followed by an evaluation
+  std::optional<nn::StepRouting> routing;  // of a model with mixtures of experts
+  std::optional<double> indexer_loss;      // of a model whose indexers learn
 };
 
 class Metrics {
  public:
-  // Opens the files in `run_folder`. Lines of metrics.jsonl behind `first_step` (a run that went further
-  // than the checkpoint it resumes from) are dropped, so that every step stands there once.
-  Metrics(const std::filesystem::path& run_folder, const config::LogConfig& config, int64_t first_step,
-          int64_t total_steps, int64_t tokens_per_step);
+  // Opens the files in `run_folder`. Lines of metrics.jsonl behind `first_step` (a run that went
+  // further than the checkpoint it resumes from) are dropped, so that every step stands there once.
+  Metrics(const std::filesystem::path& run_folder, const config::LogConfig& config,
+          int64_t first_step, int64_t total_steps, int64_t tokens_per_step);
   ~Metrics();
 
   // One line of metrics.jsonl, with all that is known of the step.

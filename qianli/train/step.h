@@ -19,9 +19,9 @@ struct StepResult {
   double loss = 0;           // mean over the step's counted tokens
   double gradient_norm = 0;  // before clipping
   double lr = 0;
-  int64_t tokens = 0;                         // positions computed, counted in the loss or not
-  std::optional<nn::RoutingSummary> routing;  // of a model with mixtures of experts
-  std::optional<double> indexer_loss;         // mean over layers and microbatches
+  int64_t tokens = 0;                      // positions computed, counted in the loss or not
+  std::optional<nn::StepRouting> routing;  // of a model with mixtures of experts
+  std::optional<double> indexer_loss;      // mean over layers and microbatches
 };
 
 // Tokens of a step whose loss mask is set: as the next token's label, and as labels depth + 2

@@ -119,6 +119,26 @@ TEST(Validate, refuses_what_cannot_be_a_model_and_says_which_field) {
          s.indexer = {.num_heads = 2, .head_dim = 64, .top_k = 16};
          s.moe = {.num_experts = 4, .top_k = 1, .ffn_hidden_size = 64, .layer_frequency = 0};
        }},
+      {"moe.score of sigmoid with moe.sinkhorn",
+       [](ModelSpec& s) {
+         s.moe = {.num_experts = 4, .top_k = 1, .ffn_hidden_size = 64, .sinkhorn = true};
+       }},
+      {"no balancing losses with moe.sinkhorn",
+       [](ModelSpec& s) {
+         s.moe = {.num_experts = 4,
+                  .top_k = 2,
+                  .ffn_hidden_size = 64,
+                  .aux_loss_coeff = 0.1,
+                  .sinkhorn = true};
+       }},
+      {"no moe.capacity_factor with moe.sinkhorn",
+       [](ModelSpec& s) {
+         s.moe = {.num_experts = 4,
+                  .top_k = 2,
+                  .ffn_hidden_size = 64,
+                  .sinkhorn = true,
+                  .capacity_factor = 1.0};
+       }},
       {"learned positions",
        [](ModelSpec& s) {
          s.position = PositionKind::kLearned;

@@ -312,14 +312,17 @@ TEST(MixtureOfExperts, balancing_losses_reach_the_router_in_training_only) {
   EXPECT_EQ(block.mixture.statistics().microbatches, 0);
 }
 
-TEST(MixtureOfExperts, dropping_and_padding) {
+class Dropping : public ::testing::TestWithParam<model::TokenDropPolicy> {};
+
+TEST_P(Dropping, with_and_without_padding) {
   auto moe = experts({.top_k = 2, .normalize_top_k = true});
   moe.capacity_factor = 0.5;  // 16 tokens: ceil(0.5 * 2 * 16 / 8) = 2 rows per expert
+  moe.token_drop_policy = GetParam();
   Block block(spec_with(moe, 10), at::kDouble);
   block.at("router.weight").value().mul_(20.0);
   const at::Tensor x = normal({16, 10}, 1);
   const at::Tensor logits = ops::router_logits(x, block.at("router.weight")).detach();
-  const ops::Routing kept = ops::within_capacity(ops::route(logits, {}, moe), 8, 2);
+  const ops::Routing kept = ops::within_capacity(ops::route(logits, {}, moe), 8, 2, GetParam());
   ASSERT_LT(kept.experts.ge(0).sum().item<int64_t>(), 32);
   const at::Tensor expected = by_loops(block, x, kept);
   std::vector<at::Tensor> gradients;
@@ -334,6 +337,32 @@ TEST(MixtureOfExperts, dropping_and_padding) {
     gradients.push_back(block.at("experts.linear_fc1.weight").grad().clone());
   }
   expect_close(gradients[1], gradients[0], 1e-12);  // padding rows have no gradient
+}
+
+INSTANTIATE_TEST_SUITE_P(MixtureOfExperts, Dropping,
+                         ::testing::Values(model::TokenDropPolicy::kProbs,
+                                           model::TokenDropPolicy::kPosition),
+                         [](const auto& info) { return to_string(info.param); });
+
+// The experts take float32 whatever the router computes in, and the gradient comes back to both.
+TEST(MixtureOfExperts, float64_router_of_a_float32_model) {
+  auto moe = experts({.top_k = 2, .normalize_top_k = true});
+  moe.num_zero_experts = 2;
+  moe.aux_loss_coeff = 0.3;
+  std::vector<at::Tensor> values, gradients;
+  for (const auto dtype : {model::RouterDtype::kFloat32, model::RouterDtype::kFloat64}) {
+    moe.router_dtype = dtype;
+    Block block(spec_with(moe, 10), at::kFloat);
+    block.at("router.weight").value().mul_(20.0);
+    const at::Tensor x = normal({9, 10}, 1).to(at::kFloat).requires_grad_(true);
+    const at::Tensor y = block.mixture.forward(x, input_of(x, /*training=*/true));
+    EXPECT_EQ(y.scalar_type(), at::kFloat);
+    y.sum().backward();
+    values.push_back(y.detach());
+    gradients.push_back(block.at("router.weight").grad().clone());
+  }
+  expect_close(values[1], values[0], 1e-5);
+  expect_close(gradients[1], gradients[0], 1e-4);
 }
 
 TEST(MixtureOfExperts, selection_bias_moves_towards_idle_experts_once_per_step) {
@@ -357,12 +386,49 @@ TEST(MixtureOfExperts, selection_bias_moves_towards_idle_experts_once_per_step) 
   EXPECT_EQ(block.mixture.statistics().choices.sum().item<double>(), 12.0);
   const at::Tensor choices = block.mixture.statistics().choices.clone();
   const at::Tensor before = block.at("router.expert_bias").value().clone();
-  const nn::RoutingSummary summary = nn::finish_routing_step({&block.mixture});
+  const nn::RoutingSummary summary = nn::finish_routing_step({&block.mixture}).all;
   EXPECT_NEAR(summary.max_load, choices.max().item<double>() / 3.0, 1e-12);
   EXPECT_FALSE(summary.aux_loss.has_value());
   expect_close(block.at("router.expert_bias").value() - before, 0.01 * (3.0 - choices).sign(),
                1e-6);
   EXPECT_EQ(block.mixture.statistics().choices.sum().item<double>(), 0.0);
+}
+
+// Of two layers, of which one saw another input: each layer's own means, and those of both.
+TEST(MixtureOfExperts, step_routing_of_each_layer) {
+  auto moe = experts({.top_k = 2, .aux_loss_coeff = 0.3, .z_loss_coeff = 0.1});
+  model::ModelSpec spec = spec_with(moe, 10);
+  spec.num_layers = 2;
+  nn::ParameterSet parameters(spec, at::kDouble, at::kCPU, /*master=*/false);
+  parameters.initialize(3);
+  nn::MixtureOfExperts first(spec, parameters, kPrefix);
+  nn::MixtureOfExperts second(spec, parameters, "decoder.layers.1.mlp");
+  std::vector<double> aux, z;  // of each forward pass, by the losses' own sums
+  const auto run = [&](nn::MixtureOfExperts& mixture, uint64_t seed) {
+    const at::Tensor x = normal({9, 10}, seed).requires_grad_(true);
+    const auto sum = [](const at::Tensor& value) {
+      return value.defined() ? value.item<double>() : 0.0;
+    };
+    const ops::BalancingLosses before = mixture.statistics().losses;
+    mixture.forward(x, input_of(x, /*training=*/true));
+    aux.push_back(mixture.statistics().losses.tokens.item<double>() - sum(before.tokens));
+    z.push_back(mixture.statistics().losses.z.item<double>() - sum(before.z));
+  };
+  run(first, 1);
+  run(first, 2);
+  run(second, 3);
+  run(second, 4);
+  const double load = second.statistics().choices.max().item<double>() / (36.0 / 8.0);
+  const nn::StepRouting step = nn::finish_routing_step({&first, &second});
+  ASSERT_EQ(step.layers.size(), 2U);
+  EXPECT_EQ(step.layers[1].name, "decoder.layers.1.mlp");
+  EXPECT_NEAR(*step.layers[0].summary.aux_loss, (aux[0] + aux[1]) / 2, 1e-12);
+  EXPECT_NEAR(*step.layers[1].summary.aux_loss, (aux[2] + aux[3]) / 2, 1e-12);
+  EXPECT_NEAR(*step.layers[1].summary.z_loss, (z[2] + z[3]) / 2, 1e-12);
+  EXPECT_NEAR(step.layers[1].summary.max_load, load, 1e-12);
+  EXPECT_NEAR(*step.all.aux_loss, (aux[0] + aux[1] + aux[2] + aux[3]) / 4, 1e-12);
+  EXPECT_GE(step.all.max_load, load);
+  EXPECT_FALSE(step.layers[0].summary.sequence_aux_loss.has_value());
 }
 
 // Jitter is a function of the microbatch's key, so a forward pass that is made again is the same.

@@ -1,6 +1,7 @@
 #include "qianli/ops/router.h"
 
 #include <ATen/ops/full.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
@@ -10,6 +11,7 @@
 #include <cmath>
 #include <limits>
 
+#include "qianli/ops/sinkhorn.h"
 #include "tests/ops/op_harness.h"
 #include "tests/support/engine_support.h"
 
@@ -170,6 +172,23 @@ TEST(Router, logits_are_wide_whatever_the_type_of_the_model) {
   expect_close(x.grad(), grad.to(at::kDouble).matmul(w), 1e-2);
 }
 
+// 1 and 1 + 2^-30 are equal in float32: there the first wins.
+TEST(Router, float64_tells_logits_apart) {
+  const at::Tensor x = at::ones({1, 2}, at::kFloat).requires_grad_(true);
+  ops::Parameter weight("weight", at::tensor({1.0, 0.0, 1.0, 0x1p-30}, at::kFloat).view({2, 2}));
+  weight.attach_grad(at::full({2, 2}, 7.0, at::kFloat));
+  const MixtureOfExperts moe{.num_experts = 2, .top_k = 1, .score = RouterScore::kSoftmax};
+  const auto choice = [&](model::RouterDtype dtype) {
+    return ops::route(ops::router_logits(x, weight, nullptr, dtype), {}, moe).experts;
+  };
+  EXPECT_EQ(choice(model::RouterDtype::kFloat32).item<int64_t>(), 0);
+  EXPECT_EQ(choice(model::RouterDtype::kFloat64).item<int64_t>(), 1);
+  ops::router_logits(x, weight, nullptr, model::RouterDtype::kFloat64)
+      .backward(at::tensor({1.0, 2.0}, at::kDouble).view({1, 2}));
+  expect_close(weight.grad(), at::tensor({1.0, 1.0, 2.0, 2.0}, at::kDouble).view({2, 2}), 1e-7);
+  expect_close(x.grad(), at::tensor({3.0, 0x1p-29}, at::kDouble).view({1, 2}), 1e-7);
+}
+
 TEST(Router, equal_scores_go_to_the_lower_index) {
   const at::Tensor scores = at::tensor({1.0, 3.0, 3.0, 0.0, 3.0, 1.0}, at::kDouble).view({1, 6});
   EXPECT_TRUE(
@@ -257,6 +276,109 @@ TEST(SparseMixer, samples_are_functions_of_the_key) {
   EXPECT_FALSE(first.equal(ops::route(logits, {}, kSparseMixer, 2).experts));
 }
 
+// K = exp(logits), d0 and d1 in turn, as the specification has it.
+std::vector<double> sinkhorn_by_loops(const at::Tensor& logits, int* rounds) {
+  const int64_t tokens = logits.size(0), experts = logits.size(1);
+  const double* z = logits.data_ptr<double>();
+  std::vector<double> d0(tokens, 1.0), d1(experts, 1.0), result;
+  double moved = 1.0;
+  for (*rounds = 0; moved > 1e-4; ++*rounds) {
+    for (int64_t t = 0; t < tokens; ++t) {
+      double sum = 0;
+      for (int64_t e = 0; e < experts; ++e) sum += std::exp(z[t * experts + e]) * d1[e];
+      d0[t] = 1.0 / (static_cast<double>(tokens) * (sum + 1e-8));
+    }
+    moved = 0;
+    for (int64_t e = 0; e < experts; ++e) {
+      double sum = 0;
+      for (int64_t t = 0; t < tokens; ++t) sum += std::exp(z[t * experts + e]) * d0[t];
+      const double next = 1.0 / (static_cast<double>(experts) * (sum + 1e-8));
+      moved += std::abs(next - d1[e]) / static_cast<double>(experts);
+      d1[e] = next;
+    }
+  }
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t e = 0; e < experts; ++e)
+      result.push_back(d1[e] * std::exp(z[t * experts + e]) * d0[t]);
+  }
+  return result;
+}
+
+const MixtureOfExperts kSinkhornOne{
+    .num_experts = 12, .top_k = 1, .score = RouterScore::kSigmoid, .sinkhorn = true};
+const MixtureOfExperts kSinkhornTwo{
+    .num_experts = 12, .top_k = 2, .score = RouterScore::kSoftmax, .sinkhorn = true};
+
+// A router that likes the experts 4 and 5.
+at::Tensor leaning_logits() {
+  at::Tensor logits = normal({33, 12}, 1);
+  logits.select(1, 4).add_(3.0);
+  logits.select(1, 5).add_(2.0);
+  return logits;
+}
+
+TEST(Sinkhorn, equals_double_loops) {
+  const at::Tensor logits = leaning_logits();
+  int rounds = 0;
+  const auto expected = sinkhorn_by_loops(logits, &rounds);
+  ASSERT_GT(rounds, 3);
+  ASSERT_LT(rounds, ops::kSinkhornRounds);
+  const at::Tensor balanced = ops::sinkhorn(logits);
+  expect_close(balanced.flatten(), at::tensor(expected, at::kDouble), 1e-7);
+  expect_close(balanced.sum(0), at::full({12}, 1.0 / 12, at::kDouble), 1e-6);
+  expect_close(ops::sinkhorn(logits.to(at::kFloat)), balanced, 1e-5);
+  for (const MixtureOfExperts& moe : {kSinkhornOne, kSinkhornTwo}) {
+    const ops::Routing routing = ops::route(logits, {}, moe, 7);
+    for (int64_t t = 0; t < 33; ++t) {
+      const std::vector<double> z = row_of(logits, t), p = softmax(z);
+      const auto picks =
+          largest({expected.begin() + t * 12, expected.begin() + (t + 1) * 12}, moe.top_k);
+      for (int64_t i = 0; i < moe.top_k; ++i) {
+        const int64_t e = picks[i];
+        ASSERT_EQ(routing.experts[t][i].item<int64_t>(), e);
+        ASSERT_NEAR(routing.weights[t][i].item<double>(),
+                    moe.top_k == 1 ? 1.0 / (1.0 + std::exp(-z[e])) : p[e], 1e-12);
+      }
+    }
+  }
+}
+
+// Training alone is balanced; an evaluation takes the best scores.
+TEST(Sinkhorn, evaluation_chooses_by_score) {
+  MixtureOfExperts plain = kSinkhornTwo;
+  plain.sinkhorn = false;
+  const at::Tensor logits = leaning_logits();
+  const at::Tensor experts = ops::route(logits, {}, plain).experts;
+  EXPECT_TRUE(ops::route(logits, {}, kSinkhornTwo).experts.equal(experts));
+  EXPECT_FALSE(ops::route(logits, {}, kSinkhornTwo, 7).experts.equal(experts));
+}
+
+TEST(Sinkhorn, gradient_is_that_of_the_weights_alone) {
+  for (const MixtureOfExperts& moe : {kSinkhornOne, kSinkhornTwo}) {
+    check_gradient({.name = "sinkhorn",
+                    .inputs = {leaning_logits()},
+                    .run = [&moe](const Tensors& x, const Parameters&) {
+                      return ops::route(x[0], {}, moe, 7).weights;
+                    }});
+  }
+}
+
+// The factor of the expert that nobody wants grows until float32 has no step of 1e-4 there: the
+// iteration ends nevertheless, also at infinity and without tokens.
+TEST(Sinkhorn, ends) {
+  at::Tensor logits = normal({64, 8}, 2).to(at::kFloat) * 3.0;
+  logits.select(1, 3).sub_(12.0);
+  EXPECT_TRUE(at::isfinite(ops::sinkhorn(logits)).all().item<bool>());
+  logits[5][5] = static_cast<float>(kInfinity);
+  const at::Tensor experts =
+      ops::route(logits, {},
+                 {.num_experts = 8, .top_k = 2, .score = RouterScore::kSoftmax, .sinkhorn = true},
+                 1)
+          .experts;
+  EXPECT_TRUE(experts.ge(0).logical_and(experts.lt(8)).all().item<bool>());
+  EXPECT_EQ(ops::sinkhorn(at::zeros({0, 8}, at::kFloat)).size(0), 0);
+}
+
 TEST(Router, jitter_stays_in_its_range_and_scales_the_gradient) {
   const at::Tensor x = at::ones({200, 50}, at::kDouble).requires_grad_(true);
   const at::Tensor y = ops::jitter(x, 0.1, 3);
@@ -281,6 +403,18 @@ TEST(Capacity, keeps_the_largest_weights) {
   EXPECT_TRUE(kept.weights.equal(
       at::tensor({0.5, 0.5, 0.7, 0.3, 0.0, 0.5, 0.0, 0.8}, at::kDouble).view({4, 2})));
   EXPECT_TRUE(ops::within_capacity(routing, 3, 4).experts.equal(routing.experts));
+}
+
+// The same choices; the two earliest tokens stay whatever their weights.
+TEST(Capacity, keeps_the_earliest_tokens) {
+  const ops::Routing routing{
+      .weights = at::tensor({0.1, 0.9, 0.7, 0.3, 0.5, 0.5, 0.8, 0.2}, at::kDouble).view({4, 2}),
+      .experts = at::tensor({0, 1, 1, 0, 0, 7, 0, 1}, at::kLong).view({4, 2}),
+      .probabilities = {}};
+  const ops::Routing kept = ops::within_capacity(routing, 3, 2, model::TokenDropPolicy::kPosition);
+  EXPECT_TRUE(kept.experts.equal(at::tensor({0, 1, 1, 0, -1, 7, -1, -1}, at::kLong).view({4, 2})));
+  EXPECT_TRUE(kept.weights.equal(
+      at::tensor({0.1, 0.9, 0.7, 0.3, 0.0, 0.5, 0.0, 0.0}, at::kDouble).view({4, 2})));
 }
 
 TEST(Capacity, dropped_choices_get_no_gradient) {

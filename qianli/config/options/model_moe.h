@@ -65,6 +65,11 @@ void MoeConfig::fields(Visitor& v) {
                      .help = "Balance experts by a bias on the choice instead of a loss.",
                      .flag = "--moe-router-enable-expert-bias",
                      .absent = kOfModel});
+  v(router_dtype, {.key = "router_dtype",
+                   .help = "In which the router computes, whatever the model's type.",
+                   .flag = "--moe-router-dtype",
+                   .absent = kOfModel,
+                   .choices = {"fp32", "fp64"}});
   v(first_k_dense, {.key = "first_k_dense",
                     .help = "First layers without experts.",
                     .flag = "--first-k-dense-replace",
@@ -104,6 +109,11 @@ void MoeConfig::fields(Visitor& v) {
                    .flag = "--moe-z-loss-coeff",
                    .absent = kOfModel,
                    .min = 0});
+  v(sinkhorn, {.key = "sinkhorn",
+               .help = "Training: choose experts from scores balanced over the microbatch by "
+                       "Sinkhorn's iteration.",
+               .flag = "--moe-router-load-balancing-type",
+               .absent = kOfModel});
   v(bias_update_rate, {.key = "bias_update_rate",
                        .help = "Step of the selection bias, once per optimizer step.",
                        .flag = "--moe-router-bias-update-rate",
@@ -120,6 +130,12 @@ void MoeConfig::fields(Visitor& v) {
                       .absent = kOfModel,
                       .min = 0,
                       .open_min = true});
+  v(token_drop_policy,
+    {.key = "token_drop_policy",
+     .help = "Which tokens an expert keeps: those of the largest weights, or the earliest.",
+     .flag = "--moe-token-drop-policy",
+     .absent = kOfModel,
+     .choices = {"probs", "position"}});
   v(pad_to_capacity, {.key = "pad_to_capacity",
                       .help = "Give every expert as many tokens as it may take.",
                       .flag = "--moe-pad-expert-input-to-capacity",

@@ -81,6 +81,10 @@ void LogConfig::fields(Visitor& v) {
                   .help = "Write TensorBoard events to the run folder.",
                   .flag = "--tensorboard-dir"});
   v(report, {.key = "report", .help = "Write report.html to the run folder."});
+  v(moe_per_layer_logging, {.key = "moe_per_layer_logging",
+                            .help = "Balancing losses and load of each layer with experts too, in "
+                                    "metrics.jsonl (moe_layers) and TensorBoard.",
+                            .flag = "--moe-per-layer-logging"});
   v(peak_tflops,
     {.key = "peak_tflops",
      .help = "Peak of the device that model FLOPs utilisation (mfu) is measured against.",
