@@ -26,6 +26,7 @@ struct Arguments {
   std::string source, target, to, dtype = "same";
   bool verify = false, ignore_unknown = false, drop_mtp = false;
   convert::SourceOptions from;
+  convert::Upcycling upcycling;  // 0 experts: none
   MegatronLayout layout;
   bool torch_names = false, args_beside = false;
   uint64_t shard_bytes = convert::TargetOptions{}.max_shard_bytes;
@@ -124,11 +125,8 @@ void prove_logits(const Arguments& arguments, bool rounded) {
   if (!has_engine()) return log::info("convert", "logits not compared: the engine is not built");
   LogitsDifference logits;
   try {
-    logits = engine().compare_logits({.first = arguments.source,
-                                      .second = arguments.target,
-                                      .config = arguments.from.config,
-                                      .adapter = arguments.from.adapter,
-                                      .lora_alpha = arguments.from.lora_alpha});
+    logits = engine().compare_logits(
+        {.first = arguments.source, .second = arguments.target, .from = arguments.from});
   } catch (const MemoryError& error) {
     return log::warn("convert", "logits not compared: {}", error.what());
   }
@@ -170,8 +168,30 @@ void run_adapter(const CLI::App& command, const Arguments& arguments) {
       proof.parameters, proof.elements, arguments.target);
 }
 
+// An adapter of PEFT's without its base, told in Megatron's layers.
+void run_megatron_adapter(const CLI::App& command, const Arguments& arguments) {
+  const Target& target = kTargets.at(arguments.to);
+  if (target.write != convert::write_megatron) {
+    throw ConfigError("convert",
+                      fmt::format("{}: expected a model, got an adapter alone", arguments.source),
+                      "give it as --adapter on its base, or convert it --to mcore");
+  }
+  convert::TargetOptions options{.layout = arguments.layout, .args_beside = arguments.args_beside};
+  options.layout.names = target.names;
+  set_dtype(arguments, options);
+  if (!arguments.from.config.empty())
+    warn_of_idle_options(command, arguments, convert::spec_of_config(arguments.from));
+  convert::write_megatron_adapter(arguments.source, arguments.from, arguments.target, options, {});
+  if (!arguments.verify) return;
+  const convert::Proof proof = convert::verify_megatron_adapter(arguments.source, arguments.target);
+  fmt::print("{} matrices, {} elements: each is read back from {} as it is in {}, bit for bit\n",
+             proof.parameters, proof.elements, arguments.target, arguments.source);
+}
+
 void run(const CLI::App& command, Arguments arguments) {
+  if (convert::is_peft_adapter(arguments.source)) return run_megatron_adapter(command, arguments);
   if (arguments.to == kPeft) return run_adapter(command, arguments);
+  if (arguments.upcycling.experts > 0) arguments.from.upcycling = arguments.upcycling;
   const auto model = convert::open_model(arguments.source, arguments.from);
   warn_of_idle_options(command, arguments, model->spec);
   if (arguments.from.lora_alpha && !model->lora_alpha)
@@ -244,8 +264,8 @@ void add_convert(CLI::App& app) {
   command
       ->add_option("SRC", arguments->source,
                    "Qianli checkpoint or run, Hugging Face folder, GGUF file, Megatron checkpoint "
-                   "(LoRA too) "
-                   "or MindSpore's .ckpt")
+                   "(LoRA too), MindSpore's .ckpt, or PEFT's folder of an adapter (to a Megatron "
+                   "checkpoint of LoRA, with --config)")
       ->required();
   command
       ->add_option("DST", arguments->target,
@@ -272,6 +292,17 @@ void add_convert(CLI::App& app) {
                       "Megatron checkpoint of LoRA");
   command->add_option("--lora-alpha", arguments->from.lora_alpha,
                       "Of a Megatron checkpoint of LoRA that does not say it");
+  command
+      ->add_option("--upcycle-experts", arguments->upcycling.experts,
+                   "Makes a mixture of a dense model: so many copies of each MLP and a random "
+                   "router, of a family with words for it; it computes what the dense model does")
+      ->check(CLI::Range(int64_t{2}, int64_t{1} << 20));
+  command->add_option("--upcycle-top-k", arguments->upcycling.top_k, "Experts that a token goes to")
+      ->needs("--upcycle-experts")
+      ->capture_default_str();
+  command->add_option("--upcycle-seed", arguments->upcycling.seed, "Seed of the routers")
+      ->needs("--upcycle-experts")
+      ->capture_default_str();
   command->add_flag("--verify", arguments->verify,
                     "Reads the result back, compares every element with its source and the logits "
                     "of a few tokens");

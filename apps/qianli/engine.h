@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "qianli/config/config.h"
+#include "qianli/convert/model_source.h"
 
 namespace qianli::app {
 
@@ -41,9 +42,7 @@ struct ScoreArguments {
 // The same tokens through two models, in float32.
 struct LogitsArguments {
   std::string first, second;
-  std::string config;                // of both, where they do not say what they are
-  std::string adapter;               // merged into the first; empty: none
-  std::optional<double> lora_alpha;  // of the first's adapter, where it does not say it
+  convert::SourceOptions from;  // of the first; its config is the second's too
 };
 struct LogitsDifference {
   int64_t tokens = 0;

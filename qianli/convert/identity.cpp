@@ -63,6 +63,8 @@ std::string Targets::identity(const std::string& more) const {
   add_files(model_.path, text);
   add_files(model_.adapter, text);
   if (model_.lora_alpha) text += fmt::format("lora_alpha {}\n", *model_.lora_alpha);
+  if (const auto& u = model_.upcycling)
+    text += fmt::format("upcycled {} {} {}\n", u->experts, u->top_k, u->seed);
   for (const model::CompanionFile& file : companions_of(model_)) {
     text +=
         fmt::format("{} {:016x}\n", file.name, XXH3_64bits(file.bytes.data(), file.bytes.size()));

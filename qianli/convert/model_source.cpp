@@ -12,6 +12,7 @@
 #include "qianli/convert/megatron/adapter.h"
 #include "qianli/convert/megatron/reader.h"
 #include "qianli/convert/mindspore/mindspore.h"
+#include "qianli/convert/upcycle.h"
 #include "qianli/model/hugging_face.h"
 #include "qianli/model/presets.h"
 
@@ -59,6 +60,7 @@ std::unique_ptr<ModelSource> open_model(const fs::path& path, const SourceOption
     if (!options.adapter.empty()) model = adapted(std::move(model), options);
     model->path = path;
     model->adapter = options.adapter;
+    if (options.upcycling) model = upcycled(std::move(model), *options.upcycling);
     return model;
   }
   throw CheckpointError(

@@ -14,6 +14,13 @@
 
 namespace qianli::convert {
 
+// A mixture of experts in place of each MLP (upcycle.h).
+struct Upcycling {
+  int64_t experts = 0;
+  int64_t top_k = 2;
+  uint64_t seed = 1234;  // of the routers' weights
+};
+
 struct SourceOptions {
   // A folder with config.json, or a preset: what the weights are of, where they do not say it
   // themselves.
@@ -22,6 +29,7 @@ struct SourceOptions {
   std::filesystem::path adapter;
   // Of a Megatron checkpoint of LoRA whose arguments do not say it.
   std::optional<double> lora_alpha;
+  std::optional<Upcycling> upcycling;  // of a dense model, after the adapter
 };
 
 struct ModelSource {
@@ -29,7 +37,8 @@ struct ModelSource {
   std::filesystem::path path;               // empty: in memory
   std::filesystem::path adapter;            // merged into it; empty: none
   std::optional<double> lora_alpha;         // that of the options, where it was needed
-  std::shared_ptr<const ModelSource> base;  // into which an adapter was merged; null: none was
+  std::optional<Upcycling> upcycling;       // that it was made by
+  std::shared_ptr<const ModelSource> base;  // that an adapter or upcycling changed; null: none did
   model::ModelSpec spec;
   Table table;
   std::unique_ptr<ParameterReader> reader;  // refers to the table

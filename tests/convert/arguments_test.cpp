@@ -189,6 +189,94 @@ TEST(Arguments, tell_the_router) {
             std::string::npos);
 }
 
+// A Megatron-LM run with experts, `changes` over it.
+model::MixtureOfExperts experts_of(const char* changes) {
+  const Json experts = changed(llama(), R"({"num_experts": 8, "moe_router_topk": 2,
+      "moe_ffn_hidden_size": 96, "moe_aux_loss_coeff": 0.02, "moe_z_loss_coeff": 1e-3,
+      "moe_input_jitter_eps": 0.1, "moe_router_load_balancing_type": "aux_loss"})");
+  return *spec_of(changed(experts, changes)).moe;
+}
+
+TEST(Arguments, tell_how_experts_are_balanced) {
+  model::MixtureOfExperts moe = experts_of("{}");
+  EXPECT_EQ(moe.aux_loss_coeff, 0.02);
+  EXPECT_EQ(moe.z_loss_coeff, 1e-3);
+  EXPECT_EQ(moe.input_jitter, 0.1);
+  EXPECT_EQ(moe.sequence_aux_loss_coeff, 0.0);
+  for (const char* of_sequence :
+       {R"({"moe_router_load_balancing_type": "seq_aux_loss"})",
+        R"({"moe_router_load_balancing_type": "none", "seq_aux": true})"}) {
+    moe = experts_of(of_sequence);
+    EXPECT_EQ(moe.aux_loss_coeff, 0.0);
+    EXPECT_EQ(moe.sequence_aux_loss_coeff, 0.02);
+  }
+  EXPECT_EQ(experts_of(R"({"moe_router_load_balancing_type": "none"})").aux_loss_coeff, 0.0);
+  moe = experts_of(R"({"moe_router_load_balancing_type": "pai_megatron_aux_loss",
+      "moe_router_topk_scaling_factor": 2.5, "moe_expert_capacity_factor": 1.0})");
+  EXPECT_EQ(moe.score, model::RouterScore::kSoftmax);
+  EXPECT_EQ(moe.aux_loss_coeff, 0.02);
+  EXPECT_EQ(moe.scaling_factor, 1.0);
+  EXPECT_FALSE(moe.capacity_factor);
+  EXPECT_EQ(experts_of(R"({"moe_router_dtype": "fp64"})").router_dtype,
+            model::RouterDtype::kFloat64);
+}
+
+TEST(Arguments, tell_sinkhorn) {
+  const char* sinkhorn =
+      R"({"moe_router_load_balancing_type": "sinkhorn", "moe_aux_loss_coeff": 0.0})";
+  model::MixtureOfExperts moe = experts_of(sinkhorn);
+  EXPECT_TRUE(moe.sinkhorn);
+  EXPECT_EQ(moe.score, model::RouterScore::kSoftmax);
+  EXPECT_FALSE(moe.normalize_top_k);
+  const char* one = R"({"moe_router_load_balancing_type": "sinkhorn", "moe_aux_loss_coeff": 0.0,
+      "moe_router_topk": 1})";
+  EXPECT_EQ(experts_of(one).score, model::RouterScore::kSigmoid);
+  EXPECT_THROW(experts_of(R"({"moe_router_load_balancing_type": "sinkhorn"})"), CheckpointError);
+}
+
+TEST(Arguments, tell_which_tokens_are_dropped) {
+  const char* position = R"({"moe_expert_capacity_factor": 1.25,
+      "moe_token_drop_policy": "position", "moe_pad_expert_input_to_capacity": true})";
+  model::MixtureOfExperts moe = experts_of(position);
+  EXPECT_EQ(moe.capacity_factor, 1.25);
+  EXPECT_EQ(moe.token_drop_policy, model::TokenDropPolicy::kPosition);
+  EXPECT_TRUE(moe.pad_to_capacity);
+  moe = experts_of(R"({"moe_expert_capacity_factor": -1.0, "moe_token_drop_policy": "position"})");
+  EXPECT_FALSE(moe.capacity_factor);  // MindSpeed's: none
+  EXPECT_THROW(experts_of(R"({"moe_expert_capacity_factor": 1.0, "moe_token_drop_policy": "any"})"),
+               CheckpointError);
+}
+
+// What is written of a mixture's training is read back without the config.json beside it.
+TEST(Arguments, written_by_us_tell_how_a_mixture_is_trained) {
+  model::ModelSpec spec = spec_of(changed(llama(), R"({"num_experts": 8, "moe_router_topk": 2,
+      "moe_ffn_hidden_size": 96})"));
+  const auto read_back = [&] {
+    const Value args = megatron_arguments(spec, {}, formats::Dtype::kF32);
+    Entries entries = *args.as_object()->state.entries();
+    std::erase_if(entries, [](const auto& e) { return *e.first.as_text() == "qianli_config"; });
+    const Value told = Value::dict(std::move(entries));
+    return spec_of_arguments(StoredArguments(&told, "test"), spec.vocab_size);
+  };
+  spec.moe->sequence_aux_loss_coeff = 0.01;
+  spec.moe->z_loss_coeff = 1e-3;
+  spec.moe->input_jitter = 0.1;
+  spec.moe->bias_update_rate = 2e-3;
+  spec.moe->capacity_factor = 1.5;
+  spec.moe->token_drop_policy = model::TokenDropPolicy::kPosition;
+  spec.moe->pad_to_capacity = true;
+  spec.moe->router_dtype = model::RouterDtype::kFloat64;
+  EXPECT_EQ(model::differences(spec, read_back()), std::vector<std::string>());
+  spec.moe = model::MixtureOfExperts{.num_experts = 8,
+                                     .top_k = 2,
+                                     .ffn_hidden_size = 96,
+                                     .score = model::RouterScore::kSoftmax,
+                                     .sinkhorn = true};
+  spec.moe->group_score = read_back().moe->group_score;  // of one group: whatever it is
+  spec.family = read_back().family;
+  EXPECT_EQ(model::differences(spec, read_back()), std::vector<std::string>());
+}
+
 TEST(Arguments, that_are_not_followed_are_refused_unless_they_do_nothing) {
   for (const char* changes :
        {R"({"moe_apply_probs_on_input": true})", R"({"dynamic_factor": 2.5})",
@@ -210,6 +298,82 @@ TEST(Arguments, have_layouts_of_bounded_size) {
   const Value args = testing::value_of(Json::parse(
       R"({"tensor_model_parallel_size": 65536, "pipeline_model_parallel_size": 65536})"));
   EXPECT_THROW(layout_of(StoredArguments(&args, "test")), CheckpointError);
+}
+
+TEST(Arguments, tell_uneven_stages) {
+  const auto stages = [](const char* changes) {
+    const Value args = testing::value_of(
+        changed(Json::parse(R"({"num_layers": 14, "pipeline_model_parallel_size": 4})"), changes));
+    return layout_of(StoredArguments(&args, "test")).layers_per_stage;
+  };
+  using Counts = std::vector<int64_t>;
+  EXPECT_EQ(stages(R"({"num_layers": 16})"), Counts());
+  EXPECT_EQ(stages(R"({"decoder_first_pipeline_num_layers": 2})"), (Counts{2, 4, 4, 4}));
+  EXPECT_EQ(stages(R"({"decoder_last_pipeline_num_layers": 5})"), (Counts{3, 3, 3, 5}));
+  EXPECT_EQ(stages(R"({"decoder_first_pipeline_num_layers": 1,
+                       "decoder_last_pipeline_num_layers": 3})"),
+            (Counts{1, 5, 5, 3}));
+  EXPECT_EQ(stages(R"({"account_for_embedding_in_pipeline_split": true,
+                       "account_for_loss_in_pipeline_split": true})"),
+            (Counts{3, 4, 4, 3}));
+  EXPECT_EQ(stages(R"({"num_layer_list": "5,3,3,3", "decoder_first_pipeline_num_layers": 2})"),
+            (Counts{5, 3, 3, 3}));
+  EXPECT_EQ(stages(R"({"pipeline_model_parallel_size": 2, "decoder_first_pipeline_num_layers": 5,
+                       "decoder_last_pipeline_num_layers": 9})"),
+            (Counts{5, 9}));
+  EXPECT_THROW(stages(R"({"decoder_first_pipeline_num_layers": 3})"), CheckpointError);
+  EXPECT_THROW(stages(R"({"decoder_first_pipeline_num_layers": -1})"), CheckpointError);
+  EXPECT_THROW(stages(R"({"pipeline_model_parallel_size": 2, "decoder_first_pipeline_num_layers": 5,
+                          "decoder_last_pipeline_num_layers": 5})"),
+               CheckpointError);
+  EXPECT_THROW(stages(R"({"pipeline_model_parallel_layout": "Ett|tL"})"), CheckpointError);
+}
+
+std::vector<std::string> passed_over(const model::ModelSpec& spec,
+                                     const MegatronLayout& layout = {}) {
+  return passed_over_by_megatron(megatron_arguments(spec, layout, formats::Dtype::kF32));
+}
+
+TEST(Arguments, of_mindspeed_alone_are_known_by_name) {
+  using Names = std::vector<std::string>;
+  for (const char* own : {"llama", "mixtral", "qwen3", "qwen3_moe", "deepseek_v3"})
+    EXPECT_EQ(passed_over(testing::small_model(own)), Names()) << own;
+  EXPECT_EQ(passed_over(testing::small_model("deepseek_v2")),
+            Names{"moe_router_load_balancing_type group_limited_greedy"});
+  const Names gemma = passed_over(testing::small_model("gemma2"));
+  for (const char* name :
+       {"post_norm", "attn_logit_softcapping", "output_logit_softcapping", "scale_emb"})
+    EXPECT_NE(std::ranges::find(gemma, name), gemma.end()) << name;
+  const auto spec = testing::small_model("llama");
+  EXPECT_EQ(passed_over(spec, {.pipeline = 2, .layers_per_stage = {1, 2}}), Names());
+  EXPECT_EQ(passed_over(spec, {.pipeline = 4, .layers_per_stage = {1, 1, 2, 1}}),
+            Names{"num_layer_list"});
+}
+
+// Where Megatron-LM has words of its own they are written, and where it has none MindSpeed-LLM's.
+TEST(Arguments, scaling_is_told_in_megatrons_words) {
+  const auto told = [](const model::ModelSpec& spec, MegatronNames names) {
+    const Value args = megatron_arguments(spec, {.names = names}, formats::Dtype::kF32);
+    const StoredArguments stored(&args, "test");
+    return std::pair(stored.flag({"use_rope_scaling"}) || stored.text("rope_type") == "yarn",
+                     stored.text("rope_scaling_type"));
+  };
+  using Told = std::pair<bool, std::string>;
+  model::ModelSpec spec = spec_of(llama());
+  spec.rope.scaling = {
+      .kind = model::RopeScalingKind::kLlama3, .factor = 8.0, .original_max_positions = 8192};
+  EXPECT_EQ(told(spec, MegatronNames::kCore), (Told{true, ""}));
+  EXPECT_EQ(told(spec, MegatronNames::kMindSpeed), (Told{false, "llama3"}));
+  spec.rope.scaling.original_max_positions = 4096;
+  EXPECT_EQ(told(spec, MegatronNames::kCore), (Told{false, "llama3"}));
+  EXPECT_EQ(passed_over(spec), std::vector<std::string>{"rope_scaling_type"});
+  const model::ModelSpec yarn = spec_of(latent());
+  EXPECT_EQ(told(yarn, MegatronNames::kCore), (Told{true, ""}));
+  EXPECT_EQ(told(yarn, MegatronNames::kMindSpeed), (Told{false, "yarn"}));
+  for (const auto names : {MegatronNames::kCore, MegatronNames::kMindSpeed}) {
+    const Value args = megatron_arguments(yarn, {.names = names}, formats::Dtype::kF32);
+    EXPECT_EQ(untold_by_arguments(yarn, args), std::vector<std::string>());
+  }
 }
 
 // Sizes and switches that differ, where they do something: not how the same layers are counted, nor

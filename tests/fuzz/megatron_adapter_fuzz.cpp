@@ -1,6 +1,6 @@
 // Which tensors ranks hold of an adapter, from strangers: a line with the model (dense or latent)
-// and the sizes of the layout, then lines with a rank's file, a name and a shape of two axes. What
-// is accepted is an adapter as PEFT has it.
+// and the sizes of the layout, then lines with a rank's file, a name and a shape of two axes, and
+// behind the word `origin` what it was before. What is accepted is an adapter as PEFT has it.
 #include <algorithm>
 #include <array>
 #include <map>
@@ -8,7 +8,9 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/json.h"
+#include "qianli/base/log.h"
 #include "qianli/convert/megatron/adapter.h"
+#include "qianli/convert/megatron/adapter_origin.h"
 #include "qianli/convert/megatron/tensors.h"
 #include "qianli/model/hugging_face.h"
 #include "tests/fuzz/fuzz.h"
@@ -106,14 +108,20 @@ const Base& base_of(const Input& input) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  log::set_level(log::Level::kError);
   try {
-    std::istringstream lines(std::string(reinterpret_cast<const char*>(data), size));
+    const std::string text(reinterpret_cast<const char*>(data), size);
+    const size_t origin = text.find("\norigin ");
+    std::istringstream lines(text.substr(0, origin));
     const Input input = read(lines);
     const Base& base = base_of(input);
     auto files = input.files;
     files.resize(base.ranks.size(), files.front());
-    const convert::Adapter adapter = convert::as_peft(convert::megatron_adapter(
-        base.table, base.tensors, base.ranks, std::move(files), {}, "input"));
+    auto source = convert::megatron_adapter(base.table, base.tensors, base.ranks, std::move(files),
+                                            {}, "input");
+    if (origin != text.npos)
+      source = convert::as_it_was(std::move(source), text.substr(origin + 8), "input");
+    const convert::Adapter adapter = convert::as_peft(source);
     fuzz::require(!adapter.tensors.modules.empty() && adapter.tensors.whole.empty(),
                   "an adapter has modules");
     for (const auto& [name, module] : adapter.tensors.modules) {

@@ -55,6 +55,20 @@ TEST_P(GoldenModel, cached_decoding_equals_the_full_forward_at_every_position) {
   EXPECT_THROW(sequence.append(ids.first(1)), MemoryError);
 }
 
+// Copies of the MLP, weighed by numbers that sum to 1.
+TEST(Upcycled, computes_what_the_dense_model_does) {
+  for (const char* name : {"llama2", "qwen3"}) {
+    const convert::SourceOptions mixture{
+        .upcycling = convert::Upcycling{.experts = 6, .top_k = 3, .seed = 5}};
+    const auto tokens = testing::rows_of(golden_tensor(name, "tokens"))[0];
+    const auto dense = testing::open_golden(name, "fp64");
+    const auto model =
+        Model::open(testing::golden_model_folder(name), {.precision = "fp64", .source = mixture});
+    ASSERT_EQ(model->spec().moe->num_experts, 6) << name;
+    expect_close(all_logits(*model, tokens), all_logits(*dense, tokens), 1e-12, name);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, GoldenModel, ::testing::ValuesIn(testing::golden_model_names()),
                          [](const auto& info) {
                            std::string name = info.param;

@@ -34,10 +34,8 @@ at::Tensor logits_of(const std::string& path, const convert::SourceOptions& sour
 
 LogitsDifference run_compare_logits(const LogitsArguments& arguments) {
   // One after the other: only one model is in memory.
-  const at::Tensor first = logits_of(arguments.first, {.config = arguments.config,
-                                                       .adapter = arguments.adapter,
-                                                       .lora_alpha = arguments.lora_alpha});
-  const at::Tensor second = logits_of(arguments.second, {.config = arguments.config});
+  const at::Tensor first = logits_of(arguments.first, arguments.from);
+  const at::Tensor second = logits_of(arguments.second, {.config = arguments.from.config});
   return {.tokens = first.size(0),
           .largest = (first - second).abs().max().item<double>(),
           .largest_logit = first.abs().max().item<double>()};

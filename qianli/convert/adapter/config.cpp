@@ -138,11 +138,14 @@ double AdapterConfig::scale(const std::string& module) const {
   return value_of(alphas_, module, alpha_) / (use_rslora_ ? std::sqrt(r) : r);
 }
 
-AdapterConfig read_adapter_config(const std::filesystem::path& folder) {
+OrderedJson read_adapter_json(const std::filesystem::path& folder) {
   const auto path = folder / "adapter_config.json";
   const std::string text = read_file(path, FileRole::kCheckpoint, kMaxConfigBytes);
-  return AdapterConfig(parse_ordered_json(text, path.string(), FileRole::kCheckpoint),
-                       path.string());
+  return parse_ordered_json(text, path.string(), FileRole::kCheckpoint);
+}
+
+AdapterConfig read_adapter_config(const std::filesystem::path& folder) {
+  return AdapterConfig(read_adapter_json(folder), (folder / "adapter_config.json").string());
 }
 
 }  // namespace qianli::convert

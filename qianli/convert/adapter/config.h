@@ -44,6 +44,7 @@ class AdapterConfig {
 };
 
 // FOLDER/adapter_config.json (at most 16 MB).
+OrderedJson read_adapter_json(const std::filesystem::path& folder);
 AdapterConfig read_adapter_config(const std::filesystem::path& folder);
 
 }  // namespace qianli::convert

@@ -29,6 +29,9 @@ bool is_aside(const std::string& path) {
                                               "mtp.loss_scaling_factor",
                                               "moe.bias_update_rate",
                                               "moe.input_jitter",
+                                              "moe.sinkhorn",
+                                              "moe.token_drop_policy",
+                                              "moe.router_dtype",
                                               "moe.capacity_factor",
                                               "moe.pad_to_capacity",
                                               "rope.fraction"};

@@ -7,6 +7,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/convert/megatron/adapter_layers.h"
+#include "qianli/convert/megatron/adapter_origin.h"
 #include "qianli/convert/megatron/adapter_tables.h"
 #include "qianli/convert/megatron/tensors.h"
 
@@ -127,7 +128,11 @@ AdapterSource read_megatron_adapter(const RankFiles& files, const model::ModelSp
                        files.sources, scale_of(files, options), files.folder);
   adapter.model->spec = spec;
   adapter.model->lora_alpha = options.lora_alpha;
-  return adapter;
+  const StoredArguments args = files.arguments();
+  const std::string origin = args.text(kAdapterOrigin);
+  return origin.empty() ? adapter
+                        : as_it_was(std::move(adapter), origin,
+                                    fmt::format("{}: args.{}", args.source(), kAdapterOrigin));
 }
 
 }  // namespace qianli::convert

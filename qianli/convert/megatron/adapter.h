@@ -39,4 +39,19 @@ AdapterSource megatron_adapter(const Table& table, const std::vector<ForeignTens
 AdapterSource open_megatron_adapter(const std::filesystem::path& path,
                                     const SourceOptions& options);
 
+// Whether a folder of PEFT's stands at `path`, without a model.
+bool is_peft_adapter(const std::filesystem::path& path);
+
+// Writes the adapter that stands at `peft` beside the layers of options.layout, without their base
+// (as --lora-ckpt-filter leaves it); the model is that of source.config. Megatron's fused layers
+// have one A: where the modules in them have several, these stand under one another in it, with
+// zeros elsewhere in B and a rank that has room for all. Throws CheckpointError for what Megatron's
+// LoRA has no place for: DoRA, whole tensors, embeddings, modules with scales of their own.
+void write_megatron_adapter(const std::filesystem::path& peft, const SourceOptions& source,
+                            const std::filesystem::path& target, const TargetOptions& options,
+                            const ProgressFunction& progress);
+// Reads the checkpoint back and compares every tensor with the folder's.
+Proof verify_megatron_adapter(const std::filesystem::path& peft,
+                              const std::filesystem::path& target);
+
 }  // namespace qianli::convert

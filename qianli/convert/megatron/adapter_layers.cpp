@@ -31,48 +31,29 @@ std::string module_of(const ForeignTensor& tensor) {
   return tensor.name.substr(0, tensor.name.size() - kWeight.size());
 }
 
+using Place = std::tuple<size_t, int64_t, int64_t>;  // parameter, row, column
+
+Place place_of(const ForeignTensor& tensor) {
+  const Part& part = tensor.parts.front();
+  return {part.parameter, part.first_row, part.first_column};
+}
+
 class Finder {
  public:
-  Finder(const std::vector<ForeignTensor>& tensors, const std::vector<MegatronRank>& ranks,
-         const RankSources& files)
-      : ranks_(ranks), files_(files) {
-    for (const ForeignTensor& tensor : tensors) {
-      if (!tensor.parts.empty()) originals_.try_emplace(place(tensor), &tensor);
-    }
-    for (const ForeignTensor& tensor : tensors) {
-      if (is_linear(tensor)) add(tensor);
-    }
-  }
+  explicit Finder(const RankSources& files) : files_(files) {}
 
-  std::vector<AdaptedLayer> take() {
-    std::erase_if(layers_, [](const AdaptedLayer& layer) { return layer.a.empty(); });
-    check_that_all_belong();
-    return std::move(layers_);
+  std::vector<AdaptedLayer> of(std::vector<AdaptedLayer> layers) const {
+    for (AdaptedLayer& layer : layers) {
+      for (const ForeignTensor* weight : layer.weights) {
+        if (layer.a.empty()) find_adapter(*weight, layer);
+      }
+    }
+    std::erase_if(layers, [](const AdaptedLayer& layer) { return layer.a.empty(); });
+    check_that_all_belong(layers);
+    return layers;
   }
 
  private:
-  using Place = std::tuple<size_t, int64_t, int64_t>;  // parameter, row, column
-  using Key = std::tuple<std::string, int64_t, int64_t>;
-
-  static Place place(const ForeignTensor& tensor) {
-    const Part& part = tensor.parts.front();
-    return {part.parameter, part.first_row, part.first_column};
-  }
-
-  // Ranks of one stage that cut a layer among them call it alike; so do experts on other ranks
-  // theirs, which are other layers.
-  void add(const ForeignTensor& tensor) {
-    const ForeignTensor& original = *originals_.at(place(tensor));
-    if (original.name != tensor.name) return;
-    const MegatronRank& rank = ranks_[original.file];
-    const auto [found, added] =
-        places_.try_emplace(Key(tensor.name, rank.pipeline, rank.expert), layers_.size());
-    if (added) layers_.push_back({.name = module_of(tensor), .a = {}, .b = {}, .weights = {}});
-    AdaptedLayer& layer = layers_[found->second];
-    layer.weights.push_back(&tensor);
-    if (layer.a.empty()) find_adapter(tensor, layer);
-  }
-
   void find_adapter(const ForeignTensor& tensor, AdaptedLayer& layer) const {
     for (const char* end : kEnds) {
       const std::string a = fmt::format(fmt::runtime(end), "A");
@@ -91,9 +72,9 @@ class Finder {
     }
   }
 
-  void check_that_all_belong() const {
+  void check_that_all_belong(const std::vector<AdaptedLayer>& layers) const {
     std::vector<std::set<std::string>> known(files_.size());
-    for (const AdaptedLayer& layer : layers_) {
+    for (const AdaptedLayer& layer : layers) {
       for (const ForeignTensor* weight : layer.weights) {
         known[weight->file].insert({layer.name + layer.a, layer.name + layer.b});
       }
@@ -114,19 +95,38 @@ class Finder {
                     experts ? ": experts in one tensor have no adapters in PEFT's form" : ""));
   }
 
-  const std::vector<MegatronRank>& ranks_;
   const RankSources& files_;
-  std::map<Place, const ForeignTensor*> originals_;  // the first tensor that holds the place
-  std::map<Key, size_t> places_;
-  std::vector<AdaptedLayer> layers_;
 };
 
 }  // namespace
 
+std::vector<AdaptedLayer> linear_layers(const std::vector<ForeignTensor>& tensors,
+                                        const std::vector<MegatronRank>& ranks) {
+  std::map<Place, const ForeignTensor*> originals;  // the first tensor that holds the place
+  for (const ForeignTensor& tensor : tensors) {
+    if (!tensor.parts.empty()) originals.try_emplace(place_of(tensor), &tensor);
+  }
+  // Ranks of one stage that cut a layer among them call it alike; so do experts on other ranks
+  // theirs, which are other layers.
+  std::map<std::tuple<std::string, int64_t, int64_t>, size_t> places;
+  std::vector<AdaptedLayer> layers;
+  for (const ForeignTensor& tensor : tensors) {
+    if (!is_linear(tensor)) continue;
+    const ForeignTensor& original = *originals.at(place_of(tensor));
+    if (original.name != tensor.name) continue;
+    const MegatronRank& rank = ranks[original.file];
+    const auto [found, added] =
+        places.try_emplace({tensor.name, rank.pipeline, rank.expert}, layers.size());
+    if (added) layers.push_back({.name = module_of(tensor), .a = {}, .b = {}, .weights = {}});
+    layers[found->second].weights.push_back(&tensor);
+  }
+  return layers;
+}
+
 std::vector<AdaptedLayer> adapted_layers(const std::vector<ForeignTensor>& tensors,
                                          const std::vector<MegatronRank>& ranks,
                                          const RankSources& files) {
-  return Finder(tensors, ranks, files).take();
+  return Finder(files).of(linear_layers(tensors, ranks));
 }
 
 }  // namespace qianli::convert

@@ -20,8 +20,12 @@ struct AdaptedLayer {
   std::vector<const ForeignTensor*> weights;  // on all ranks that hold some of it, copies too
 };
 
-// `tensors` are those of the base. Throws CheckpointError for tensors of an adapter that belong to
-// no linear layer.
+// All linear layers of the base, whose tensors are `tensors`; a, b and rank are left open.
+std::vector<AdaptedLayer> linear_layers(const std::vector<ForeignTensor>& tensors,
+                                        const std::vector<MegatronRank>& ranks);
+
+// Those that have an adapter in the files. Throws CheckpointError for tensors of an adapter that
+// belong to no linear layer.
 std::vector<AdaptedLayer> adapted_layers(const std::vector<ForeignTensor>& tensors,
                                          const std::vector<MegatronRank>& ranks,
                                          const RankSources& files);

@@ -1,8 +1,10 @@
 #include "qianli/convert/megatron/arguments.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "qianli/base/error.h"
+#include "qianli/convert/megatron/attributes.h"
 #include "qianli/convert/megatron/stored_arguments.h"
 #include "qianli/formats/torch_types.h"
 #include "qianli/model/hugging_face.h"
@@ -12,36 +14,6 @@ namespace {
 
 using formats::Value;
 
-// Attributes of a namespace in the making.
-class Attributes {
- public:
-  void add(const char* name, int64_t value) { add(name, Value::integer(value)); }
-  void add(const char* name, double value) { add(name, Value::real(value)); }
-  void add(const char* name, bool value) { add(name, Value::boolean(value)); }
-  void add(const char* name, const char* value) { add(name, Value::text(value)); }
-  void add(const char* name, Value value) {
-    entries_.emplace_back(Value::text(name), std::move(value));
-  }
-  void add(const char* name, const std::vector<int64_t>& values) {
-    formats::Values list;
-    for (const int64_t value : values) list.push_back(Value::integer(value));
-    add(name, list.empty() ? Value() : Value::list(std::move(list)));
-  }
-  void add(const char* name, const std::vector<double>& values) {
-    formats::Values list;
-    for (const double value : values) list.push_back(Value::real(value));
-    add(name, Value::list(std::move(list)));
-  }
-  Value as_namespace() && {
-    return Value::object({.callable = {"argparse", "Namespace"},
-                          .arguments = Value::tuple({}),
-                          .state = Value::dict(std::move(entries_))});
-  }
-
- private:
-  formats::Entries entries_;
-};
-
 void add_sizes(const model::ModelSpec& spec, Attributes& attributes) {
   attributes.add("hidden_size", spec.hidden_size);
   attributes.add("ffn_hidden_size", spec.ffn_hidden_size);
@@ -49,8 +21,6 @@ void add_sizes(const model::ModelSpec& spec, Attributes& attributes) {
   attributes.add("group_query_attention", spec.num_query_groups != spec.num_attention_heads);
   attributes.add("num_query_groups", spec.num_query_groups);
   attributes.add("kv_channels", spec.head_dim);
-  attributes.add("max_position_embeddings", spec.max_position_embeddings);
-  attributes.add("seq_length", spec.max_position_embeddings);
   attributes.add("vocab_size", spec.vocab_size);
   attributes.add("init_method_std", spec.init_std);
 }
@@ -80,49 +50,6 @@ void add_layers(const model::ModelSpec& spec, Attributes& attributes) {
   attributes.add("untie_embeddings_and_output_weights", !spec.tie_word_embeddings);
 }
 
-void add_rope_scaling(const model::ModelSpec& spec, Attributes& attributes) {
-  const model::RopeScaling& scaling = spec.rope.scaling;
-  using model::RopeScalingKind;
-  if (scaling.kind == RopeScalingKind::kLongrope) {
-    attributes.add("rope_scaling_type", "longrope");
-    attributes.add("original_max_position_embeddings", scaling.original_max_positions);
-    attributes.add("short_factor", scaling.short_factor);
-    attributes.add("long_factor", scaling.long_factor);
-    if (scaling.short_mscale) attributes.add("short_mscale", *scaling.short_mscale);
-    if (scaling.long_mscale) attributes.add("long_mscale", *scaling.long_mscale);
-  }
-  if (scaling.kind == RopeScalingKind::kLinear)
-    attributes.add("rotary_seq_len_interpolation_factor", scaling.factor);
-  if (scaling.kind != RopeScalingKind::kLlama3 && scaling.kind != RopeScalingKind::kYarn) return;
-  const bool llama = scaling.kind == RopeScalingKind::kLlama3;
-  attributes.add("rope_scaling_type", llama ? "llama3" : "yarn");
-  attributes.add("rope_scaling_factor", scaling.factor);
-  attributes.add("original_max_position_embeddings", scaling.original_max_positions);
-  attributes.add("rope_scaling_original_max_position_embeddings", scaling.original_max_positions);
-  if (llama) {
-    attributes.add("low_freq_factor", scaling.low_freq_factor);
-    attributes.add("high_freq_factor", scaling.high_freq_factor);
-    return;
-  }
-  attributes.add("beta_fast", scaling.beta_fast);
-  attributes.add("beta_slow", scaling.beta_slow);
-  if (scaling.mscale) attributes.add("rope_scaling_mscale", *scaling.mscale);
-  attributes.add("rope_scaling_mscale_all_dim", scaling.mscale_all_dim.value_or(0.0));
-}
-
-void add_positions(const model::ModelSpec& spec, Attributes& attributes) {
-  attributes.add("add_position_embedding", spec.position == model::PositionKind::kLearned);
-  attributes.add("position_embedding_type", spec.position == model::PositionKind::kRotary  ? "rope"
-                                            : spec.position == model::PositionKind::kAlibi ? "alibi"
-                                            : spec.position == model::PositionKind::kLearned
-                                                ? "learned_absolute"
-                                                : "none");
-  attributes.add("rotary_base", spec.rope.base);
-  attributes.add("rotary_percent", spec.rope.fraction);
-  attributes.add("rotary_interleaved", spec.rope.interleaved && !spec.latent_attention);
-  add_rope_scaling(spec, attributes);
-}
-
 // Multipliers and caps: absent where they do nothing.
 void add_scales(const model::ModelSpec& spec, Attributes& attributes) {
   const auto add = [&](const char* name, double value, double neutral) {
@@ -143,39 +70,6 @@ void add_scales(const model::ModelSpec& spec, Attributes& attributes) {
   add("cla_share_factor", static_cast<double>(spec.key_value_share_factor), 1.0);
 }
 
-void add_router(const model::MixtureOfExperts& moe, Attributes& attributes) {
-  using model::RouterScore;
-  attributes.add("moe_router_topk", moe.top_k);
-  attributes.add("moe_router_score_function",
-                 moe.score == RouterScore::kSigmoid ? "sigmoid" : "softmax");
-  attributes.add("moe_router_pre_softmax", moe.score == RouterScore::kSoftmax);
-  attributes.add("norm_topk_prob", moe.normalize_top_k);
-  const bool limited = moe.num_groups > 1 && moe.group_score == model::GroupScore::kMax;
-  attributes.add("moe_router_load_balancing_type", moe.score == RouterScore::kSparseMixer
-                                                       ? "sparsemixer_topk"
-                                                   : limited            ? "group_limited_greedy"
-                                                   : moe.selection_bias ? "noaux_tc"
-                                                                        : "aux_loss");
-  attributes.add("moe_router_enable_expert_bias", moe.selection_bias);
-  attributes.add("moe_router_num_groups", moe.num_groups);
-  attributes.add("moe_router_group_topk", moe.topk_groups);
-  attributes.add("moe_router_topk_scaling_factor", moe.scaling_factor);
-}
-
-// A step behind the first dense layers, or 0 and 1 for each layer.
-void add_layers_with_experts(const model::ModelSpec& spec, Attributes& attributes) {
-  const model::MixtureOfExperts& moe = *spec.moe;
-  if (moe.layer_offset == 0 && moe.dense_layers.empty()) {
-    attributes.add("first_k_dense_replace", moe.first_k_dense);
-    attributes.add("moe_layer_freq", moe.layer_frequency);
-    return;
-  }
-  std::vector<int64_t> layers;
-  for (int64_t l = 0; l < spec.num_layers; ++l)
-    layers.push_back(spec.layer(l).feed_forward == model::FeedForwardKind::kMoe ? 1 : 0);
-  attributes.add("moe_layer_freq", layers);
-}
-
 void add_windows(const model::ModelSpec& spec, Attributes& attributes) {
   using model::MixerKind;
   if (spec.gated_delta_net)
@@ -187,17 +81,6 @@ void add_windows(const model::ModelSpec& spec, Attributes& attributes) {
 }
 
 void add_special_blocks(const model::ModelSpec& spec, Attributes& attributes) {
-  if (const auto& moe = spec.moe) {
-    attributes.add("num_experts", moe->num_experts);
-    attributes.add("moe_ffn_hidden_size", moe->ffn_hidden_size);
-    add_layers_with_experts(spec, attributes);
-    if (moe->shared_ffn_hidden_size > 0) {
-      attributes.add("moe_shared_expert_intermediate_size", moe->shared_ffn_hidden_size);
-      attributes.add("shared_expert_gate", moe->shared_gate);
-    }
-    if (moe->num_zero_experts > 0) attributes.add("num_zero_experts", moe->num_zero_experts);
-    add_router(*moe, attributes);
-  }
   if (const auto& latent = spec.latent_attention) {
     attributes.add("multi_latent_attention", true);
     if (latent->q_lora_rank) attributes.add("q_lora_rank", *latent->q_lora_rank);
@@ -220,6 +103,17 @@ void add_special_blocks(const model::ModelSpec& spec, Attributes& attributes) {
     attributes.add("mtp_num_layers", spec.mtp.num_layers);
     attributes.add("mtp_after_norm", spec.mtp.after_final_norm);
   }
+}
+
+// Megatron-core's words for uneven stages tell the first and the last, the others being alike.
+void add_stages(const MegatronLayout& layout, Attributes& attributes) {
+  const auto& stages = layout.layers_per_stage;
+  attributes.add("num_layer_list", stages);
+  if (stages.size() < 2) return;
+  const auto alike = [&](int64_t count) { return count == stages[1]; };
+  if (!std::all_of(stages.begin() + 1, stages.end() - 1, alike)) return;
+  attributes.add("decoder_first_pipeline_num_layers", stages.front());
+  attributes.add("decoder_last_pipeline_num_layers", stages.back());
 }
 
 // config.json as text; None where the family has no words for the model.
@@ -275,9 +169,10 @@ Value megatron_arguments(const model::ModelSpec& spec, const MegatronLayout& lay
                                    static_cast<int64_t>(layout.noop_layers.size()));
   add_sizes(spec, attributes);
   add_layers(spec, attributes);
-  add_positions(spec, attributes);
+  add_positions(spec, is_plain(layout), attributes);
   add_scales(spec, attributes);
   add_windows(spec, attributes);
+  if (spec.moe) add_experts(spec, is_plain(layout), attributes);
   add_special_blocks(spec, attributes);
   attributes.add("padded_vocab_size", padded_vocab_size(spec, layout));
   attributes.add("make_vocab_size_divisible_by", layout.vocab_divisor);
@@ -289,7 +184,7 @@ Value megatron_arguments(const model::ModelSpec& spec, const MegatronLayout& lay
                  layout.layers_per_virtual_stage > 0
                      ? Value::integer(layout.layers_per_virtual_stage)
                      : Value());
-  attributes.add("num_layer_list", layout.layers_per_stage);
+  add_stages(layout, attributes);
   attributes.add("noop_layers", layout.noop_layers);
   attributes.add("moe_tp_extend_ep", layout.tensor_extends_expert);
   attributes.add("moe_grouped_gemm", layout.experts != ExpertStorage::kLocalExperts);

@@ -9,6 +9,7 @@
 #include "qianli/base/log.h"
 #include "qianli/convert/megatron/argument_readers.h"
 #include "qianli/model/fitting_family.h"
+#include "qianli/model/spec_words.h"
 
 namespace qianli::convert {
 namespace {
@@ -156,20 +157,18 @@ void read_groups(const StoredArguments& args, const std::string& balancing,
   moe.group_score = best == 1 ? model::GroupScore::kMax : model::GroupScore::kTopTwoSum;
 }
 
-void read_router(const StoredArguments& args, ModelSpec& spec) {
+void read_scores(const StoredArguments& args, const std::string& balancing,
+                 model::MixtureOfExperts& moe) {
   using model::RouterScore;
-  model::MixtureOfExperts& moe = *spec.moe;
-  const std::string balancing = args.text("moe_router_load_balancing_type");
   const bool sigmoid = args.text("moe_router_score_function") == "sigmoid" ||
                        args.text("scoring_func") == "sigmoid" || balancing == "noaux_tc";
   const bool normalize = args.flag({"norm_topk_prob"});
-  moe.selection_bias =
-      args.flag({"moe_router_enable_expert_bias", "router_bias", "add_router_bias"});
   const bool before = args.flag({"moe_router_pre_softmax"}) || balancing == "softmax_topk" ||
                       balancing == "group_limited_greedy" || balancing == "pai_megatron_aux_loss";
-  if (balancing == "sinkhorn") args.fail("moe_router_load_balancing_type", "no sinkhorn routing");
   if (balancing == "sparsemixer_topk") {
     moe.score = RouterScore::kSparseMixer;
+  } else if (balancing == "sinkhorn") {
+    moe.score = moe.top_k == 1 ? RouterScore::kSigmoid : RouterScore::kSoftmax;
   } else if (sigmoid) {
     moe.score = RouterScore::kSigmoid;
     // Megatron-core always normalizes, whatever MindSpeed's norm_topk_prob says.
@@ -180,9 +179,51 @@ void read_router(const StoredArguments& args, ModelSpec& spec) {
   } else {
     moe.score = RouterScore::kTopKSoftmax;
   }
+}
+
+void read_router(const StoredArguments& args, ModelSpec& spec) {
+  model::MixtureOfExperts& moe = *spec.moe;
+  const std::string balancing = args.text("moe_router_load_balancing_type");
+  read_scores(args, balancing, moe);
+  moe.sinkhorn = balancing == "sinkhorn";
+  if (args.text("moe_router_dtype") == "fp64") moe.router_dtype = model::RouterDtype::kFloat64;
+  // These routers look at nothing else.
+  if (moe.sinkhorn || balancing == "pai_megatron_aux_loss") return;
+  moe.selection_bias =
+      args.flag({"moe_router_enable_expert_bias", "router_bias", "add_router_bias"});
   read_groups(args, balancing, moe);
   moe.scaling_factor =
       args.number({"moe_router_topk_scaling_factor", "routed_scaling_factor"}).value_or(1.0);
+}
+
+// Of training alone.
+void read_balancing(const StoredArguments& args, model::MixtureOfExperts& moe) {
+  const std::string balancing = args.text("moe_router_load_balancing_type");
+  const double coefficient = args.number({"moe_aux_loss_coeff"}).value_or(0);
+  if (balancing == "seq_aux_loss" || args.flag({"seq_aux"})) {
+    moe.sequence_aux_loss_coeff = coefficient;
+  } else if (balancing != "none" && balancing != "noaux_tc") {
+    moe.aux_loss_coeff = coefficient;
+  }
+  if (balancing == "group_limited_greedy") {
+    moe.device_aux_loss_coeff = args.number({"moe_device_level_aux_loss_coeff"}).value_or(0);
+    moe.communication_aux_loss_coeff = args.number({"moe_comm_aux_loss_coeff"}).value_or(0);
+  }
+  moe.z_loss_coeff = args.number({"moe_z_loss_coeff"}).value_or(0);
+  moe.input_jitter = args.number({"moe_input_jitter_eps"}).value_or(0);
+  moe.bias_update_rate =
+      args.number({"moe_router_bias_update_rate"}).value_or(moe.bias_update_rate);
+  const auto factor = args.number({"moe_expert_capacity_factor"});
+  if (!factor || *factor <= 0 || balancing == "pai_megatron_aux_loss") return;
+  moe.capacity_factor = factor;
+  moe.pad_to_capacity = args.flag({"moe_pad_expert_input_to_capacity"});
+  const std::string policy = args.text("moe_token_drop_policy");
+  if (!policy.empty() && !model::from_word(policy, moe.token_drop_policy))
+    args.fail("moe_token_drop_policy", "probs or position");
+  log::warn("convert",
+            "{}: args.moe_expert_capacity_factor: the run left out tokens beyond {} times an even "
+            "share of an expert; here training does, and an evaluation takes all",
+            args.source(), *factor);
 }
 
 void read_experts(const StoredArguments& args, ModelSpec& spec) {
@@ -200,6 +241,7 @@ void read_experts(const StoredArguments& args, ModelSpec& spec) {
   moe.shared_gate = args.flag({"shared_expert_gate", "moe_shared_expert_gate"});
   moe.expert_bias = spec.mlp_bias;
   read_router(args, spec);
+  read_balancing(args, moe);
   read_moe_layers(args, spec);
 }
 

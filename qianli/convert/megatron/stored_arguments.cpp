@@ -142,6 +142,38 @@ double StoredArguments::needed_number(Names names) const {
   return *value;
 }
 
+namespace {
+
+// Megatron-core's uneven stages (core_v0.12, transformer_block.py, get_num_layers_to_build): layers
+// of the first and the last one given, or the embedding and the loss counted as a layer each; the
+// others are alike. Empty: all are.
+std::vector<int64_t> uneven_stages(const StoredArguments& args, int64_t stages) {
+  const char *const kFirst = "decoder_first_pipeline_num_layers",
+                    *const kLast = "decoder_last_pipeline_num_layers";
+  const auto first = args.integer({kFirst}), last = args.integer({kLast});
+  const int64_t embedding = args.flag({"account_for_embedding_in_pipeline_split"}) ? 1 : 0;
+  const int64_t loss = args.flag({"account_for_loss_in_pipeline_split"}) ? 1 : 0;
+  if (stages == 1 || (!first && !last && embedding + loss == 0)) return {};
+  const int64_t layers = args.needed_integer({"num_layers", "num_hidden_layers"});
+  const bool given = first || last;
+  const int64_t shared = given ? stages - (first ? 1 : 0) - (last ? 1 : 0) : stages;
+  const int64_t left =
+      given ? layers - first.value_or(0) - last.value_or(0) : layers + embedding + loss;
+  const int64_t each = shared > 0 ? left / shared : 0;
+  if (first.value_or(0) < 0 || last.value_or(0) < 0 || left < 0 || each * shared != left) {
+    args.fail(first  ? kFirst
+              : last ? kLast
+                     : "num_layers",
+              fmt::format("layers of {} stages of which those in the middle are alike", stages));
+  }
+  std::vector<int64_t> counts(static_cast<size_t>(stages), each);
+  counts.front() = first.value_or(each) - (given ? 0 : embedding);
+  counts.back() = last.value_or(each) - (given ? 0 : loss);
+  return counts;
+}
+
+}  // namespace
+
 MegatronLayout layout_of(const StoredArguments& args) {
   MegatronLayout layout;
   layout.tensor = args.integer({"tensor_model_parallel_size"}).value_or(1);
@@ -163,6 +195,10 @@ MegatronLayout layout_of(const StoredArguments& args) {
       args.fail(name, fmt::format("at least 1, and at most {} ranks in all", kMaxRanks));
     ranks *= size;
   }
+  if (args.find("pipeline_model_parallel_layout"))
+    args.fail("pipeline_model_parallel_layout", "none: stages told by numbers of layers");
+  if (layout.layers_per_stage.empty())
+    layout.layers_per_stage = uneven_stages(args, layout.pipeline);
   return layout;
 }
 

@@ -3,7 +3,6 @@
 #include <array>
 #include <limits>
 
-#include "qianli/base/log.h"
 #include "qianli/convert/megatron/argument_readers.h"
 
 namespace qianli::convert {
@@ -67,13 +66,6 @@ void refuse_unfollowed(const StoredArguments& args) {
   }
   const formats::Value* softmax = args.find("softmax_type");
   if (softmax && args.text("softmax_type") != "vanilla") args.fail("softmax_type", "vanilla");
-  if (const auto factor = args.number({"moe_expert_capacity_factor"}); factor && *factor > 0) {
-    log::warn(
-        "convert",
-        "{}: args.moe_expert_capacity_factor: the run left out tokens beyond {} times an even "
-        "share of an expert; the model read takes all",
-        args.source(), *factor);
-  }
 }
 
 }  // namespace qianli::convert

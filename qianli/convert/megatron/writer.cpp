@@ -3,11 +3,13 @@
 #include "qianli/base/file.h"
 #include "qianli/base/json.h"
 #include "qianli/base/log.h"
+#include "qianli/base/strings.h"
 #include "qianli/convert/conversion_folder.h"
 #include "qianli/convert/megatron/arguments.h"
+#include "qianli/convert/megatron/attributes.h"
 #include "qianli/convert/megatron/rank_files.h"
 #include "qianli/convert/megatron/tensors.h"
-#include "qianli/convert/produce.h"
+#include "qianli/convert/megatron/write_ranks.h"
 #include "qianli/convert/write_model.h"
 #include "qianli/formats/torch_file.h"
 
@@ -95,20 +97,10 @@ Value rank_tree(const Targets& targets, size_t file, const Value& arguments, boo
 
 }  // namespace
 
-void write_megatron(const ModelSource& model, const std::filesystem::path& target,
-                    const TargetOptions& options, const ProgressFunction& progress) {
+void write_ranks(const Targets& targets, const Value& arguments,
+                 const std::filesystem::path& target, const TargetOptions& options) {
   const MegatronLayout& layout = options.layout;
-  const Targets targets(model, megatron_tensors(model.spec, model.table, layout), options.dtype,
-                        progress);
-  check_cover(model.table, targets.tensors(), target.string());
   const bool legacy = layout.names == MegatronNames::kLegacy;
-  const Value arguments = megatron_arguments(model.spec, layout, targets.prevailing_dtype());
-  for (const std::string& line : untold_by_arguments(model.spec, arguments)) {
-    log::warn("convert",
-              "no argument of Megatron tells this model's {}: a run built from them would compute "
-              "something else (the weights are right, and Qianli reads them back as they are)",
-              line);
-  }
   const std::string settings = formats::write_pickle(arguments, "arguments", FileRole::kCheckpoint,
                                                      [](const auto&) { return std::string(); });
   ConversionFolder folder(target,
@@ -133,6 +125,29 @@ void write_megatron(const ModelSource& model, const std::filesystem::path& targe
   write_file_atomically(folder.path() / "latest_checkpointed_iteration.txt", "1",
                         FileRole::kCheckpoint);
   folder.commit();
+}
+
+void write_megatron(const ModelSource& model, const std::filesystem::path& target,
+                    const TargetOptions& options, const ProgressFunction& progress) {
+  const MegatronLayout& layout = options.layout;
+  const Targets targets(model, megatron_tensors(model.spec, model.table, layout), options.dtype,
+                        progress);
+  check_cover(model.table, targets.tensors(), target.string());
+  const Value arguments = megatron_arguments(model.spec, layout, targets.prevailing_dtype());
+  for (const std::string& line : untold_by_arguments(model.spec, arguments)) {
+    log::warn("convert",
+              "no argument of Megatron tells this model's {}: a run built from them would compute "
+              "something else (the weights are right, and Qianli reads them back as they are)",
+              line);
+  }
+  if (const auto names = passed_over_by_megatron(arguments); is_plain(layout) && !names.empty()) {
+    log::warn(
+        "convert",
+        "Megatron-LM itself passes over these arguments, which are MindSpeed-LLM's: {} (a run "
+        "built from the others would compute something else)",
+        join(names, ", "));
+  }
+  write_ranks(targets, arguments, target, options);
 }
 
 }  // namespace qianli::convert
