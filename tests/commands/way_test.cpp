@@ -120,6 +120,41 @@ TEST_F(WayTest, ATrainedModelIsGeneratedFromAndScored) {
               1e-6 * scores.at("perplexity").get<double>());
 }
 
+// A mixture made of a trained model computes what that does, and is trained on: each layer's
+// routing is told.
+TEST_F(WayTest, ATrainedModelIsUpcycledAndTrainedOn) {
+  QIANLI_REQUIRE_ENGINE();
+  trained("run");
+  const Result made =
+      qianli({"convert", "run", "mixture", "--to", "hf", "--upcycle-experts", "4", "--verify"});
+  expect_success(made);
+  EXPECT_NE(made.out.find("largest difference 0,"), std::string::npos) << made.out;
+  write_text(path("ids.json"),
+             qianli({"tokenizer", "encode", "tokenizer", "--input", "text.txt", "--json"}).out);
+  const auto nll = [&](const std::string& model) {
+    const Result scored = qianli({"score", model, "--tokens", "ids.json", "--json"});
+    expect_success(scored);
+    return Json::parse(scored.out).at("mean_nll").get<double>();
+  };
+  EXPECT_NEAR(nll("mixture"), nll("run"), 1e-5);
+  write_text(path("on.yaml"), R"(model: {preset: mixture, moe: {aux_loss_coeff: 0.01}}
+data: {path: text.txt, tokenizer: tokenizer, sequence_length: 32, split: "100,0,0"}
+train: {steps: 2, micro_batch_size: 2, global_batch_size: 4}
+device: cpu
+precision: fp32
+log: {peak_tflops: 0.1, moe_per_layer_logging: true}
+run: {dir: on}
+)");
+  expect_success(qianli({"pretrain", "on.yaml"}));
+  const Json layers = read_metrics(path("on")).back().at("moe_layers");
+  ASSERT_EQ(layers.size(), 1u);
+  EXPECT_GE(layers.at("decoder.layers.0.mlp").at("moe_aux_loss").get<double>(), 0.5);
+  const Result one = qianli(
+      {"convert", "run", "other", "--to", "hf", "--upcycle-experts", "4", "--upcycle-top-k", "1"});
+  EXPECT_EQ(one.code, 2);
+  EXPECT_NE(one.err.find("learns nothing"), std::string::npos) << one.err;
+}
+
 TEST_F(WayTest, AModelIsTheSameInEveryForm) {
   QIANLI_REQUIRE_ENGINE();
   trained("run");  // as a run's folder it stands for its last checkpoint
