@@ -99,16 +99,18 @@ class Walk {
 
   double duration(size_t stage, const Instruction& instruction) const {
     const ChunkTimes& times = times_.at(place_of(stage, instruction.chunk));
+    const double factor =
+        times_.slices.empty() ? 1 : times_.slices[static_cast<size_t>(instruction.slice)];
     switch (instruction.op) {
       case Op::kForward:
       case Op::kRecompute:
-        return times.forward;
+        return factor * times.forward;
       case Op::kBackward:
-        return times.input_grad + times.weight_grad;
+        return factor * (times.input_grad + times.weight_grad);
       case Op::kInputGrad:
-        return times.input_grad;
+        return factor * times.input_grad;
       default:
-        return times.weight_grad;
+        return factor * times.weight_grad;
     }
   }
 

@@ -22,6 +22,7 @@ struct ChunkTimes {
 };
 struct Times {
   std::vector<ChunkTimes> chunks = {{}};  // by place in the schedule's flow; one: for all
+  std::vector<double> slices;             // factors for each slice; empty: 1
   double message = 0;                     // from stage to stage
   double pair = 1;  // of the sum of both that a merged forward and backward take
 

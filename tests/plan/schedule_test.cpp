@@ -172,6 +172,12 @@ TEST(Schedules, peaks_are_the_published_ones) {
         EXPECT_EQ(peak(kGPipe), microbatches);
         EXPECT_EQ(peak(k1F1B), std::min(stages - stage, microbatches));
         EXPECT_EQ(peak(kZeroBubble), std::min(stages, microbatches));
+        if (microbatches == 3 * stages) {  // of chunks
+          options.chunks = 2;
+          EXPECT_EQ(peak(kInterleaved), 2 * stages + stages - 1 - 2 * stage);
+          EXPECT_EQ(peak(kDualPipeV), 2 * stages + 1);
+          options.chunks = 1;
+        }
         options.slices = 4;
         EXPECT_EQ(peak(kSeq1F1B), std::min(stages - stage + 3, 4 * microbatches));
         options.slices = 1;
