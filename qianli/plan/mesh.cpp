@@ -108,10 +108,11 @@ std::vector<std::string> mesh_problems(const MeshSizes& sizes) {
       fits("tensor x context x pipeline", {sizes.tensor, sizes.context, sizes.pipeline});
   const bool expert = fits("expert_tensor x expert x pipeline",
                            {expert_tensor(sizes), sizes.expert, sizes.pipeline});
+  // Both products divide the number of ranks now, so they are no larger.
+  if (!dense || !expert || !sizes.pipeline_before_data || sizes.pipeline == 1) return problems;
   const int64_t stride = sizes.tensor * sizes.context,
                 expert_stride = expert_tensor(sizes) * sizes.expert;
-  if (dense && expert && sizes.pipeline_before_data && sizes.pipeline > 1 &&
-      stride != expert_stride) {
+  if (stride != expert_stride) {
     // Otherwise a rank's neighbours in the pipeline would be others for experts.
     problems.push_back(fmt::format(
         "expected expert_tensor x expert = tensor x context where parallel.order puts the pipeline "

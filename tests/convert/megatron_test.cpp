@@ -78,9 +78,9 @@ TEST(Megatron, pads_the_vocabulary_of_the_last_rank) {
             (std::vector<int64_t>{8, 9, -1, -1, -1, -1, -1, -1}));
 }
 
-std::vector<std::vector<int64_t>> layers_of(const std::vector<Chunk>& chunks) {
+std::vector<std::vector<int64_t>> layers_of(const std::vector<plan::ChunkLayers>& chunks) {
   std::vector<std::vector<int64_t>> layers;
-  for (const Chunk& chunk : chunks) {
+  for (const plan::ChunkLayers& chunk : chunks) {
     layers.emplace_back();
     for (const auto& place : chunk.layers) layers.back().push_back(place.global);
   }

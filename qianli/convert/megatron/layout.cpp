@@ -1,10 +1,8 @@
 #include "qianli/convert/megatron/layout.h"
 
 #include <fmt/core.h>
-#include <fmt/ranges.h>
 
-#include <algorithm>
-#include <numeric>
+#include <utility>
 
 #include "qianli/base/error.h"
 
@@ -15,76 +13,11 @@ void expect(bool holds, const std::string& problem, const std::string& hint = {}
   if (!holds) throw ConfigError("convert", problem, hint);
 }
 
-// The model's layers at their positions among the no-op ones: -1 for those that do nothing.
-std::vector<int64_t> enlarged(const model::ModelSpec& spec, const MegatronLayout& layout) {
-  const auto total =
-      spec.num_layers / own_layers(spec) + static_cast<int64_t>(layout.noop_layers.size());
-  std::vector<int64_t> positions(static_cast<size_t>(total), 0);
-  for (const int64_t position : layout.noop_layers) {
-    expect(position >= 0 && position < total,
-           fmt::format("expected no-op layers between 0 and {}, got {}", total - 1, position));
-    expect(positions[static_cast<size_t>(position)] == 0,
-           fmt::format("no-op layer {} is given twice", position));
-    positions[static_cast<size_t>(position)] = -1;
-  }
-  int64_t next = 0;
-  for (int64_t& position : positions) {
-    if (position == 0) position = next++;
-  }
-  return positions;
-}
-
-Chunk chunk_of(const std::vector<int64_t>& positions, int64_t first, int64_t count) {
-  Chunk chunk;
-  for (int64_t local = 0; local < count; ++local) {
-    const int64_t global = positions[static_cast<size_t>(first + local)];
-    if (global >= 0) chunk.layers.push_back({local, global});
-  }
-  return chunk;
-}
-
-std::vector<std::vector<Chunk>> folded(const std::vector<int64_t>& positions, int64_t stages) {
-  const auto total = static_cast<int64_t>(positions.size());
-  expect(total % (2 * stages) == 0,
-         fmt::format("expected layers to be a multiple of {} for dualpipev, got {}", 2 * stages,
-                     total));
-  const int64_t count = total / (2 * stages);
-  std::vector<std::vector<Chunk>> placed;
-  for (int64_t stage = 0; stage < stages; ++stage) {
-    placed.push_back({chunk_of(positions, stage * count, count),
-                      chunk_of(positions, (2 * stages - 1 - stage) * count, count)});
-  }
-  placed.front().front().first = true;
-  placed.front().back().last = true;
-  return placed;
-}
-
-std::vector<int64_t> stage_counts(const MegatronLayout& layout, int64_t total) {
-  const int64_t stages = layout.pipeline;
-  if (layout.layers_per_stage.empty()) {
-    expect(total % stages == 0,
-           fmt::format("expected layers to be a multiple of --pipeline {}, got {}", stages, total),
-           "give the layers of each stage (--layers-per-stage), or positions that do nothing "
-           "(--noop-layers)");
-    return std::vector<int64_t>(static_cast<size_t>(stages), total / stages);
-  }
-  const auto& counts = layout.layers_per_stage;
-  expect(layout.noop_layers.empty() && layout.layers_per_virtual_stage == 0,
-         "layers per stage exclude virtual stages and no-op layers");
-  expect(static_cast<int64_t>(counts.size()) == stages,
-         fmt::format("expected layers of {} stages, got {}", stages, counts.size()));
-  expect(std::ranges::all_of(counts, [](int64_t count) { return count >= 0; }),
-         "expected no negative number of layers");
-  expect(std::accumulate(counts.begin(), counts.end(), int64_t{0}) == total,
-         fmt::format("expected layers per stage to sum to {}, got {}", total,
-                     fmt::join(counts, " + ")));
-  return counts;
-}
-
 // Layers that take the keys and values of one before them stay with it.
-void check_sharing(const model::ModelSpec& spec, const std::vector<std::vector<Chunk>>& placed) {
+void check_sharing(const model::ModelSpec& spec,
+                   const std::vector<std::vector<plan::ChunkLayers>>& placed) {
   for (const auto& chunks : placed) {
-    for (const Chunk& chunk : chunks) {
+    for (const plan::ChunkLayers& chunk : chunks) {
       if (chunk.layers.empty()) continue;
       const int64_t first = chunk.layers.front().global;
       expect(first % spec.key_value_share_factor == 0,
@@ -95,41 +28,32 @@ void check_sharing(const model::ModelSpec& spec, const std::vector<std::vector<C
   }
 }
 
+// Chunks of a stage.
+int64_t virtual_stages(const plan::LayerSplit& split, int64_t layers) {
+  const int64_t total = split.layers + static_cast<int64_t>(split.noop_layers.size());
+  const int64_t stage = total / split.stages;
+  expect(split.table.empty(), "layers per stage exclude virtual stages");
+  expect(total % split.stages == 0 && layers < stage && stage % layers == 0,
+         fmt::format("expected layers of a stage ({} / {}) to be a multiple, not the same, of "
+                     "layers per virtual stage ({})",
+                     total, split.stages, layers));
+  return stage / layers;
+}
+
 }  // namespace
 
 int64_t own_layers(const model::ModelSpec& spec) { return spec.moe && spec.moe->shortcut ? 2 : 1; }
 
-std::vector<std::vector<Chunk>> place_layers(const model::ModelSpec& spec,
-                                             const MegatronLayout& layout) {
-  const std::vector<int64_t> positions = enlarged(spec, layout);
-  if (layout.dual_pipe_v) {
-    auto placed = folded(positions, layout.pipeline);
-    check_sharing(spec, placed);
-    return placed;
-  }
-  const auto counts = stage_counts(layout, static_cast<int64_t>(positions.size()));
-  std::vector<std::vector<Chunk>> placed(static_cast<size_t>(layout.pipeline));
-  const int64_t k = layout.layers_per_virtual_stage;
-  int64_t first = 0;
-  for (int64_t stage = 0; stage < layout.pipeline; ++stage) {
-    const int64_t count = counts[static_cast<size_t>(stage)];
-    auto& chunks = placed[static_cast<size_t>(stage)];
-    if (k == 0) {
-      chunks.push_back(chunk_of(positions, first, count));
-    } else {
-      expect(k < count && count % k == 0,
-             fmt::format("expected layers of a stage ({}) to be a multiple, not the same, of "
-                         "layers per virtual "
-                         "stage ({})",
-                         count, k));
-      for (int64_t c = 0; c < count / k; ++c) {
-        chunks.push_back(chunk_of(positions, (c * layout.pipeline + stage) * k, k));
-      }
-    }
-    first += count;
-  }
-  placed.front().front().first = true;
-  placed.back().back().last = true;
+std::vector<std::vector<plan::ChunkLayers>> place_layers(const model::ModelSpec& spec,
+                                                         const MegatronLayout& layout) {
+  plan::LayerSplit split{.layers = spec.num_layers / own_layers(spec),
+                         .stages = layout.pipeline,
+                         .folded = layout.dual_pipe_v,
+                         .noop_layers = layout.noop_layers};
+  for (const int64_t count : layout.layers_per_stage) split.table.push_back({count});
+  if (layout.layers_per_virtual_stage > 0 && !layout.dual_pipe_v)
+    split.chunks = virtual_stages(split, layout.layers_per_virtual_stage);
+  auto placed = plan::place_layers(split);
   check_sharing(spec, placed);
   return placed;
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "qianli/model/spec.h"
+#include "qianli/plan/layers.h"
 
 namespace qianli::convert {
 
@@ -52,23 +53,12 @@ struct MegatronLayout {
   }
 };
 
-// A chunk of the decoder on one pipeline stage.
-struct Chunk {
-  struct Place {
-    int64_t local;   // index in the chunk, no-op layers counted
-    int64_t global;  // layer of the model, as Megatron counts
-  };
-  std::vector<Place> layers;
-  bool first = false;  // holds the embedding
-  bool last = false;   // holds the final norm and the output layer
-};
-
 // Layers of ours that are one of Megatron's: 2 in a model with shortcut experts (LongCat).
 int64_t own_layers(const model::ModelSpec& spec);
 
 // [stage][chunk]. Throws ConfigError where the layout does not fit the model, saying why.
-std::vector<std::vector<Chunk>> place_layers(const model::ModelSpec& spec,
-                                             const MegatronLayout& layout);
+std::vector<std::vector<plan::ChunkLayers>> place_layers(const model::ModelSpec& spec,
+                                                         const MegatronLayout& layout);
 
 int64_t padded_vocab_size(const model::ModelSpec& spec, const MegatronLayout& layout);
 

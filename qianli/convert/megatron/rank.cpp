@@ -13,10 +13,10 @@ RankWriter::RankWriter(const model::ModelSpec& spec, const Table& table,
   for (size_t i = 0; i < table.size(); ++i) index_.emplace(table[i].name, i);
 }
 
-void RankWriter::write(const std::string& key, const Chunk& chunk) {
+void RankWriter::write(const std::string& key, const plan::ChunkLayers& chunk) {
   key_ = key;
-  if (chunk.first) embedding();
-  for (const Chunk::Place& place : chunk.layers) {
+  if (chunk.embedding) embedding();
+  for (const plan::ChunkLayers::Layer& place : chunk.layers) {
     const char* form = legacy() ? "language_model.encoder.layers.{}." : "decoder.layers.{}.";
     if (own_layers(spec_) == 2) {
       double_layer(fmt::format("decoder.layers.{}.", place.local), 2 * place.global);
@@ -25,7 +25,7 @@ void RankWriter::write(const std::string& key, const Chunk& chunk) {
     layer(fmt::format(fmt::runtime(form), place.local),
           fmt::format("decoder.layers.{}.", place.global));
   }
-  if (chunk.last) head(/*with_embedding_copy=*/!chunk.first);
+  if (chunk.loss) head(/*with_embedding_copy=*/!chunk.embedding);
 }
 
 void RankWriter::embedding() {

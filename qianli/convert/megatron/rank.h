@@ -15,7 +15,7 @@ class RankWriter {
              const MegatronRank& rank, size_t file, std::vector<ForeignTensor>& tensors);
 
   // `key` begins the names: "model.".
-  void write(const std::string& key, const Chunk& chunk);
+  void write(const std::string& key, const plan::ChunkLayers& chunk);
 
  private:
   void embedding();
