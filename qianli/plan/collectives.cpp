@@ -44,6 +44,7 @@ void find_reductions(const Program& program, int32_t chunks, int64_t shift,
     }
     if (is_compute(program[i].op) && program[i].op >= Op::kBackward) complete[chunk] = i;
   }
+  if (steps.empty()) return;  // forward only
   for (int32_t chunk = 0; chunk < chunks; ++chunk) {
     const size_t c = static_cast<size_t>(chunk), step = last_step[c] + static_cast<size_t>(shift);
     const size_t aligned = step < steps.size() ? steps[step] : program.size() - 1;

@@ -11,7 +11,8 @@ namespace qianli::plan {
 
 struct Proof {
   // A sentence each, at most some dozen; empty: all of these hold.
-  // - Every unit goes forward once and back once (or its two gradients do), after its input,
+  // - Every unit goes forward once and, unless the schedule is forward only, back once (or its two
+  //   gradients do), after its input,
   //   recompute and gradient are there. Slices go forward in order and back in reverse.
   // - Every output and every gradient goes once to the neighbour in the flow, or to the chunk
   // beside.

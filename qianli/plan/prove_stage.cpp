@@ -94,6 +94,8 @@ class StageWalk {
     const auto units = static_cast<size_t>(schedule_.units());
     for (int32_t chunk = 0; chunk < schedule_.chunks; ++chunk) {
       uint16_t known = 0;
+      if (schedule_.forward_only)
+        known |= kGradient | kInputGradient | kWeightGradient | kSentGradient;
       if (place(chunk) == 0) known |= kInput | kSentGradient;
       if (place(chunk) + 1 == last_place_end()) known |= kGradient | kSentOutput;
       std::fill_n(facts_.begin() + static_cast<ptrdiff_t>(static_cast<size_t>(chunk) * units),
@@ -189,7 +191,7 @@ class StageWalk {
     if (i.op == Op::kForward && at > 0) --waiting_;
     if (goes_back && at + 1 < last_place_end()) --waiting_;
     if (i.op == Op::kForward && i.checkpoint) ++inputs_;
-    if (i.op == Op::kForward && !i.checkpoint) ++activations_;
+    if (i.op == Op::kForward && !i.checkpoint && !schedule_.forward_only) ++activations_;
     if (i.op == Op::kRecompute) {
       --inputs_;
       ++activations_;
@@ -241,9 +243,10 @@ class StageWalk {
         }
       }
       const auto c = static_cast<size_t>(chunk);
-      if (gathers_[c] != 1 || reductions_[c] != 1)
-        complain("stage {}: expected one gather and one reduction of chunk {}, got {} and {}",
-                 stage_, chunk, gathers_[c], reductions_[c]);
+      const int64_t reductions = schedule_.forward_only ? 0 : 1;
+      if (gathers_[c] != 1 || reductions_[c] != reductions)
+        complain("stage {}: expected one gather and {} reductions of chunk {}, got {} and {}",
+                 stage_, reductions, chunk, gathers_[c], reductions_[c]);
     }
     if (activations_ != 0)
       complain("stage {}: {} activations are never freed", stage_, activations_);

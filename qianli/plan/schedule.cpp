@@ -22,7 +22,7 @@ constexpr int64_t kMaxUnits = int64_t{1} << 20;
 
 bool in_ring(ScheduleKind kind) { return kind == kInterleaved || kind == kNanoPipe; }
 
-Program compute_program(const ScheduleOptions& options, int64_t stage) {
+Program training_program(const ScheduleOptions& options, int64_t stage) {
   switch (options.kind) {
     case kGPipe:
       return gpipe(options, stage);
@@ -72,6 +72,16 @@ void add_recompute(const ScheduleOptions& options, int64_t stage, Program& progr
     case Recompute::kInBubble:
       return recompute_in_bubble(options, stage, program);
   }
+}
+
+Program compute_program(const ScheduleOptions& options, int64_t stage) {
+  Program program = training_program(options, stage);
+  if (options.forward_only) {
+    std::erase_if(program, [](const Instruction& i) { return i.op != Op::kForward; });
+  } else {
+    add_recompute(options, stage, program);
+  }
+  return program;
 }
 
 class Problems {
@@ -128,6 +138,9 @@ void check_foreign(const ScheduleOptions& options, Problems& problems) {
                   "expected {} a stage, got {}", v ? "2 chunks" : "1 chunk", options.chunks);
   problems.unless(options.kind == kSeq1F1B || options.slices == 1,
                   "only seq1f1b cuts microbatches into slices, got {}", options.slices);
+  problems.unless(!options.forward_only || (options.recompute == Recompute::kNone &&
+                                            !options.merge_pairs && !options.detach_weight_grads),
+                  "expected no recompute, merging or detaching where nothing goes back");
   problems.unless(v || !options.merge_pairs, "only dualpipev merges forwards and backwards");
   problems.unless(v || !options.detach_weight_grads, "only dualpipev detaches weight gradients");
 }
@@ -240,11 +253,11 @@ Schedule make_schedule(const ScheduleOptions& given) {
                     .chunks = static_cast<int32_t>(options.chunks),
                     .microbatches = static_cast<int32_t>(options.microbatches),
                     .slices = static_cast<int32_t>(options.slices),
+                    .forward_only = options.forward_only,
                     .flow = options.kind == kDualPipeV ? v_flow(options.stages)
                                                        : ring_flow(options.stages, options.chunks)};
   for (int64_t stage = 0; stage < options.stages; ++stage) {
     Program program = compute_program(options, stage);
-    add_recompute(options, stage, program);
     add_collectives(program, schedule.chunks,
                     in_ring(options.kind) && options.align_collectives ? stage : 0);
     schedule.programs.push_back(std::move(program));

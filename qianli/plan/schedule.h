@@ -69,6 +69,7 @@ Flow v_flow(int64_t stages);                     // down the stages and back up:
 // sent, so one communicator is enough.
 struct Schedule {
   int32_t stages = 1, chunks = 1, microbatches = 1, slices = 1;
+  bool forward_only = false;  // evaluation: no backward, nothing is kept
   Flow flow;
   std::vector<Program> programs;  // [stage]
 
@@ -114,6 +115,7 @@ struct ScheduleOptions {
   int64_t group_size = 0;  // interleaved: microbatches in a row of one chunk; 0: stages
   int64_t slices = 1;      // kSeq1F1B
   Recompute recompute = Recompute::kNone;
+  bool forward_only = false;         // the forwards alone, in the same order: evaluation
   bool merge_pairs = false;          // kDualPipeV: mark forwards and backwards to run as one
   bool detach_weight_grads = false;  // kDualPipeV: split the last backwards
   bool align_collectives = true;     // interleaved: all stages begin a chunk's at the same time

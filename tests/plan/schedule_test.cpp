@@ -224,6 +224,30 @@ TEST(Schedules, every_one_of_the_grid_is_proven) {
   }
 }
 
+TEST(Schedules, evaluation_goes_forward_only) {
+  int checked = 0;
+  for (ScheduleOptions options : schedule_grid()) {
+    options.forward_only = true;
+    if (!schedule_problems(options).empty()) continue;
+    const Schedule schedule = make_schedule(options);
+    const Proof proof = prove(schedule);
+    ASSERT_TRUE(proof.problems.empty()) << describe(options) << "\n" << all_problems(proof);
+    EXPECT_EQ(std::ranges::max(proof.peak_activations), 0);
+    for (const Program& program : schedule.programs) {
+      for (const Instruction& instruction : program) {
+        EXPECT_NE(instruction.op, Op::kBackward);
+        EXPECT_NE(instruction.op, Op::kSendGradient);
+        EXPECT_NE(instruction.op, Op::kReduceGradients);
+      }
+    }
+    ++checked;
+  }
+  EXPECT_GT(checked, 500);
+  Schedule schedule = make_schedule({.stages = 2, .microbatches = 2});
+  schedule.forward_only = true;  // but its programs go back
+  EXPECT_FALSE(prove(schedule).problems.empty());
+}
+
 TEST(Schedules, gradients_are_reduced_at_the_same_step_on_all_stages) {
   ScheduleOptions options{.kind = kInterleaved, .stages = 4, .microbatches = 8, .chunks = 2};
   const auto begins = [&](int32_t chunk, Op op) {
