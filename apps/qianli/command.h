@@ -1,6 +1,10 @@
-// The commands of the program, one file each. add_X declares a command's options on the application and
-// sets its callback, so --help costs nothing but the command line. Callbacks throw qianli::Error.
+// The commands of the program, one file each. add_X declares a command's options on the application
+// and sets its callback, so --help costs nothing but the command line. Callbacks throw
+// qianli::Error.
 #pragma once
+
+#include <string>
+#include <vector>
 
 namespace CLI {
 class App;
@@ -8,10 +12,20 @@ class App;
 
 namespace qianli::app {
 
-// Every command, in the order --help shows them.
-void add_commands(CLI::App& app);
+// Ends the program with a code that is no failure of its own: `launch` ends as its ranks did.
+struct EndWith {
+  int code;
+};
+
+// Takes the words behind "--" of `qianli launch` off the command line: they are another program's,
+// and no word of them is to be understood here.
+std::vector<std::string> take_job(int& argc, char** argv);
+
+// Every command, in the order --help shows them. `job`: what take_job gave.
+void add_commands(CLI::App& app, const std::vector<std::string>& job);
 
 void add_pretrain(CLI::App& app);
+void add_launch(CLI::App& app, const std::vector<std::string>& job);
 void add_backends(CLI::App& app);
 void add_doctor(CLI::App& app);
 void add_generate(CLI::App& app);

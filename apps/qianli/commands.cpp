@@ -4,7 +4,7 @@
 
 namespace qianli::app {
 
-void add_commands(CLI::App& app) {
+void add_commands(CLI::App& app, const std::vector<std::string>& job) {
   add_pretrain(app);
   add_generate(app);
   add_score(app);
@@ -14,6 +14,7 @@ void add_commands(CLI::App& app) {
   add_data(app);
   add_tokenizer(app);
   add_plan(app);
+  add_launch(app, job);
   add_backends(app);
   add_doctor(app);
 }

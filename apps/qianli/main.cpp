@@ -25,7 +25,7 @@ int run(int argc, char** argv) {
                "qianli"};
   app.require_subcommand(1);
   app.set_version_flag("--version", std::string("qianli ") + version());
-  app::add_commands(app);
+  app::add_commands(app, app::take_job(argc, argv));
   int code = 0;
   try {
     app.parse(argc, argv);
@@ -33,6 +33,8 @@ int run(int argc, char** argv) {
     code = app.exit(done);
   } catch (const CLI::ParseError& error) {
     app::throw_usage_error(app, argc, argv, error);
+  } catch (const app::EndWith& end) {
+    code = end.code;
   }
   app::finish_output();
   return code;

@@ -15,6 +15,7 @@ enum class ExitCode : int {
   kMemory = 4,      // out of memory
   kNonFinite = 5,   // NaN or infinity in loss or gradients
   kCheckpoint = 6,  // checkpoints and model weights
+  kUnavailable = 69,  // another machine of the job cannot be reached or was lost
   kStopped = 75,    // stopped on request, resumable
 };
 
@@ -47,6 +48,10 @@ struct NonFiniteError : Error {
 struct CheckpointError : Error {
   CheckpointError(std::string_view component, std::string_view problem, std::string_view hint = {})
       : Error(ExitCode::kCheckpoint, component, problem, hint) {}
+};
+struct UnavailableError : Error {
+  UnavailableError(std::string_view component, std::string_view problem, std::string_view hint = {})
+      : Error(ExitCode::kUnavailable, component, problem, hint) {}
 };
 // Stopped on request (signal): everything is saved, the same command goes on.
 struct StoppedError : Error {
