@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "qianli/base/error.h"
+#include "qianli/base/stop.h"
 
 namespace qianli::launch {
 namespace {
@@ -99,8 +100,8 @@ void Console::say(std::string_view text) {
 
 bool Console::is_full() const { return std::max(out_.pending(), error_.pending()) > kFull; }
 
-void Console::flush(Time until) {
-  while (out_.pending() + error_.pending() > 0 && Clock::now() < until) poller_.wait(until);
+void Console::flush() {
+  while (out_.pending() + error_.pending() > 0 && stop_signal() == 0) poller_.wait(Time::max());
 }
 
 }  // namespace qianli::launch

@@ -44,8 +44,9 @@ class Console {
   void say(std::string_view text);
   // So much is waiting that ranks should rather wait, too.
   bool is_full() const;
-  // Writes what is left; gives up at the given time.
-  void flush(Time until);
+  // Writes what is left, however slow the reader, unless the user asks the program to stop
+  // (qianli/base/stop.h).
+  void flush();
 
  private:
   Poller& poller_;

@@ -44,8 +44,8 @@ void Coordinator::receive(Peer from, const Message& message, Time now) {
 }
 
 void Coordinator::closed(Peer peer, const std::string& why, Time now) {
-  dismissed_.push_back(peer);
-  if (nodes_.contains(peer)) lose(peer, why, now);
+  if (nodes_.contains(peer)) return lose(peer, why, now);
+  dismissed_.push_back({peer, /*at_once=*/true});
 }
 
 // Empty: welcome.
@@ -73,7 +73,7 @@ void Coordinator::enrol(Peer peer, const Hello& hello, Time now) {
   if (const std::string problem = objection(hello); !problem.empty()) {
     notices_.push_back(fmt::format("refused {}: {}", hello.host, problem));
     post(peer, Exit{kUsage, problem});
-    dismissed_.push_back(peer);
+    dismissed_.push_back({peer, /*at_once=*/false});
     return;
   }
   nodes_[peer] = {.hello = hello, .heard = now, .spoken = now};
@@ -153,7 +153,7 @@ void Coordinator::pass_on(Peer from, int signal, Time now) {
 void Coordinator::lose(Peer peer, const std::string& why, Time now) {
   const Node node = nodes_[peer];
   nodes_.erase(peer);
-  dismissed_.push_back(peer);
+  dismissed_.push_back({peer, /*at_once=*/true});
   if (state_ == State::kGathering) {
     notices_.push_back(fmt::format("{} left: {}", node.hello.host, why));
   } else if (state_ != State::kOver) {
@@ -180,7 +180,7 @@ void Coordinator::finish(int code, const std::string& text) {
   state_ = State::kOver;
   for (const auto& [peer, node] : nodes_) {
     post(peer, Exit{code, text});
-    dismissed_.push_back(peer);
+    dismissed_.push_back({peer, /*at_once=*/false});
   }
 }
 
@@ -262,7 +262,7 @@ void Coordinator::send_all(const Message& message, Time now) {
 std::vector<Coordinator::Outgoing> Coordinator::take_outgoing() {
   return std::exchange(outgoing_, {});
 }
-std::vector<Coordinator::Peer> Coordinator::take_dismissed() {
+std::vector<Coordinator::Dismissed> Coordinator::take_dismissed() {
   return std::exchange(dismissed_, {});
 }
 std::vector<std::string> Coordinator::take_notices() { return std::exchange(notices_, {}); }

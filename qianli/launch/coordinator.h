@@ -50,8 +50,13 @@ class Coordinator {
   Time deadline() const;
 
   std::vector<Outgoing> take_outgoing();
-  // Peers of whom nothing more is wanted; their connections are to be closed once all is sent.
-  std::vector<Peer> take_dismissed();
+  // Peers of whom nothing more is wanted. at_once: they are lost; the others read their last
+  // message and close.
+  struct Dismissed {
+    Peer peer;
+    bool at_once;
+  };
+  std::vector<Dismissed> take_dismissed();
   // What the user should read on node 0, a sentence each.
   std::vector<std::string> take_notices();
   bool over() const { return state_ == State::kOver; }
@@ -91,7 +96,7 @@ class Coordinator {
   std::string text_;
   std::optional<int> signal_;
   std::vector<Outgoing> outgoing_;
-  std::vector<Peer> dismissed_;
+  std::vector<Dismissed> dismissed_;
   std::vector<std::string> notices_;
 };
 

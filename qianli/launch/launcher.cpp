@@ -1,6 +1,5 @@
 #include "qianli/launch/launcher.h"
 
-#include <errno.h>
 #include <fmt/core.h>
 #include <poll.h>
 #include <signal.h>
@@ -8,11 +7,12 @@
 
 #include <algorithm>
 #include <cstring>
-#include <deque>
 #include <memory>
+#include <optional>
 #include <set>
 
 #include "qianli/base/error.h"
+#include "qianli/base/stop.h"
 #include "qianli/launch/client.h"
 #include "qianli/launch/server.h"
 #include "qianli/launch/signals.h"
@@ -35,11 +35,12 @@ class Launcher {
       : options_(options),
         console_(poller_, options.messages, options.quiet),
         workers_(poller_, console_, options.workers) {
-    poller_.watch(signals_.fd(), POLLIN, [this] { on_signal(signals_.take()); });
+    poller_.watch(signals_->fd(), POLLIN, [this] { on_signal(signals_->take()); });
     if (!serve()) join();
   }
 
   int run() {
+    throw_if_stopped("launch");  // before the signals were watched
     for (step(Clock::now()); !exit_code_; step(Clock::now())) poller_.wait(deadline());
     const Time until = Clock::now() + kFarewell;
     client_.reset();
@@ -48,7 +49,9 @@ class Launcher {
       server_->exchange(Clock::now());
       server_->tick(Clock::now());
     }
-    console_.flush(until);
+    poller_.forget(signals_->fd());
+    signals_.reset();  // from here on they are the program's again
+    console_.flush();
     return *exit_code_;
   }
 
@@ -188,7 +191,8 @@ class Launcher {
   }
 
   const LaunchOptions& options_;
-  SignalWatch signals_;  // first: whatever is started inherits no handler of ours
+  // First: a signal that comes while the rest is made is not lost.
+  std::optional<SignalWatch> signals_{std::in_place};
   Poller poller_;
   Console console_;
   Workers workers_;

@@ -3,6 +3,7 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <limits>
 
 namespace qianli::launch {
 namespace {
@@ -47,13 +48,16 @@ std::vector<Message> Server::exchange(Time now) {
       peer->second.connection->send(message);
     }
   }
-  for (const auto id : coordinator_.take_dismissed()) {
+  for (const auto& [id, at_once] : coordinator_.take_dismissed()) {
     const auto peer = peers_.find(id);
-    if (peer == peers_.end() || peer->second.dismissed) continue;
+    if (peer == peers_.end()) continue;
+    if (at_once) peer->second.connection->close();
+    if (peer->second.dismissed) continue;
     peer->second.dismissed = true;
+    // It closes when it has read its last message. Closing first could take that from it: what it
+    // has sent meanwhile would answer with a reset.
     peer->second.leave_at = now + kPatience;
   }
-  // The other side closes when it has read its last message; a refused one as soon as all is sent.
   std::erase_if(peers_, [](const auto& entry) { return !entry.second.connection->is_open(); });
   return local;
 }

@@ -38,6 +38,8 @@ TEST_F(HelpTest, EveryCommandDescribesItsOptions) {
       {{"plan", "schedule"},
        {"--kind", "--stages", "--microbatches", "--chunks", "--group", "--slices", "--recompute",
         "--merge", "--detach", "--times", "--messages", "--draw", "--json"}},
+      {{"launch"},
+       {"-- COMMAND", "--nproc", "--nnodes", "--rdzv", "--max-restarts", "--worker_num"}},
       {{"backends"}, {"--json"}},
       {{"doctor"}, {"--json"}},
   };
