@@ -15,7 +15,7 @@ enum class ExitCode : int {
   kMemory = 4,      // out of memory
   kNonFinite = 5,   // NaN or infinity in loss or gradients
   kCheckpoint = 6,  // checkpoints and model weights
-  kUnavailable = 69,  // another machine of the job cannot be reached or was lost
+  kUnavailable = 69,  // another rank or machine of the job is lost, hangs, or does something else
   kStopped = 75,    // stopped on request, resumable
 };
 

@@ -21,10 +21,16 @@ class StateLoader {
       : source_(formats::open_checkpoint_source(folder, manifest,
                                                 {TensorKind::kExpAvg, TensorKind::kExpAvgSq})) {}
 
-  void load(TensorKind kind, nn::ParameterSet& parameters, const at::Tensor& flat) {
+  // `own`: [owned elements].
+  void load(TensorKind kind, const nn::ParameterSet& parameters, const at::Tensor& own) {
     for (size_t i = 0; i < parameters.size(); ++i) {
-      if (parameters.entry(i).buffer) continue;
-      read(formats::state_name(kind, parameters.entry(i).name), parameters.view(flat, i));
+      const auto& entry = parameters.entry(i);
+      if (entry.buffer) continue;
+      const formats::TensorSpec& tensor = find(formats::state_name(kind, entry.name), entry.shape);
+      const nn::FlatPlace& place = parameters.place(i);
+      for (const auto& part : parameters.owned().within(place.offset, place.offset + place.count)) {
+        read(tensor, part.begin - place.offset, own.narrow(0, part.place, part.count));
+      }
       ++loaded_;
     }
   }
@@ -46,18 +52,28 @@ class StateLoader {
         "is it of another model?");
   }
 
-  void read(const std::string& name, const at::Tensor& target) const {
+  const formats::TensorSpec& find(const std::string& name,
+                                  const std::vector<int64_t>& shape) const {
     const formats::TensorSpec* tensor = source_->find(name);
     if (!tensor) refuse(name, "expected in the checkpoint, found nowhere");
-    if (target.sizes() != at::IntArrayRef(tensor->shape)) {
-      refuse(name, fmt::format("expected shape {}, got {}", shape_text(target.sizes()),
+    if (tensor->shape != shape) {
+      refuse(name, fmt::format("expected shape {}, got {}", shape_text(shape),
                                shape_text(tensor->shape)));
     }
-    const auto type = scalar_type(tensor->dtype);
-    if (!type) refuse(name, fmt::format("cannot use dtype {}", formats::dtype_name(tensor->dtype)));
-    const at::Tensor values = at::empty(tensor->shape, *type);
-    source_->read(*tensor, {static_cast<std::byte*>(values.mutable_data_ptr()), values.nbytes()});
-    target.copy_(values);
+    if (!scalar_type(tensor->dtype)) {
+      refuse(name, fmt::format("cannot use dtype {}", formats::dtype_name(tensor->dtype)));
+    }
+    return *tensor;
+  }
+
+  // Elements [first, first + target.numel()) of the tensor, by way of the rows that hold them.
+  void read(const formats::TensorSpec& tensor, int64_t first, const at::Tensor& target) const {
+    const int64_t row = tensor.num_elements() / formats::num_rows(tensor);
+    const int64_t begin = first / row, end = (first + target.numel() + row - 1) / row;
+    const at::Tensor rows = at::empty({(end - begin) * row}, *scalar_type(tensor.dtype));
+    source_->read_rows(tensor, begin, end - begin,
+                       {static_cast<std::byte*>(rows.mutable_data_ptr()), rows.nbytes()});
+    target.copy_(rows.narrow(0, first - begin * row, target.numel()));
   }
 
   std::unique_ptr<formats::TensorSource> source_;

@@ -34,10 +34,10 @@ class WeightLoader {
 
   void load() {
     const auto ranges = convert::row_ranges(source_.table, kElementsAtOnce);
-    std::vector<convert::RowRange> near, far;  // on the CPU, and not
+    std::vector<convert::RowRange> near, far;  // read into their place, or by way of a buffer
     for (const convert::RowRange& range : ranges) {
       if (!places_[range.parameter]) continue;
-      (target(range).is_cpu() ? near : far).push_back(range);
+      (in_place() ? near : far).push_back(range);
     }
     const int threads = available_cores();
     parallel_for(static_cast<int64_t>(near.size()), threads, [&](int64_t i) {
@@ -103,6 +103,11 @@ class WeightLoader {
                           "is it of another model?");
   }
 
+  // Whether the exact weights lie on the CPU, whole.
+  bool in_place() const {
+    return parameters_.flat().is_cpu() && (!parameters_.has_separate_master() ||
+                                           parameters_.owned().count() == parameters_.flat_size());
+  }
   // [rows, columns]
   at::Tensor target(const convert::RowRange& range) const {
     const int64_t columns = convert::matrix_columns(source_.table[range.parameter]);
@@ -118,19 +123,25 @@ class WeightLoader {
   }
 
   void load_far(const std::vector<convert::RowRange>& ranges, int threads) {
+    const at::ScalarType type =
+        parameters_.flat().scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     auto next = ranges.begin();
     convert::Buffers buffers;
     convert::in_order(
         static_cast<int64_t>(ranges.size()), threads, buffers,
         [&](int64_t i, std::vector<std::byte>& buffer) {
-          const at::Tensor rows = target(ranges[static_cast<size_t>(i)]);
-          buffer.resize(rows.nbytes());
-          read(ranges[static_cast<size_t>(i)], rows.scalar_type(), buffer);
+          const convert::RowRange& range = ranges[static_cast<size_t>(i)];
+          const int64_t elements =
+              range.rows * convert::matrix_columns(source_.table[range.parameter]);
+          buffer.resize(static_cast<size_t>(elements) * c10::elementSize(type));
+          read(range, type, buffer);
         },
         [&](std::span<const std::byte> buffer) {
-          const at::Tensor rows = target(*next++);
-          rows.copy_(at::from_blob(const_cast<std::byte*>(buffer.data()), rows.sizes(),
-                                   rows.scalar_type()));
+          const convert::RowRange& range = *next++;
+          const int64_t columns = convert::matrix_columns(source_.table[range.parameter]);
+          parameters_.write(
+              *places_[range.parameter], range.first * columns,
+              at::from_blob(const_cast<std::byte*>(buffer.data()), {range.rows * columns}, type));
         });
   }
 

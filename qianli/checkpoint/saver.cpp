@@ -10,6 +10,7 @@
 #include "qianli/base/log.h"
 #include "qianli/checkpoint/checkpoint.h"
 #include "qianli/checkpoint/step_writer.h"
+#include "qianli/dist/agreement.h"
 #include "qianli/formats/checkpoint_folder.h"
 #include "qianli/model/hugging_face.h"
 
@@ -61,6 +62,68 @@ void make_folder(const fs::path& folder) {
                         "choose another run.dir");
 }
 
+// What one rank writes of the flat buffers: boxes of the parameters that lie there.
+class PieceCutter {
+ public:
+  PieceCutter(const nn::ParameterSet& parameters, optim::FlatOptimizer& optimizer, bool copy,
+              std::vector<StepContents::Piece>& pieces)
+      : parameters_(parameters), optimizer_(optimizer), copy_(copy), pieces_(pieces) {}
+
+  void cut(const nn::FlatRange& range) {
+    for (const auto& part : parameters_.owned().within(range.begin, range.end)) {
+      const auto own = [&](const at::Tensor& compact) {
+        return on_cpu(compact.narrow(0, part.place, part.count), copy_);
+      };
+      const at::Tensor weights = on_cpu(parameters_.master(part), copy_);
+      const at::Tensor exp_avg = own(optimizer_.exp_avg()),
+                       exp_avg_sq = own(optimizer_.exp_avg_sq());
+      for (size_t i = 0; i < parameters_.size(); ++i) {
+        add(TensorKind::kWeight, i, part, weights);
+        add(TensorKind::kExpAvg, i, part, exp_avg);
+        add(TensorKind::kExpAvgSq, i, part, exp_avg_sq);
+      }
+    }
+  }
+
+  void add_buffers() {
+    for (size_t i = 0; i < parameters_.size(); ++i) {
+      const auto& entry = parameters_.entry(i);
+      if (!entry.buffer) continue;
+      pieces_.push_back({.name = entry.name,
+                         .shape = entry.shape,
+                         .box = {std::vector<int64_t>(entry.shape.size(), 0), entry.shape},
+                         .values = on_cpu(parameters_.exact(i), copy_).view(-1)});
+    }
+  }
+
+ private:
+  using TensorKind = formats::TensorKind;
+
+  // What `values`, those of `part`, hold of parameter i.
+  void add(TensorKind kind, size_t i, const nn::FlatRanges::Part& part, const at::Tensor& values) {
+    const nn::FlatPlace& place = parameters_.place(i);
+    const int64_t begin = std::max(place.offset, part.begin);
+    const int64_t end = std::min(place.offset + place.count, part.begin + part.count);
+    if (begin >= end) return;
+    const auto& entry = parameters_.entry(i);
+    int64_t next = begin - part.begin;
+    for (formats::Box& box : formats::boxes_of(entry.shape, begin - place.offset, end - begin)) {
+      const int64_t elements = box.elements();
+      pieces_.push_back({.kind = kind,
+                         .name = entry.name,
+                         .shape = entry.shape,
+                         .box = std::move(box),
+                         .values = values.narrow(0, next, elements)});
+      next += elements;
+    }
+  }
+
+  const nn::ParameterSet& parameters_;
+  optim::FlatOptimizer& optimizer_;
+  bool copy_;
+  std::vector<StepContents::Piece>& pieces_;
+};
+
 bool same_place(const fs::path& a, const fs::path& b) {
   std::error_code error;
   return fs::equivalent(a, b, error) && !error;
@@ -71,11 +134,14 @@ bool same_place(const fs::path& a, const fs::path& b) {
 Saver::Saver(SaverOptions options)
     : options_(std::move(options)), companions_(model::read_companion_files(options_.tokenizer)) {
   model::to_hugging_face(options_.spec);
-  make_folder(options_.folder);
-  lock_.emplace(options_.folder, FileRole::kCheckpoint,
-                "saves its checkpoints into " + options_.folder.string(),
-                "end it, or choose another run.dir");
-  remove_leftovers(options_.folder);
+  dist::first_rank(options_.ranks, [&] {
+    make_folder(options_.folder);
+    lock_.emplace(options_.folder, FileRole::kCheckpoint,
+                  "saves its checkpoints into " + options_.folder.string(),
+                  "end it, or choose another run.dir");
+    remove_leftovers(options_.folder);
+    return std::string();
+  });
   const fs::path& from = options_.resumed_from;
   if (formats::is_checkpoint(from) &&
       same_place(from, options_.folder / fs::canonical(from).filename())) {
@@ -106,7 +172,10 @@ void Saver::save(const formats::TrainingState& state, const nn::ParameterSet& pa
     return;
   }
   StepContents step = contents(state, parameters, optimizer);
-  check_space(step.num_bytes());
+  dist::every_rank(options_.ranks, [&] {
+    check_space(step.num_bytes());
+    return std::string();
+  });
   if (!options_.asynchronous) {
     write(step);
     last_ = state;
@@ -125,21 +194,19 @@ void Saver::save(const formats::TrainingState& state, const nn::ParameterSet& pa
 StepContents Saver::contents(const formats::TrainingState& state,
                              const nn::ParameterSet& parameters,
                              optim::FlatOptimizer& optimizer) const {
-  const bool copy = options_.asynchronous;
   StepContents step{.state = state,
                     .spec = options_.spec,
+                    .wide = parameters.flat().scalar_type() == at::kDouble,
                     .companions = companions_,
-                    .weights = on_cpu(parameters.master(), copy),
-                    .exp_avg = on_cpu(optimizer.exp_avg(), copy),
-                    .exp_avg_sq = on_cpu(optimizer.exp_avg_sq(), copy),
-                    .max_shard_bytes = options_.max_shard_bytes};
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    step.places.push_back(
-        {.name = parameters.entry(i).name,
-         .shape = parameters.entry(i).shape,
-         .flat = parameters.place(i),
-         .buffer = parameters.entry(i).buffer ? on_cpu(parameters.exact(i), copy) : at::Tensor()});
+                    .max_shard_bytes = options_.max_shard_bytes,
+                    .rank = options_.ranks.rank(),
+                    .ranks = options_.ranks.size()};
+  PieceCutter cutter(parameters, optimizer, options_.asynchronous, step.pieces);
+  const auto slices = options_.sharding.slices(parameters.flat_size(), step.rank);
+  for (const auto& part : slices.parts()) {
+    cutter.cut({part.begin, part.begin + part.count});
   }
+  if (step.rank == 0) cutter.add_buffers();
   return step;
 }
 
@@ -155,8 +222,29 @@ void Saver::check_space(uint64_t bytes) const {
 
 void Saver::write(const StepContents& contents) const {
   const fs::path final_path = options_.folder / formats::step_name(contents.state.step);
-  AtomicFolder folder(final_path, FileRole::kCheckpoint);
-  write_step(folder.path(), contents);
+  std::optional<AtomicFolder> folder;
+  const fs::path shared = dist::first_rank(options_.ranks, [&] {
+    folder.emplace(final_path, FileRole::kCheckpoint);
+    return folder->path().string();
+  });
+  const auto manifests = dist::every_rank(options_.ranks, [&] {
+    if (!fs::is_directory(shared)) {
+      throw CheckpointError(
+          "checkpoint",
+          fmt::format("expected the folder {} of rank 0, found none here", shared.string()),
+          "run.dir must lie on a file system that all ranks share");
+    }
+    return to_json(write_pieces(shared, contents));
+  });
+  dist::first_rank(options_.ranks, [&] {
+    publish(contents, *folder, manifests);
+    return std::string();
+  });
+}
+
+void Saver::publish(const StepContents& contents, AtomicFolder& folder,
+                    const std::vector<std::string>& manifests) const {
+  write_rest(folder.path(), contents, manifests);
   folder.commit_replacing();
   write_file_atomically(options_.folder / formats::kLatestName,
                         formats::step_name(contents.state.step) + "\n", FileRole::kCheckpoint);

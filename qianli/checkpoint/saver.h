@@ -3,11 +3,13 @@
 //   manifest.json                         what is here, see manifest.h
 //   model-0000i-of-0000n.safetensors      weights in the most exact form kept, canonical names
 //   optimizer-0000i-of-0000n.safetensors  exp_avg.NAME and exp_avg_sq.NAME
+//   ...-rank_R-0000i-of-0000n.safetensors instead, of R = 00000, ...: the part of each rank
 //   config.json, tokenizer.json, ...      so that the folder serves wherever a model does
 //
 // beside the file CHECKPOINTS/latest, which holds the name of the newest one. A save is atomic: all
 // files are flushed in a hidden folder, which is renamed, and the pointer follows last. Whatever
-// happens in between, the checkpoint that the pointer named before stays whole.
+// happens in between, the checkpoint that the pointer named before stays whole. Several ranks share
+// the folder: each writes its slices, none gathers those of others, and rank 0 does the rest.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +20,7 @@
 #include <vector>
 
 #include "qianli/base/folder_lock.h"
+#include "qianli/dist/group.h"
 #include "qianli/formats/manifest.h"
 #include "qianli/model/companion_files.h"
 #include "qianli/model/spec.h"
@@ -38,13 +41,16 @@ struct SaverOptions {
   fs::path resumed_from;     // a checkpoint that is never removed; empty: none
   model::ModelSpec spec;
   int64_t max_shard_bytes = int64_t{4} << 30;
+  // All that save together; nothing else uses the group, because saves run in the background.
+  dist::Group ranks;
+  nn::FlatSharding sharding;  // rank r of `ranks` writes slices(r) of the flat buffers
 };
 
 class Saver {
  public:
-  // Removes what crashed saves left behind. Throws CheckpointError where the folder cannot be made,
-  // another Saver (of any process) writes into it, or the tokenizer cannot be read; ConfigError
-  // where the spec has no config.json.
+  // All members of `ranks` call it, and each member function. Removes what crashed saves left
+  // behind. Throws CheckpointError where the folder cannot be made, another Saver (of any process)
+  // writes into it, or the tokenizer cannot be read; ConfigError where the spec has no config.json.
   explicit Saver(SaverOptions options);
   // Waits for the background; an error that nobody has seen is logged.
   ~Saver();
@@ -54,9 +60,9 @@ class Saver {
   // Saves the state as step_{state.step}, replacing a checkpoint of that name left by an earlier
   // run. Does nothing when the last save, or the checkpoint the run resumed from, was of the same
   // step. First waits for the save before, and throws its error. Asynchronous: returns as soon as
-  // the tensors are copied (12 bytes for each float32 parameter). Throws CheckpointError (no space,
-  // read-only folder, ...); the checkpoints saved before stay as they are. Gradients are not saved:
-  // save between steps.
+  // the rank's slices are copied (12 bytes for each float32 parameter of them). Throws
+  // CheckpointError (no space, read-only folder, ...); the checkpoints saved before stay as they
+  // are. Gradients are not saved: save between steps.
   void save(const formats::TrainingState& state, const nn::ParameterSet& parameters,
             optim::FlatOptimizer& optimizer);
   // Until the last save is on disk; throws its error.
@@ -67,6 +73,8 @@ class Saver {
                         optim::FlatOptimizer& optimizer) const;
   void check_space(uint64_t bytes) const;
   void write(const StepContents& contents) const;
+  void publish(const StepContents& contents, AtomicFolder& folder,
+               const std::vector<std::string>& manifests) const;
   void remove_old(int64_t newest_step) const;
 
   SaverOptions options_;

@@ -262,7 +262,9 @@ struct ParallelConfig {
   int64_t pipeline = 1;
   int64_t context = 1;
   int64_t expert = 1;
-  int64_t zero = 0;  // 0 and 1 mean the same on one rank
+  int64_t zero = 0;
+  bool overlap_grad_reduce = true;
+  int64_t bucket_elements = 40'000'000;
 
   template <class Visitor>
   void fields(Visitor& v);

@@ -121,7 +121,7 @@ void validate_at(const Config& config, const Places& places) {
   check_groups(config.optim, places);
   check.expect(!config.parallel.sequence, "parallel.sequence",
                "expected parallel.sequence to be false, got true",
-               "it shards over a tensor group, and this version trains on one rank");
+               "it shards over a tensor group, which this version does not have");
 }
 
 void validate(const Config& config) { validate_at(config, {}); }

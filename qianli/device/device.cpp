@@ -37,11 +37,13 @@ bool has_feature(const char* name) {
 
 }  // namespace
 
-void start() {
+void start(int64_t processes) {
   static std::once_flag once;
-  std::call_once(once, [] {
+  std::call_once(once, [&] {
     install_caching_allocator();
-    at::set_num_threads(available_cores());
+    const bool given = std::getenv("QIANLI_THREADS") != nullptr;
+    const auto share = static_cast<int>(available_cores() / (given ? 1 : processes));
+    at::set_num_threads(std::max(share, 1));
   });
 }
 

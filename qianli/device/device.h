@@ -13,8 +13,9 @@
 
 namespace qianli::device {
 
-// Call once before any tensor work: caching allocator, intra-op threads = cores given to the process.
-void start();
+// Call once before any tensor work: caching allocator, intra-op threads = cores given to the process,
+// or its share of them where `processes` of a job run on this machine. QIANLI_THREADS is never shared.
+void start(int64_t processes = 1);
 int threads();
 
 // The CUDA library, opened on first use; why() tells what is missing when it is not available.

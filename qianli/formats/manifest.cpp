@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <map>
+
 #include "qianli/base/file.h"
 #include "qianli/formats/reject.h"
 
@@ -36,7 +38,14 @@ TensorRecord whole_tensor(TensorKind kind, const std::string& name, const Tensor
                       .shape = stored.shape}}};
 }
 
-std::string to_json(const Manifest& manifest) {
+namespace {
+
+// Bytes of a configuration that are no UTF-8 must not stop a save.
+std::string text_of(const OrderedJson& json) {
+  return json.dump(1, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
+}
+
+OrderedJson json_of(const Manifest& manifest) {
   OrderedJson json;
   json["format"] = "qianli-checkpoint";
   json["version"] = 1;
@@ -68,8 +77,35 @@ std::string to_json(const Manifest& manifest) {
     files.push_back(
         {{"name", file.name}, {"bytes", file.bytes}, {"xxh3", fmt::format("{:016x}", file.xxh3)}});
   }
-  // Bytes of a configuration that are no UTF-8 must not stop a save.
-  return json.dump(1, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
+  return json;
+}
+
+}  // namespace
+
+std::string to_json(const Manifest& manifest) { return text_of(json_of(manifest)); }
+
+std::string join_manifests(const Manifest& first, const std::vector<std::string>& parts) {
+  OrderedJson joined = json_of(first);
+  std::map<std::pair<std::string, std::string>, size_t> places;  // of (kind, name)
+  for (const std::string& part : parts) {
+    OrderedJson json = parse_ordered_json(part, "a rank's manifest", FileRole::kCheckpoint);
+    for (OrderedJson& file : json.at("files")) joined["files"].push_back(std::move(file));
+    for (OrderedJson& tensor : json.at("tensors")) {
+      const auto [place, fresh] = places.emplace(
+          std::pair(tensor.at("kind").get<std::string>(), tensor.at("name").get<std::string>()),
+          joined["tensors"].size());
+      if (fresh) {
+        joined["tensors"].push_back(std::move(tensor));
+        continue;
+      }
+      for (OrderedJson& slice : tensor.at("slices")) {
+        joined["tensors"][place->second]["slices"].push_back(std::move(slice));
+      }
+    }
+  }
+  std::string text = text_of(joined);
+  parse_manifest(text, "the manifest of all ranks");
+  return text;
 }
 
 Manifest read_manifest(const fs::path& step_folder) {

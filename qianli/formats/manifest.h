@@ -83,6 +83,10 @@ TensorRecord whole_tensor(TensorKind kind, const std::string& name, const Tensor
                           const std::string& file);
 
 std::string to_json(const Manifest& manifest);
+// The text of one manifest with the files and tensors of all: `parts` are texts of to_json() whose
+// tensors may be slices only. Throws CheckpointError where together they are none that
+// parse_manifest() would read.
+std::string join_manifests(const Manifest& first, const std::vector<std::string>& parts);
 
 // A manifest that came through can be read without further questions about itself: file names stay
 // in the folder, no tensor stands twice, and the slices of each tensor cover it exactly once.

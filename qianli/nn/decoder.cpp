@@ -8,6 +8,19 @@
 
 namespace qianli::nn {
 
+namespace {
+
+// Autograd runs the nodes made last first. So when it comes to the one that made a layer's input,
+// those of this layer and of all behind it are done.
+void call_after_backward(const at::Tensor& layer_input, const DecoderInput& input, size_t layer) {
+  if (!layer_input.requires_grad()) return;
+  layer_input.register_hook([call = input.after_backward, layer](const at::Tensor&) {
+    call(static_cast<int64_t>(layer));
+  });
+}
+
+}  // namespace
+
 Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters)
     : spec_(std::make_unique<model::ModelSpec>(spec)),
       word_embeddings_(&parameters.at("embedding.word_embeddings.weight")),
@@ -51,7 +64,10 @@ Decoder::Hidden Decoder::run(const DecoderInput& input) {
   ForwardPass pass{.input = input, .rotary = *rotary_, .observer = observer_};
   Stream stream{.residual = {}, .branch = embed(input.tokens, input.positions)};
   pass.report("embedding", stream.branch);
-  for (DecoderLayer& layer : layers_) layer.forward(stream, pass);
+  for (size_t l = 0; l < layers_.size(); ++l) {
+    if (input.after_backward && l > 0) call_after_backward(stream.branch, input, l);
+    layers_[l].forward(stream, pass);
+  }
   if (input.cache) input.cache->advance(input.tokens.size(0));
   Hidden hidden;
   hidden.after_norm = stream.add_and_norm(final_norm_);

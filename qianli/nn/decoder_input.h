@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace qianli::nn {
@@ -25,6 +26,9 @@ struct DecoderInput {
   double auxiliary_loss_scale = 0.0;
   // Training: of this microbatch; what routers draw is a function of it.
   uint64_t random_key = 0;
+  // Training: called within the backward pass when it has left decoder layer `layer`: the gradients
+  // of its parameters, and of all that the forward pass uses behind it, have arrived.
+  std::function<void(int64_t layer)> after_backward;
 };
 
 }  // namespace qianli::nn

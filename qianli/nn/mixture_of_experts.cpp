@@ -1,5 +1,6 @@
 #include "qianli/nn/mixture_of_experts.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
@@ -152,6 +153,30 @@ void MixtureOfExperts::update_selection_bias(const at::Tensor& choices) {
 
 void MixtureOfExperts::reset_statistics() {
   statistics_ = {.choices = at::zeros({moe_.num_experts + moe_.num_zero_experts}, at::kDouble)};
+}
+
+void sum_statistics(const std::vector<MixtureOfExperts*>& mixtures, const dist::Group& replicas) {
+  if (replicas.alone() || mixtures.empty()) return;
+  // One message for all layers.
+  std::vector<at::Tensor> parts, targets;
+  for (MixtureOfExperts* mixture : mixtures) {
+    RoutingStatistics& statistics = mixture->statistics();
+    statistics.microbatches *= replicas.size();
+    ops::BalancingLosses& losses = statistics.losses;
+    for (at::Tensor* sum : {&statistics.choices, &losses.tokens, &losses.sequence, &losses.device,
+                            &losses.communication, &losses.z}) {
+      if (!sum->defined()) continue;
+      targets.push_back(*sum);
+      parts.push_back(sum->reshape({-1}).to(at::kDouble));
+    }
+  }
+  const at::Tensor all = at::cat(parts);
+  replicas.all_reduce(all);
+  int64_t next = 0;
+  for (const at::Tensor& target : targets) {
+    target.copy_(all.narrow(0, next, target.numel()).view(target.sizes()));
+    next += target.numel();
+  }
 }
 
 StepRouting finish_routing_step(const std::vector<MixtureOfExperts*>& mixtures) {

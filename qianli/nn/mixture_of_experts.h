@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "qianli/dist/group.h"
 #include "qianli/nn/forward_pass.h"
 #include "qianli/nn/layers.h"
 #include "qianli/ops/activation.h"
@@ -39,6 +40,7 @@ class MixtureOfExperts : public Block {
 
   const std::string& name() const { return name_; }
   const RoutingStatistics& statistics() const { return statistics_; }
+  RoutingStatistics& statistics() { return statistics_; }
   // Moves the selection bias, where the model has one, by `bias_update_rate` towards the experts
   // that `choices` [E] (the sum over a step and over all ranks) shows below the mean.
   void update_selection_bias(const at::Tensor& choices);
@@ -88,6 +90,8 @@ struct StepRouting {
   std::vector<Layer> layers;
 };
 
+// Before the end of a step: the statistics become those of all replicas.
+void sum_statistics(const std::vector<MixtureOfExperts*>& mixtures, const dist::Group& replicas);
 // Ends an optimizer step: moves the selection biases, sums up, and forgets.
 StepRouting finish_routing_step(const std::vector<MixtureOfExperts*>& mixtures);
 

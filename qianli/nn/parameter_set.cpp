@@ -18,20 +18,22 @@ int64_t aligned(int64_t count) {
 }  // namespace
 
 ParameterSet::ParameterSet(const model::ModelSpec& spec, at::ScalarType dtype, at::Device device,
-                           bool master)
+                           bool master, const FlatSharding& sharding, int64_t rank)
     : entries_(model::parameter_table(spec)) {
   for (const auto& entry : entries_) {
     const int64_t count = entry.buffer ? 0 : entry.elements();
     places_.push_back({flat_size_, count});
     flat_size_ += aligned(count);
   }
+  flat_size_ = sharding.padded_size(flat_size_);
+  owned_ = sharding.slices(flat_size_, rank);
   const auto options = at::TensorOptions().device(device);
   flat_ = at::zeros({flat_size_}, options.dtype(dtype));
   const bool exact = dtype == at::kFloat || dtype == at::kDouble;
   if (exact) {
     master_ = flat_;
   } else if (master) {
-    master_ = at::zeros({flat_size_}, options.dtype(at::kFloat));
+    master_ = at::zeros({owned_.count()}, options.dtype(at::kFloat));
   }
   for (size_t i = 0; i < entries_.size(); ++i) {
     buffers_.push_back(entries_[i].buffer ? at::zeros(entries_[i].shape, options.dtype(at::kFloat))
@@ -70,16 +72,29 @@ void ParameterSet::write(size_t index, int64_t first, const at::Tensor& values) 
   }
   const int64_t begin = places_[index].offset + first;
   flat_.narrow(0, begin, source.numel()).copy_(source);
-  if (has_separate_master()) master_.narrow(0, begin, source.numel()).copy_(source);
+  if (!has_separate_master()) return;
+  for (const auto& part : owned_.within(begin, begin + source.numel())) {
+    master(part).copy_(source.narrow(0, part.begin - begin, part.count));
+  }
+}
+
+at::Tensor ParameterSet::master(const FlatRanges::Part& part) const {
+  return has_separate_master() ? master_.narrow(0, part.place, part.count)
+                               : flat_.narrow(0, part.begin, part.count);
 }
 
 at::Tensor ParameterSet::exact(size_t index) const {
   if (entries_[index].buffer) return buffers_[index];
+  TORCH_CHECK(!has_separate_master() || owned_.count() == flat_size_,
+              "[nn] expected a whole master, got slices of it");
   return view(master_.defined() ? master_ : flat_, index);
 }
 
 void ParameterSet::refresh_from_master() {
-  if (has_separate_master()) flat_.copy_(master_);
+  if (!has_separate_master()) return;
+  for (const auto& part : owned_.parts()) {
+    flat_.narrow(0, part.begin, part.count).copy_(master(part));
+  }
 }
 
 ops::Parameter& ParameterSet::at(const std::string& name) { return *parameters_[index_.at(name)]; }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "qianli/model/parameter_table.h"
+#include "qianli/nn/flat_ranges.h"
 #include "qianli/ops/parameter.h"
 
 namespace qianli::nn {
@@ -26,8 +27,10 @@ inline constexpr int64_t kFlatAlignment = 64;  // elements; the gaps stay zero
 class ParameterSet {
  public:
   // Values are undefined until initialize() or write(). With `master`, and a compute dtype below
-  // float32, a float32 copy is kept beside: the one that the optimizer updates.
-  ParameterSet(const model::ModelSpec& spec, at::ScalarType dtype, at::Device device, bool master);
+  // float32, a float32 copy is kept beside: the one that the optimizer updates. With a sharding,
+  // this rank owns only its slices of the flat buffer, and that copy has no more than those.
+  ParameterSet(const model::ModelSpec& spec, at::ScalarType dtype, at::Device device, bool master,
+               const FlatSharding& sharding = {}, int64_t rank = 0);
 
   // The start of training: pure functions of (seed, name, index), the same for every layout and
   // dtype.
@@ -36,9 +39,10 @@ class ParameterSet {
 
   // Copies values in and out of parameter `index` as float32 or float64, [first, first + count).
   void write(size_t index, int64_t first, const at::Tensor& values);
-  // The parameter in the most exact form that is kept (the master, if there is one).
+  // The parameter in the most exact form that is kept (the master, if there is one). Not of a
+  // master that has slices only.
   at::Tensor exact(size_t index) const;
-  // After the master changed: refreshes the compute copy.
+  // After the master changed: refreshes the compute copy of what this rank owns.
   void refresh_from_master();
 
   size_t size() const { return entries_.size(); }
@@ -51,12 +55,16 @@ class ParameterSet {
   ops::Parameter* find(const std::string& name);
   size_t index_of(const std::string& name) const { return index_.at(name); }
 
-  // [flat_size()] in the compute dtype, and the master (the same tensor when compute is exact
-  // enough).
+  // [flat_size()] in the compute dtype.
   const at::Tensor& flat() const { return flat_; }
-  const at::Tensor& master() const { return master_; }
   bool has_separate_master() const { return master_.defined() && !master_.is_same(flat_); }
   int64_t flat_size() const { return flat_size_; }
+  // What this rank updates: all of the flat buffer, or its slices.
+  const FlatRanges& owned() const { return owned_; }
+  // [part.count] of the master (of flat() when compute is exact enough), part.place being its place
+  // among what is owned.
+  at::Tensor master(const FlatRanges::Part& part) const;
+  at::ScalarType master_dtype() const { return master_.scalar_type(); }
   // Not for buffers.
   at::Tensor view(const at::Tensor& flat, size_t index) const;
 
@@ -67,8 +75,9 @@ class ParameterSet {
   std::vector<std::unique_ptr<ops::Parameter>> parameters_;
   std::unordered_map<std::string, size_t> index_;
   int64_t flat_size_ = 0;
+  FlatRanges owned_;
   at::Tensor flat_;
-  at::Tensor master_;
+  at::Tensor master_;  // undefined; flat_; or float32 [owned_.count()]
 };
 
 }  // namespace qianli::nn

@@ -11,12 +11,14 @@
 
 namespace qianli::optim {
 
-FlatOptimizer::FlatOptimizer(nn::ParameterSet& parameters, const config::OptimConfig& config)
-    : parameters_(parameters), config_(config) {
-  const auto options = parameters.master().options();
+FlatOptimizer::FlatOptimizer(nn::ParameterSet& parameters, const config::OptimConfig& config,
+                             DataParallel replicas)
+    : parameters_(parameters), config_(config), replicas_(std::move(replicas)) {
+  const auto options = parameters.flat().options().dtype(parameters.master_dtype());
   gradients_ = at::zeros({parameters.flat_size()}, options);
-  exp_avg_ = at::zeros({parameters.flat_size()}, options);
-  exp_avg_sq_ = at::zeros({parameters.flat_size()}, options);
+  own_gradients_ = gradients_;
+  exp_avg_ = at::zeros({parameters.owned().count()}, options);
+  exp_avg_sq_ = at::zeros({parameters.owned().count()}, options);
   for (size_t i = 0; i < parameters.size(); ++i) {
     if (!parameters.entry(i).buffer) parameters.at(i).attach_grad(parameters.view(gradients_, i));
   }
@@ -63,14 +65,29 @@ void FlatOptimizer::reset_gradients() {
   }
 }
 
-void FlatOptimizer::finish_gradients() {
+void FlatOptimizer::complete(int64_t first_element) {
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    if (!parameters_.entry(i).buffer) parameters_.at(i).grad();
+    if (parameters_.entry(i).buffer || parameters_.place(i).offset < first_element) continue;
+    parameters_.at(i).grad();
   }
 }
 
+void FlatOptimizer::gradients_are_final(int64_t layer) {
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (parameters_.entry(i).buffer || parameters_.entry(i).layer < layer) continue;
+    complete(parameters_.place(i).offset);
+    replicas_.start_reducing(gradients_, parameters_.place(i).offset);
+    return;
+  }
+}
+
+void FlatOptimizer::finish_gradients() {
+  complete(0);
+  own_gradients_ = replicas_.finish_reducing(gradients_);
+}
+
 double FlatOptimizer::gradient_norm() const {
-  return std::sqrt(ops::squared_norm(gradients_).item<double>());
+  return std::sqrt(replicas_.sum_of_parts(ops::squared_norm(own_gradients_).item<double>()));
 }
 
 void FlatOptimizer::step(double lr, double gradient_norm) {
@@ -78,19 +95,24 @@ void FlatOptimizer::step(double lr, double gradient_norm) {
   const double coefficient = limit > 0 ? std::min(1.0, limit / (gradient_norm + 1e-6)) : 1.0;
   ++updates_done_;
   for (const Range& range : ranges_) {
-    const auto part = [&](const at::Tensor& flat) {
-      return flat.narrow(0, range.begin, range.end - range.begin);
-    };
-    ops::adamw(part(parameters_.master()), part(gradients_), part(exp_avg_), part(exp_avg_sq_),
-               parameters_.has_separate_master() ? part(parameters_.flat()) : at::Tensor(),
-               {.lr = lr * range.lr_scale,
-                .beta1 = config_.betas[0],
-                .beta2 = config_.betas[1],
-                .eps = config_.eps,
-                .weight_decay = range.weight_decay,
-                .step = updates_done_,
-                .grad_scale = coefficient});
+    for (const auto& part : parameters_.owned().within(range.begin, range.end)) {
+      const auto own = [&](const at::Tensor& compact) {
+        return compact.narrow(0, part.place, part.count);
+      };
+      ops::adamw(parameters_.master(part), own(own_gradients_), own(exp_avg_), own(exp_avg_sq_),
+                 parameters_.has_separate_master()
+                     ? parameters_.flat().narrow(0, part.begin, part.count)
+                     : at::Tensor(),
+                 {.lr = lr * range.lr_scale,
+                  .beta1 = config_.betas[0],
+                  .beta2 = config_.betas[1],
+                  .eps = config_.eps,
+                  .weight_decay = range.weight_decay,
+                  .step = updates_done_,
+                  .grad_scale = coefficient});
+    }
   }
+  replicas_.gather(parameters_.flat());
 }
 
 }  // namespace qianli::optim

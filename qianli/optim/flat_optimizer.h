@@ -1,5 +1,5 @@
-// The optimizer over flat buffers: gradients and states lie at the places of the ParameterSet, and one
-// kernel updates each range of equal settings.
+// The optimizer over flat buffers: gradients and states lie at the places of the ParameterSet, and
+// one kernel updates each range of equal settings. A rank keeps states of what it owns.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,20 +9,26 @@
 
 #include "qianli/config/sections.h"
 #include "qianli/nn/parameter_set.h"
+#include "qianli/optim/data_parallel.h"
 
 namespace qianli::optim {
 
 class FlatOptimizer {
  public:
-  // Attaches gradient buffers to all parameters. `parameters` must outlive the optimizer and hold an
-  // exact master. Throws ConfigError for a parameter group that matches nothing.
-  FlatOptimizer(nn::ParameterSet& parameters, const config::OptimConfig& config);
+  // Attaches gradient buffers to all parameters. `parameters` must outlive the optimizer and hold
+  // an exact master. Throws ConfigError for a parameter group that matches nothing.
+  FlatOptimizer(nn::ParameterSet& parameters, const config::OptimConfig& config,
+                DataParallel replicas = {});
 
   // Forgets all gradients; the next contributions overwrite.
   void reset_gradients();
-  // Call after the last backward: parameters that got nothing count as zero.
+  // Within the last backward: the gradients of decoder layer `layer` and of all that comes behind
+  // it in the forward pass are final. Their reduction over the replicas begins.
+  void gradients_are_final(int64_t layer);
+  // Call after the last backward: parameters that got nothing count as zero, and the gradients of
+  // all replicas are summed.
   void finish_gradients();
-  // L2 norm of all gradients.
+  // L2 norm of all gradients, the same on all replicas. After finish_gradients().
   double gradient_norm() const;
   // One update with the schedule's rate; gradients are scaled so that their norm is at most
   // clip_grad_norm: coefficient max / (norm + 1e-6) where that is below 1 (Megatron's rule).
@@ -31,8 +37,9 @@ class FlatOptimizer {
   int64_t updates_done() const { return updates_done_; }
   void set_updates_done(int64_t updates) { updates_done_ = updates; }
 
-  // [flat_size()] each.
+  // [flat_size()], of this replica until finish_gradients().
   at::Tensor& gradients() { return gradients_; }
+  // [parameters.owned().count()] each.
   at::Tensor& exp_avg() { return exp_avg_; }
   at::Tensor& exp_avg_sq() { return exp_avg_sq_; }
 
@@ -44,11 +51,15 @@ class FlatOptimizer {
     double weight_decay = 0.0;
   };
   void build_ranges();
+  // Parameters without a gradient get zeros.
+  void complete(int64_t first_element);
 
   nn::ParameterSet& parameters_;
   config::OptimConfig config_;
   std::vector<Range> ranges_;
+  DataParallel replicas_;
   at::Tensor gradients_;
+  at::Tensor own_gradients_;  // summed, of what is owned
   at::Tensor exp_avg_;
   at::Tensor exp_avg_sq_;
   int64_t updates_done_ = 0;

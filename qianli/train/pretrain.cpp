@@ -7,8 +7,8 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/log.h"
-#include "qianli/base/stop.h"
-#include "qianli/checkpoint/export.h"
+#include "qianli/convert/model_source.h"
+#include "qianli/convert/write_model.h"
 #include "qianli/ops/peak.h"
 #include "qianli/train/report.h"
 #include "qianli/train/setup.h"
@@ -22,16 +22,17 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-// Share of the FLOP/s that a perfect run would reach: the given ones, or the measured GEMM rate.
+// Share of the FLOP/s that a perfect run would reach: the given ones of a device, or the measured
+// GEMM rate of this rank.
 double utilisation(const Run& run, double seconds) {
-  const double reached = run.flops_per_step / seconds;
+  const double reached = run.flops_per_step / seconds / static_cast<double>(run.ranks.world.size());
   const double peak = run.config.log.peak_tflops
                           ? *run.config.log.peak_tflops * 1e12
                           : ops::peak_flops(run.device, run.compute.dtype, reached);
   return reached / peak;
 }
 
-// Mean loss over the validation batches; nothing where they count no token.
+// Mean loss over the validation batches of all ranks; nothing where they count no token.
 std::optional<double> evaluate(Run& run) {
   double loss = 0, tokens = 0;
   const int64_t batches = std::min(run.config.train.eval_batches, run.validation_data->num_steps());
@@ -42,11 +43,13 @@ std::optional<double> evaluate(Run& run) {
       tokens += part.tokens;
     }
   }
-  return tokens > 0 ? std::optional(loss / tokens) : std::nullopt;
+  const auto sums = run.step->sum({loss, tokens});
+  return sums[1] > 0 ? std::optional(sums[0] / sums[1]) : std::nullopt;
 }
 
 void record(Run& run, int64_t step, const StepResult& result, double seconds,
             std::optional<double> validation_loss) {
+  if (!run.metrics) return;
   run.metrics->record({.step = step,
                        .loss = result.loss,
                        .lr = result.lr,
@@ -65,7 +68,7 @@ bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
 [[noreturn]] void stop(Run& run, int64_t step) {
   run.saver->save(training_state(run, step), *run.parameters, *run.optimizer);
   run.saver->wait();
-  if (run.config.log.report) write_report(run.config.run.dir);
+  if (run.config.log.report && run.ranks.first()) write_report(run.config.run.dir);
   throw StoppedError(
       "train",
       fmt::format("stopped after step {} of {}, everything saved", step, run.config.train.steps),
@@ -83,17 +86,21 @@ void tell_results(const Run& run) {
     log::say(fmt::format("try it      qianli generate {} --prompt \"…\"", last.string()));
 }
 
+// From the last checkpoint, because no rank may have the whole model.
+void write_hugging_face(const std::filesystem::path& run_folder, int64_t step) {
+  const auto folder = run_folder / "hugging_face";
+  std::filesystem::remove_all(folder);
+  const auto model = convert::open_model(run_folder / "checkpoints" / fmt::format("step_{}", step));
+  convert::write_hugging_face(*model, folder, {.dtype = formats::Dtype::kBF16}, {});
+}
+
 void finish(Run& run) {
   const int64_t last = run.config.train.steps;
   if (run.config.checkpoint.save_final)
     run.saver->save(training_state(run, last), *run.parameters, *run.optimizer);
   run.saver->wait();
-  if (run.config.checkpoint.hugging_face) {
-    const auto folder = std::filesystem::path(run.config.run.dir) / "hugging_face";
-    std::filesystem::remove_all(folder);
-    checkpoint::export_hugging_face(folder, run.spec, *run.parameters,
-                                    {.tokenizer = run.tokenizer_folder});
-  }
+  if (!run.ranks.first()) return;
+  if (run.config.checkpoint.hugging_face) write_hugging_face(run.config.run.dir, last);
   run.metrics->finish();
   if (run.config.log.report) write_report(run.config.run.dir);
   tell_results(run);
@@ -111,7 +118,7 @@ void pretrain(const config::Config& config) {
     const double seconds = seconds_since(begin);
     const bool evaluates = run.validation_data && due(config.train.eval_every, step);
     record(run, step, result, seconds, evaluates ? evaluate(run) : std::nullopt);
-    if (stop_signal() != 0 && step < steps) stop(run, step);
+    if (result.stop && step < steps) stop(run, step);
     if (due(config.checkpoint.every, step) && step < steps) {
       run.saver->save(training_state(run, step), *run.parameters, *run.optimizer);
     }

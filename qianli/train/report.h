@@ -1,5 +1,5 @@
-// report.html of a run: curves of loss, learning rate, gradient norm, speed and memory. One file, no
-// network.
+// report.html of a run: curves of loss, learning rate, gradient norm, speed and memory. One file,
+// no network.
 #pragma once
 
 #include <filesystem>

@@ -1,4 +1,5 @@
-// The fixed parts of report.html: style, and the script that draws `steps` and `validation` as curves.
+// The fixed parts of report.html: style, and the script that draws `steps` and `validation` as
+// curves.
 #pragma once
 
 namespace qianli::train {

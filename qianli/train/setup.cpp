@@ -8,6 +8,7 @@
 #include "qianli/base/progress.h"
 #include "qianli/checkpoint/checkpoint.h"
 #include "qianli/data/pretrain_data.h"
+#include "qianli/dist/agreement.h"
 #include "qianli/formats/checkpoint_folder.h"
 #include "qianli/model/parameter_table.h"
 #include "qianli/model/resolve.h"
@@ -16,14 +17,13 @@
 namespace qianli::train {
 namespace {
 
-void open_run_folder(const config::Config& config) {
+void make_run_folder(const config::Config& config) {
   std::error_code error;
   fs::create_directories(fs::path(config.run.dir) / "checkpoints", error);
   if (error) {
     throw ConfigError("run", fmt::format("cannot create {}: {}", config.run.dir, error.message()),
                       "choose another run.dir");
   }
-  log::to_file(fs::path(config.run.dir) / "log.txt");
 }
 
 void check_tokenizer(const config::Config& config) {
@@ -55,6 +55,12 @@ void take_special_ids(model::ModelSpec& spec, const text::Tokenizer& tokenizer) 
   if (!spec.bos_token_id && tokenizer.bos_id()) spec.bos_token_id = *tokenizer.bos_id();
   if (spec.eos_token_ids.empty() && tokenizer.eos_id()) spec.eos_token_ids = {*tokenizer.eos_id()};
   if (!spec.pad_token_id && tokenizer.pad_id()) spec.pad_token_id = *tokenizer.pad_id();
+}
+
+// Of the flat buffers over the replicas: what each updates under ZeRO, and what each writes.
+nn::FlatSharding sharding(const Run& run) {
+  return {.ranks = run.ranks.replicas.size(),
+          .bucket_elements = run.config.parallel.bucket_elements};
 }
 
 void open_model(Run& run) {
@@ -101,8 +107,9 @@ void open_model(Run& run) {
     log::warn("data", "data.sequence_length {} is longer than the {} positions the model declares",
               run.config.data.sequence_length, run.spec.max_position_embeddings);
   }
-  run.parameters =
-      std::make_unique<nn::ParameterSet>(run.spec, run.compute.dtype, run.device, /*master=*/true);
+  run.parameters = std::make_unique<nn::ParameterSet>(
+      run.spec, run.compute.dtype, run.device, /*master=*/true,
+      run.config.parallel.zero > 0 ? sharding(run) : nn::FlatSharding{}, run.ranks.replicas.rank());
   log::info("model", "{}: {} parameters, {} layers, hidden {}, vocabulary {}", run.spec.family,
             human_count(static_cast<double>(model::parameter_count(run.spec))), run.spec.num_layers,
             run.spec.hidden_size, run.spec.vocab_size);
@@ -118,11 +125,17 @@ void open_data(Run& run) {
   const auto& config = run.config;
   const fs::path cache =
       config.data.cache_dir ? fs::path(*config.data.cache_dir) : fs::path(config.run.dir) / "data";
-  auto opened = data::open_pretrain_data(config.data, run.tokenizer, cache,
-                                         data::sample_counts(config.train));
+  data::PretrainData opened;
+  // The first rank fills the cache.
+  run.ranks.world.first_alone("preparing the data", [&] {
+    opened = data::open_pretrain_data(config.data, run.tokenizer, cache,
+                                      data::sample_counts(config.train));
+  });
   opened.masks.vocab_size = run.spec.vocab_size;
   const data::BatchLayout layout{.global_batch_size = *config.train.global_batch_size,
-                                 .micro_batch_size = config.train.micro_batch_size};
+                                 .micro_batch_size = config.train.micro_batch_size,
+                                 .data_parallel_rank = run.ranks.replicas.rank(),
+                                 .data_parallel_size = run.ranks.replicas.size()};
   run.train_data = std::make_shared<data::BatchSource>(opened.train, layout, opened.masks);
   if (opened.validation) {
     run.validation_data =
@@ -130,8 +143,7 @@ void open_data(Run& run) {
   }
 }
 
-// The checkpoint to go on from, if any.
-std::optional<fs::path> resume_point(const config::Config& config) {
+std::optional<fs::path> find_resume_point(const config::Config& config) {
   if (config.checkpoint.resume == "never") return std::nullopt;
   if (config.checkpoint.resume != "auto") return fs::path(config.checkpoint.resume);
   const fs::path folder = fs::path(config.run.dir) / "checkpoints";
@@ -144,6 +156,13 @@ std::optional<fs::path> resume_point(const config::Config& config) {
         "restore one, or start anew with checkpoint.resume=never and another run.dir");
   }
   return point;
+}
+
+// The checkpoint to go on from, if any: the one that the first rank sees.
+std::optional<fs::path> resume_point(const Run& run) {
+  const std::string point = dist::first_rank(
+      run.ranks.all, [&] { return find_resume_point(run.config).value_or(fs::path()).string(); });
+  return point.empty() ? std::nullopt : std::optional<fs::path>(point);
 }
 
 void resume(Run& run, const fs::path& folder) {
@@ -179,21 +198,33 @@ void resume(Run& run, const fs::path& folder) {
 }  // namespace
 
 Run build_run(const config::Config& config) {
-  device::start();
+  Ranks ranks = meet(config, launch::rank_environment(launch::process_environment()));
+  device::start(ranks.local_size);
   const c10::Device device = device::choose(config.device);
+  if (!device.is_cpu() && !ranks.all.alone()) {
+    throw ConfigError("device", "expected device=cpu for several ranks, got " + device.str(),
+                      "this version's groups communicate between CPUs");
+  }
+  if (!ranks.first()) log::set_level(log::Level::kWarning);  // the first rank speaks for all
   ops::load_cuda_kernels();
   ops::choose_backends(config::op_backends(config));
   check_tokenizer(config);  // before anything is made: a wrong path leaves nothing behind
-  open_run_folder(config);
+  ranks.world.first_alone("making the run folder", [&] { make_run_folder(config); });
+  if (ranks.first()) log::to_file(fs::path(config.run.dir) / "log.txt");
   Run run{.config = config,
+          .ranks = std::move(ranks),
           .device = device,
           .compute = device::choose_compute_type(config.precision, device)};
   log::info("device", "{}, {} thread(s), {}", device.str(), device::threads(), run.compute.reason);
   open_model(run);
   open_data(run);
-  run.optimizer = std::make_unique<optim::FlatOptimizer>(*run.parameters, config.optim);
-  run.step = std::make_unique<Step>(*run.decoder, *run.parameters, *run.optimizer, config.optim);
-  const auto point = resume_point(config);
+  dist::expect_same(run.ranks.all, "the data", run.train_data->samples().fingerprint());
+  run.optimizer = std::make_unique<optim::FlatOptimizer>(
+      *run.parameters, config.optim,
+      optim::DataParallel(run.ranks.replicas, sharding(run), config.parallel.zero > 0));
+  run.step = std::make_unique<Step>(*run.decoder, *run.parameters, *run.optimizer, config.optim,
+                                    run.ranks.replicas, config.parallel.overlap_grad_reduce);
+  const auto point = resume_point(run);
   if (point) resume(run, *point);
   run.saver = std::make_unique<checkpoint::Saver>(
       checkpoint::SaverOptions{.folder = fs::path(config.run.dir) / "checkpoints",
@@ -201,13 +232,16 @@ Run build_run(const config::Config& config) {
                                .asynchronous = config.checkpoint.asynchronous,
                                .tokenizer = run.tokenizer_folder,
                                .resumed_from = point.value_or(fs::path()),
-                               .spec = run.spec});
+                               .spec = run.spec,
+                               .ranks = run.ranks.savers,
+                               .sharding = sharding(run)});
+  const int64_t sequences = *config.train.global_batch_size;
+  run.flops_per_step = model::training_flops(run.spec, sequences, config.data.sequence_length);
+  if (!run.ranks.first()) return run;
   // Only now is it sure that this run goes on: a failed start leaves the description of the one
   // before.
   write_file_atomically(fs::path(config.run.dir) / "config.yaml", config::to_yaml(config),
                         FileRole::kConfig);
-  const int64_t sequences = *config.train.global_batch_size;
-  run.flops_per_step = model::training_flops(run.spec, sequences, config.data.sequence_length);
   run.metrics =
       std::make_unique<Metrics>(config.run.dir, config.log, run.first_step, config.train.steps,
                                 sequences * config.data.sequence_length);

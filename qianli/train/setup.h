@@ -14,17 +14,20 @@
 #include "qianli/optim/flat_optimizer.h"
 #include "qianli/text/tokenizer.h"
 #include "qianli/train/metrics.h"
+#include "qianli/train/ranks.h"
 #include "qianli/train/step.h"
 
 namespace qianli::train {
 
 struct Run {
   config::Config config;
+  Ranks ranks;
   c10::Device device;
   device::ComputeType compute;
   model::ModelSpec spec;
-  std::shared_ptr<const text::Tokenizer> tokenizer;  // null: the data is tokens already and none was named
-  std::filesystem::path tokenizer_folder;            // empty: none
+  std::shared_ptr<const text::Tokenizer>
+      tokenizer;                           // null: the data is tokens already and none was named
+  std::filesystem::path tokenizer_folder;  // empty: none
   std::shared_ptr<const data::BatchSource> train_data;
   std::shared_ptr<const data::BatchSource> validation_data;  // null: no evaluation
   std::unique_ptr<nn::ParameterSet> parameters;
@@ -32,8 +35,8 @@ struct Run {
   std::unique_ptr<optim::FlatOptimizer> optimizer;
   std::unique_ptr<Step> step;
   std::unique_ptr<checkpoint::Saver> saver;
-  std::unique_ptr<Metrics> metrics;
-  int64_t first_step = 0;  // steps done before this start
+  std::unique_ptr<Metrics> metrics;  // of the first rank
+  int64_t first_step = 0;            // steps done before this start
   double flops_per_step = 0;
 };
 

@@ -12,6 +12,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/random.h"
+#include "qianli/base/stop.h"
 #include "qianli/ops/cross_entropy.h"
 #include "qianli/optim/schedule.h"
 
@@ -86,25 +87,31 @@ CountedTokens count_tokens(std::span<const data::Batch> microbatches, int64_t de
 }
 
 Step::Step(nn::Decoder& decoder, nn::ParameterSet& parameters, optim::FlatOptimizer& optimizer,
-           const config::OptimConfig& config)
+           const config::OptimConfig& config, dist::Group replicas, bool overlap)
     : decoder_(decoder),
       mixtures_(decoder.mixtures()),
       indexers_(decoder.indexers()),
       parameters_(parameters),
       optimizer_(optimizer),
       config_(config),
+      replicas_(std::move(replicas)),
+      overlap_(overlap && !replicas_.alone()),
       device_(parameters.flat().device()) {}
 
 StepResult Step::run(std::span<const data::Batch> microbatches) {
-  const CountedTokens counted = count_tokens(microbatches, decoder_.spec().mtp.num_layers);
+  const CountedTokens counted = sum_of(count_tokens(microbatches, decoder_.spec().mtp.num_layers));
   StepResult result{.lr = optim::learning_rate(config_, optimizer_.updates_done())};
   at::Tensor total = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device_));
   optimizer_.reset_gradients();
   for (const auto& batch : microbatches) {
     nn::DecoderInput input = decoder_input(batch, device_);
     input.training = true;
-    input.auxiliary_loss_scale = 1.0 / static_cast<double>(microbatches.size());
+    input.auxiliary_loss_scale =
+        1.0 / static_cast<double>(static_cast<int64_t>(microbatches.size()) * replicas_.size());
     input.random_key = microbatch_key(optimizer_.updates_done(), batch);
+    if (overlap_ && &batch == &microbatches.back()) {
+      input.after_backward = [this](int64_t layer) { optimizer_.gradients_are_final(layer); };
+    }
     const at::Tensor part = loss(batch, input, counted);
     torch::autograd::backward({part}, {});
     total += part.detach();
@@ -112,13 +119,44 @@ StepResult Step::run(std::span<const data::Batch> microbatches) {
   }
   optimizer_.finish_gradients();
   result.loss = total.item<double>();
+  sum_results(result);
   result.gradient_norm = optimizer_.gradient_norm();
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm))
     fail_non_finite(microbatches, result);
   optimizer_.step(result.lr, result.gradient_norm);
-  if (!mixtures_.empty()) result.routing = nn::finish_routing_step(mixtures_);
-  result.indexer_loss = nn::take_loss(indexers_);
+  if (!mixtures_.empty()) {
+    nn::sum_statistics(mixtures_, replicas_);
+    result.routing = nn::finish_routing_step(mixtures_);
+  }
+  if (const auto loss = nn::take_loss(indexers_)) {
+    result.indexer_loss = sum({*loss})[0] / static_cast<double>(replicas_.size());
+  }
   return result;
+}
+
+std::vector<double> Step::sum(std::vector<double> values) const {
+  if (replicas_.alone() || values.empty()) return values;
+  const at::Tensor tensor = tensor_of(values, at::kDouble, at::kCPU);
+  replicas_.all_reduce(tensor);
+  return {tensor.const_data_ptr<double>(), tensor.const_data_ptr<double>() + values.size()};
+}
+
+CountedTokens Step::sum_of(CountedTokens counted) const {
+  std::vector<double> values = counted.ahead;
+  values.push_back(counted.next);
+  values = sum(std::move(values));
+  counted.next = values.back();
+  values.pop_back();
+  counted.ahead = std::move(values);
+  return counted;
+}
+
+void Step::sum_results(StepResult& result) const {
+  const auto sums =
+      sum({result.loss, static_cast<double>(result.tokens), stop_signal() == 0 ? 0.0 : 1.0});
+  result.loss = sums[0];
+  result.tokens = static_cast<int64_t>(sums[1]);
+  result.stop = sums[2] > 0;
 }
 
 at::Tensor Step::loss(const data::Batch& batch, const nn::DecoderInput& input,

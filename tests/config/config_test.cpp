@@ -128,7 +128,7 @@ TEST(Config, errors_name_file_line_key_and_reason) {
       {"optim: {Lr: 1}", "(did you mean 'optim.lr'?)"},
       {"train: {lr: 1}", "(did you mean 'optim.lr'?)"},
       {"ops: {rmsnorm: native}", "(did you mean 'ops.rms_norm'?)"},
-      {"parallel: {tensor: 2}", "this version trains on one rank"},
+      {"parallel: {tensor: 2}", "this version gives ranks other samples"},
       {"parallel: {sequence: true}", "first.yaml:1: expected parallel.sequence to be false"},
       {"parallel: {zero: 2}", "from 0 to 1"},
       {"- a\n- b", "expected a map of options, got [a, b]"},

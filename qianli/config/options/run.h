@@ -5,7 +5,9 @@
 
 namespace qianli::config {
 
-inline constexpr std::string_view kOneRank = "this version trains on one rank; leave it at 1";
+inline constexpr std::string_view kOneRank =
+    "this version gives ranks other samples, not other parts of the model; leave it at 1";
+
 template <class Visitor>
 void ParallelConfig::fields(Visitor& v) {
   v(tensor, {.key = "tensor",
@@ -39,12 +41,22 @@ void ParallelConfig::fields(Visitor& v) {
              .min = 1,
              .max = 1,
              .hint = kOneRank});
-  v(zero, {.key = "zero",
-           .help = "ZeRO level: what the data-parallel ranks shard. On one rank 0 and 1 are equal.",
-           .flag = "--use-distributed-optimizer",
-           .min = 0,
-           .max = 1,
-           .hint = "this version trains on one rank; use 0 or 1"});
+  v(zero,
+    {.key = "zero",
+     .help = "What the data-parallel ranks share out: 0 nothing, 1 the optimizer's states and "
+             "the exact weights (ZeRO-1).",
+     .flag = "--use-distributed-optimizer",
+     .min = 0,
+     .max = 1,
+     .hint = "this version has the levels 0 and 1"});
+  v(overlap_grad_reduce, {.key = "overlap_grad_reduce",
+                          .help = "Sum gradients over the ranks while the backward pass goes on.",
+                          .flag = "--overlap-grad-reduce"});
+  v(bucket_elements, {.key = "bucket_elements",
+                      .help = "Gradients that travel together.",
+                      .unit = "elements",
+                      .flag = "--ddp-bucket-size",
+                      .min = 1});
 }
 
 template <class Visitor>

@@ -1,0 +1,29 @@
+#include "qianli/dist/gloo_backend.h"
+
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+
+namespace qianli::dist {
+namespace {
+
+using Gloo = c10d::ProcessGroupGloo;
+
+}  // namespace
+
+c10::intrusive_ptr<c10d::Backend> gloo_backend(const c10::intrusive_ptr<c10d::Store>& store,
+                                               int64_t rank, int64_t size, bool loopback,
+                                               std::chrono::milliseconds deadline) {
+  auto options = Gloo::Options::create(deadline);
+  // GLOO_SOCKET_IFNAME names the network interface, as in PyTorch.
+  const char* interface = std::getenv("GLOO_SOCKET_IFNAME");
+  if (interface && *interface && !loopback) {
+    options->devices.push_back(Gloo::createDeviceForInterface(interface));
+  } else if (loopback) {
+    options->devices.push_back(Gloo::createDeviceForHostname("127.0.0.1"));
+  } else {
+    options->devices.push_back(Gloo::createDefaultDevice());
+  }
+  options->threads = 2;
+  return c10::make_intrusive<Gloo>(store, static_cast<int>(rank), static_cast<int>(size), options);
+}
+
+}  // namespace qianli::dist

@@ -1,0 +1,43 @@
+#include "qianli/train/ranks.h"
+
+#include <fmt/core.h>
+
+#include "qianli/base/error.h"
+#include "qianli/base/log.h"
+#include "qianli/base/version.h"
+#include "qianli/dist/agreement.h"
+#include "qianli/plan/mesh.h"
+
+namespace qianli::train {
+
+Ranks meet(const config::Config& config, const launch::RankEnvironment& environment) {
+  if (!environment.notice.empty()) log::warn("launch", "{}", environment.notice);
+  const plan::Mesh mesh({.world = environment.world_size,
+                         .tensor = config.parallel.tensor,
+                         .context = config.parallel.context,
+                         .pipeline = config.parallel.pipeline,
+                         .expert = config.parallel.expert});
+  if (mesh.world() == 1) return {};
+  const dist::World world =
+      dist::World::connect({.rank = environment.rank,
+                            .size = environment.world_size,
+                            .host = environment.master_address,
+                            .port = static_cast<uint16_t>(environment.master_port),
+                            .serve = !environment.launcher_serves_store,
+                            .attempt = environment.restart_count});
+  Ranks ranks{
+      .world = world,
+      .all = world.all("all"),
+      .replicas = world.group(
+          mesh.dense().group(world.rank(), {plan::Axis::kContext, plan::Axis::kData}), "data"),
+      .savers = world.all("savers"),
+      .local_size = environment.local_world_size};
+  dist::expect_same(ranks.all, "the program's version", version());
+  dist::expect_same(ranks.all, "the configuration", config::to_yaml(config));
+  if (ranks.first()) {
+    log::info("ranks", "{} ranks, each on its own samples ({})", world.size(), environment.source);
+  }
+  return ranks;
+}
+
+}  // namespace qianli::train
