@@ -10,13 +10,13 @@ namespace qianli {
 
 enum class ExitCode : int {
   kDone = 0,
-  kUsage = 2,       // command line or configuration
-  kData = 3,        // corpora, indexes, tokenizers
-  kMemory = 4,      // out of memory
-  kNonFinite = 5,   // NaN or infinity in loss or gradients
-  kCheckpoint = 6,  // checkpoints and model weights
+  kUsage = 2,         // command line or configuration
+  kData = 3,          // corpora, indexes, tokenizers
+  kMemory = 4,        // out of memory
+  kNonFinite = 5,     // NaN or infinity in loss or gradients
+  kCheckpoint = 6,    // checkpoints and model weights
   kUnavailable = 69,  // another rank or machine of the job is lost, hangs, or does something else
-  kStopped = 75,    // stopped on request, resumable
+  kStopped = 75,      // stopped on request, resumable
 };
 
 class Error : public std::runtime_error {

@@ -265,6 +265,7 @@ struct ParallelConfig {
   int64_t zero = 0;
   bool overlap_grad_reduce = true;
   int64_t bucket_elements = 40'000'000;
+  double timeout_seconds = 600;
 
   template <class Visitor>
   void fields(Visitor& v);

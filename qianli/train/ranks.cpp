@@ -24,7 +24,9 @@ Ranks meet(const config::Config& config, const launch::RankEnvironment& environm
                             .host = environment.master_address,
                             .port = static_cast<uint16_t>(environment.master_port),
                             .serve = !environment.launcher_serves_store,
-                            .attempt = environment.restart_count});
+                            .attempt = environment.restart_count,
+                            .deadline = std::chrono::milliseconds(
+                                static_cast<int64_t>(config.parallel.timeout_seconds * 1000))});
   Ranks ranks{
       .world = world,
       .all = world.all("all"),

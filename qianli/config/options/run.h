@@ -52,6 +52,13 @@ void ParallelConfig::fields(Visitor& v) {
   v(overlap_grad_reduce, {.key = "overlap_grad_reduce",
                           .help = "Sum gradients over the ranks while the backward pass goes on.",
                           .flag = "--overlap-grad-reduce"});
+  v(timeout_seconds,
+    {.key = "timeout_seconds",
+     .help = "How long a rank waits for another one in a collective before the job ends.",
+     .unit = "seconds",
+     .min = 0,
+     .max = 1e6,
+     .open_min = true});
   v(bucket_elements, {.key = "bucket_elements",
                       .help = "Gradients that travel together.",
                       .unit = "elements",

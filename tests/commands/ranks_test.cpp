@@ -1,0 +1,126 @@
+// Several ranks as real processes: they train as one does, and what happens to one of them happens
+// to the job.
+#include <signal.h>
+
+#include <fstream>
+
+#include "tests/commands/workshop.h"
+
+namespace qianli::testing {
+namespace {
+
+constexpr int64_t kSteps = 24;
+
+class RanksTest : public Workshop {
+ protected:
+  // `qianli launch`, each rank leaving its process number in pid.RANK. `extra` may use $RANK.
+  Result launch(const std::string& run, const std::string& extra = {}, int ranks = 2) const {
+    return testing::run(words(run, extra, ranks), options());
+  }
+  std::unique_ptr<Program> start(const std::string& run, const std::string& extra = {}) const {
+    for (const char* file : {"pid.0", "pid.1"}) fs::remove(path(file));
+    return std::make_unique<Program>(words(run, extra, 2), options());
+  }
+  static std::vector<std::string> words(const std::string& run, const std::string& extra,
+                                        int ranks) {
+    const std::string script =
+        "echo $$ > pid.$RANK; exec " + program_path().string() +
+        " pretrain tiny.yaml train.micro_batch_size=2 train.global_batch_size=8 precision=fp64"
+        " checkpoint.every=3 train.steps=" +
+        std::to_string(kSteps) + " run.dir=" + run + " " + extra;
+    return {"launch", "--nproc", std::to_string(ranks), "--grace", "2", "--", "sh", "-c", script};
+  }
+  pid_t process(int rank) const {
+    std::ifstream file(path("pid." + std::to_string(rank)));
+    pid_t process = -1;
+    file >> process;
+    return process;
+  }
+
+  void expect_near(const std::string& run, const std::string& reference, double tolerance) const {
+    const auto expected = read_metrics(path(reference)), actual = read_metrics(path(run));
+    ASSERT_EQ(expected.size(), static_cast<size_t>(kSteps));
+    ASSERT_EQ(actual.size(), expected.size());
+    for (size_t i = 0; i < expected.size(); ++i) {
+      for (const char* field : {"loss", "grad_norm"}) {
+        const double value = expected[i].at(field).get<double>();
+        EXPECT_NEAR(actual[i].at(field).get<double>(), value, tolerance * value)
+            << field << " of step " << i + 1;
+      }
+      EXPECT_EQ(actual[i].at("tokens"), expected[i].at("tokens"));
+    }
+  }
+  // Interferes after step 5, then lets the same command go on.
+  void disturb(const std::string& run, const std::string& extra,
+               const std::function<void(const Program&)>& disturbance,
+               const std::function<void(const Result&)>& check) const {
+    Result result;
+    for (int attempt = 0; attempt < 5 && result.code <= 0;
+         ++attempt) {  // 0: it was too fast for us
+      fs::remove_all(path(run));
+      const auto program = start(run, extra);
+      ASSERT_TRUE(program->wait_for([&] { return last_step(path(run)) >= 5; }));
+      disturbance(*program);
+      result = program->finish();
+    }
+    check(result);
+    expect_success(launch(run, extra));
+  }
+};
+
+TEST_F(RanksTest, TrainAsOneRankDoes) {
+  QIANLI_REQUIRE_ENGINE();
+  expect_success(launch("one", "", 1));
+  expect_success(launch("two"));
+  expect_near("two", "one", 1e-10);
+  expect_success(launch("zero", "parallel.zero=1 parallel.bucket_elements=5000", 4));
+  expect_near("zero", "one", 1e-10);
+}
+
+TEST_F(RanksTest, AKilledRankEndsTheJobWhichGoesOnFromItsCheckpoint) {
+  QIANLI_REQUIRE_ENGINE();
+  expect_success(launch("straight", "parallel.zero=1"));
+  disturb(
+      "killed", "parallel.zero=1", [&](const Program&) { ::kill(process(1), SIGKILL); },
+      [](const Result& result) {
+        EXPECT_EQ(result.code, 128 + SIGKILL);
+        EXPECT_NE(result.err.find("rank 1"), std::string::npos) << result.err;
+      });
+  expect_near("killed", "straight", 0);
+}
+
+TEST_F(RanksTest, AStoppedRankIsNoticedWithinTheTimeout) {
+  QIANLI_REQUIRE_ENGINE();
+  expect_success(launch("straight"));
+  disturb(
+      "hung", "parallel.timeout_seconds=3", [&](const Program&) { ::kill(process(1), SIGSTOP); },
+      [](const Result& result) {
+        EXPECT_EQ(result.code, 69) << result.err;
+        EXPECT_NE(result.err.find("all_reduce"), std::string::npos) << result.err;
+      });
+  expect_near("hung", "straight", 0);
+}
+
+TEST_F(RanksTest, CtrlCSavesOnAllRanks) {
+  QIANLI_REQUIRE_ENGINE();
+  expect_success(launch("straight"));
+  disturb(
+      "stopped", "", [](const Program& program) { program.send(SIGTERM); },
+      [](const Result& result) {
+        EXPECT_EQ(result.code, 75) << result.err;
+        EXPECT_NE(result.err.find("everything saved"), std::string::npos) << result.err;
+      });
+  expect_near("stopped", "straight", 0);
+}
+
+TEST_F(RanksTest, OtherConfigurationsOrNumbersThatAreNoneEndAllRanks) {
+  QIANLI_REQUIRE_ENGINE();
+  const Result different = launch("different", "train.seed=$RANK");
+  EXPECT_NE(different.code, 0);
+  EXPECT_NE(different.err.find("expected the configuration"), std::string::npos) << different.err;
+  const Result infinite = launch("infinite", "optim.lr=1e300 optim.warmup_steps=0");
+  EXPECT_EQ(infinite.code, 5) << infinite.err;
+}
+
+}  // namespace
+}  // namespace qianli::testing
