@@ -19,9 +19,9 @@
 
 namespace qianli::dist {
 
-struct LostRankError : Error {
+struct LostRankError : UnavailableError {
   LostRankError(std::string_view problem, std::string_view hint = {})
-      : Error(ExitCode::kUnavailable, "dist", problem, hint) {}
+      : UnavailableError("dist", problem, hint) {}
 };
 
 enum class Reduction { kSum, kAverage, kMax, kMin };

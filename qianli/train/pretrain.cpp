@@ -109,6 +109,7 @@ void finish(Run& run) {
 }  // namespace
 
 void pretrain(const config::Config& config) {
+  if (launch::rank_environment(launch::process_environment()).is_scheduler) return;
   Run run = build_run(config);
   const int64_t steps = config.train.steps;
   data::BatchPrefetcher batches(run.train_data, run.first_step, steps);
