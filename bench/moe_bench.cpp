@@ -68,7 +68,7 @@ void run(const Shape& shape, double seconds) {
   for (size_t i = 0; i < parameters.size(); ++i) {
     parameters.at(i).attach_grad(parameters.view(gradients, i));
   }
-  nn::MixtureOfExperts mixture(spec, parameters, "decoder.layers.0.mlp");
+  nn::MixtureOfExperts mixture(spec, spec.layer(0), parameters, "decoder.layers.0.mlp");
   const at::Tensor x = at::randn({shape.tokens, shape.hidden}).requires_grad_(true);
   const at::Tensor grad = at::randn({shape.tokens, shape.hidden});
   const nn::DecoderInput input{.tokens = at::zeros({shape.tokens}, at::kLong),

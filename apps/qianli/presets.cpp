@@ -30,6 +30,10 @@ void print_table() {
                spec.num_layers, spec.hidden_size, spec.num_attention_heads, spec.num_query_groups,
                spec.vocab_size, human_count(static_cast<double>(preset.parameters)));
   }
+  for (const model::Preset& preset : model::presets()) {
+    const std::string_view note = model::preset_note(preset.name);
+    if (!note.empty()) fmt::print("{:<24} note: {}\n", preset.name, note);
+  }
   for (const auto& [name, reason] : model::unsupported_presets()) {
     fmt::print("{:<24} not supported: {}\n", name, reason);
   }
@@ -47,6 +51,8 @@ void print_json() {
                     {"num_query_groups", spec.num_query_groups},
                     {"vocab_size", spec.vocab_size},
                     {"parameters", preset.parameters}});
+    const std::string_view note = model::preset_note(preset.name);
+    if (!note.empty()) list.back()["note"] = note;
   }
   fmt::print("{}\n", list.dump(2));
 }

@@ -84,6 +84,7 @@ struct MoeConfig {
   std::optional<int64_t> first_k_dense;
   std::optional<int64_t> layer_frequency;
   std::optional<std::string> dense_layers;
+  std::optional<std::string> activation_limit;
   std::optional<double> aux_loss_coeff;
   std::optional<double> sequence_aux_loss_coeff;
   std::optional<double> device_aux_loss_coeff;
@@ -154,11 +155,14 @@ struct ModelConfig {
   std::optional<std::string> position;
   RopeConfig rope;
   RopeConfig sliding_rope;
+  std::optional<std::string> rotary_pattern;
   std::optional<std::string> layer_pattern;
   std::optional<int64_t> sliding_window;
+  std::optional<int64_t> sliding_num_attention_heads;
+  std::optional<int64_t> sliding_num_query_groups;
   std::optional<bool> gated_mlp;
   std::optional<std::string> activation;
-  std::optional<double> activation_limit;
+  std::optional<std::string> activation_limit;
   std::optional<bool> qkv_bias;
   std::optional<bool> attention_out_bias;
   std::optional<bool> mlp_bias;

@@ -24,7 +24,7 @@ enum class QkvOrder {
 
 // How one tensor holds all experts.
 enum class ExpertStack {
-  kRows,         // [E, 2 m, h] and [E, h, m]
+  kRows,         // [E, 2 m, h], or gate and up apart [E, m, h] each; and [E, h, m]
   kWovenInputs,  // [E, h, 2 m], gate in even and up in odd columns, and [E, m, h]; biases   gpt-oss
   kFlat,         // gate and up [E m, h] each, down [E m, h] transposed                      DBRX
 };
@@ -88,7 +88,7 @@ struct ForeignNames {
     // All experts in one tensor; whole names. Where `in` is given too, files are written expert by
     // expert and read either way.
     ExpertStack stack = ExpertStack::kRows;
-    std::vector<std::string> stacked_in;  // one tensor; kFlat: {gate, up}
+    std::vector<std::string> stacked_in;  // one tensor; kRows apart, kFlat: {gate, up}
     std::string stacked_out;
     std::string stacked_in_bias, stacked_out_bias;
     std::vector<std::string> shared_in;  // {gate, up}

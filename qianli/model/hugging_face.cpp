@@ -233,9 +233,13 @@ void write_training_keys(const ModelSpec& spec, const ModelSpec& read_back, Orde
 // The text part of a model that also sees: its config.json nests that of the decoder.
 std::optional<ModelSpec> read_text_part(const Json& config, const std::string& source) {
   if (!config.is_object() || !config.contains("text_config")) return std::nullopt;
-  if (config.value("model_type", Json()) != "gemma3") return std::nullopt;
+  constexpr std::pair<const char*, const char*> kParts[] = {{"gemma3", "gemma3_text"},
+                                                            {"step3p7", "step3p5"}};
+  const Json whole = config.value("model_type", Json());
+  const auto part = std::ranges::find_if(kParts, [&](const auto& p) { return whole == p.first; });
+  if (part == std::end(kParts)) return std::nullopt;
   Json text = config.at("text_config");
-  if (text.is_object() && !text.contains("model_type")) text["model_type"] = "gemma3_text";
+  if (text.is_object() && !text.contains("model_type")) text["model_type"] = part->second;
   log::info("model", "{}: the text model alone is read", source);
   return from_hugging_face(text, source + " text_config");
 }

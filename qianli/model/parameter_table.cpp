@@ -29,7 +29,7 @@ int64_t product(const std::vector<int64_t>& shape) {
 // Layers alike in these have the same parameters.
 auto kind_of(const LayerSpec& layer) {
   return std::tuple(layer.mixer, layer.feed_forward, layer.shares_key_value, layer.owns_indexer,
-                    layer.shortcut_moe);
+                    layer.shortcut_moe, layer.num_heads, layer.num_groups);
 }
 
 // Buffers that older versions of transformers stored beside the weights; they follow from

@@ -80,6 +80,7 @@ struct ParameterEntry {
 //   embedding.word_embeddings.norm.{weight,bias}                      [h]      embedding_norm
 //   embedding.position_embeddings.weight                              [P, h]   learned positions
 //   decoder.layers.{l}.input_layernorm.{weight,bias}                  [h]
+//     (a and g are those of the layer)
 //     self_attention.linear_qkv.{weight,bias}           [(a + 2 g) d, h]; [(2 a + 2 g) d, h] with
 //     an
 //                                                       element gate: per head its queries, then

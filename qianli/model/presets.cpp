@@ -18,9 +18,17 @@ constexpr Preset kPresets[] = {
 
 constexpr UnsupportedPreset kUnsupported[] = {
     {"deepseek-v4-flash-284b",
-     "its compressed attention, residual streams and routing by token are not built"},
+     "known by its size alone (283.8 G, and 6.77 G of multi-token prediction); its compressed "
+     "attention, four residual streams and routing by token are not built"},
+};
+
+constexpr PresetNote kNotes[] = {
+    {"glm5.2-744b",
+     "57 of its 78 layers take the choice of an earlier layer's indexer; published weights have no "
+     "indexer there, so that the count is 534 M (57 x 9371904) below that of glm5-744b"},
     {"step3.5-flash-196b",
-     "its windowed layers have head counts and limits of their own, which are not built"},
+     "the defaults of its configuration class; the published config.json has windows, 96 heads and "
+     "other rotary options in three of four layers, and is read from its folder"},
 };
 
 ModelSpec spec_of(const Preset& preset) {
@@ -43,6 +51,11 @@ const Preset* find(std::string_view name) {
 std::span<const Preset> presets() { return kPresets; }
 
 std::span<const UnsupportedPreset> unsupported_presets() { return kUnsupported; }
+
+std::string_view preset_note(std::string_view name) {
+  const auto found = std::ranges::find(kNotes, name, &PresetNote::name);
+  return found == std::end(kNotes) ? std::string_view() : found->text;
+}
 
 std::vector<std::string> preset_names() {
   std::vector<std::string> names;

@@ -27,8 +27,15 @@ struct UnsupportedPreset {
   std::string_view reason;
 };
 
+// What is to be said of a preset beside its sizes.
+struct PresetNote {
+  std::string_view name;
+  std::string_view text;
+};
+
 std::span<const Preset> presets();
 std::span<const UnsupportedPreset> unsupported_presets();
+std::string_view preset_note(std::string_view name);  // empty: nothing
 std::vector<std::string> preset_names();
 bool is_preset(std::string_view name);
 

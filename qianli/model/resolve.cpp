@@ -94,7 +94,8 @@ void derive_sizes(const config::ModelConfig& model, const ModelSpec& source, Mod
     spec.embedding_multiplier = root(spec.hidden_size);
   }
   const bool changed = model.hidden_size || model.num_attention_heads;
-  if (model.head_dim || !changed || source.query_size() != source.hidden_size) return;
+  const bool follows = source.num_attention_heads * source.head_dim == source.hidden_size;
+  if (model.head_dim || !changed || !follows) return;
   if (spec.num_attention_heads < 1 || spec.hidden_size % spec.num_attention_heads != 0) {
     throw ConfigError("model",
                       fmt::format("expected model.hidden_size to be a multiple of "

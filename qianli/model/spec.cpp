@@ -25,12 +25,28 @@ FeedForwardKind feed_forward_of(const ModelSpec& spec, int64_t l) {
   return mixed ? FeedForwardKind::kMoe : FeedForwardKind::kDense;
 }
 
-const Rope* rope_of(const ModelSpec& spec, MixerKind mixer) {
+const Rope* rope_of(const ModelSpec& spec, int64_t l, MixerKind mixer) {
   const bool sliding = mixer == MixerKind::kSlidingAttention;
   if (spec.position != PositionKind::kRotary) return nullptr;
+  const auto& pattern = spec.rotary_pattern;
+  if (!pattern.empty() && !pattern[static_cast<size_t>(l) % pattern.size()]) return nullptr;
   if (mixer != MixerKind::kAttention && !sliding) return nullptr;
   if (spec.rotary_on_sliding_layers_only && !sliding) return nullptr;
   return sliding && spec.sliding_rope ? &*spec.sliding_rope : &spec.rope;
+}
+
+double limit_of(const std::vector<double>& pattern, int64_t l) {
+  return pattern.empty() ? 0 : pattern[static_cast<size_t>(l) % pattern.size()];
+}
+
+void put_heads(const ModelSpec& spec, LayerSpec& layer) {
+  if (!layer.has_attention()) return;
+  const bool sliding = layer.mixer == MixerKind::kSlidingAttention;
+  layer.head_dim = spec.head_dim;
+  layer.num_heads = spec.num_attention_heads;
+  layer.num_groups = spec.num_query_groups;
+  if (sliding) layer.num_heads = spec.sliding_num_attention_heads.value_or(layer.num_heads);
+  if (sliding) layer.num_groups = spec.sliding_num_query_groups.value_or(layer.num_groups);
 }
 
 }  // namespace
@@ -40,7 +56,13 @@ LayerSpec ModelSpec::layer(int64_t l) const {
   l = std::min(l, num_layers - 1);
   LayerSpec layer{.mixer = mixer_of(*this, l), .feed_forward = feed_forward_of(*this, l)};
   if (layer.mixer == MixerKind::kSlidingAttention) layer.window = sliding_window.value_or(0);
-  layer.rope = rope_of(*this, layer.mixer);
+  layer.rope = rope_of(*this, l, layer.mixer);
+  put_heads(*this, layer);
+  layer.activation_limit = limit_of(activation_limit, l);
+  layer.expert_activation_limit = layer.activation_limit;
+  if (moe && !moe->activation_limit.empty()) {
+    layer.expert_activation_limit = limit_of(moe->activation_limit, l);
+  }
   layer.shares_key_value = key_value_share_factor > 1 && l % key_value_share_factor != 0;
   layer.owns_indexer =
       indexer && (behind || std::max<int64_t>(l + 1 - indexer->skip, 0) % indexer->frequency == 0);

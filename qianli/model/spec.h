@@ -83,7 +83,7 @@ enum class Activation {
   kGeluTanh,
   kRelu,
   kRelu2,  // relu(x)^2
-  // (up + 1) * gate * sigmoid(1.702 gate), gate and up clamped to activation_limit     gpt-oss
+  // (up + 1) * gate * sigmoid(1.702 gate), gate and up clamped to the limit     gpt-oss
   kClampedSwiglu,
 };
 
@@ -161,6 +161,8 @@ struct MixtureOfExperts {
   bool expert_bias = false;     // of the experts' linears
   double sparse_mixer_epsilon = 0.01;
   RouterDtype router_dtype = RouterDtype::kFloat32;
+  // As ModelSpec::activation_limit, of the routed experts; empty: that one         Step-3.5
+  std::vector<double> activation_limit;
 
   // Layer l is MoE when l >= first_k_dense, (l - offset) % layer_frequency == 0 and it is not
   // listed.
@@ -236,10 +238,17 @@ struct LayerSpec {
   bool shares_key_value = false;  // takes the key and value projections of the layer before
   bool owns_indexer = false;
   bool shortcut_moe = false;  // starts a mixture that joins the stream at the end of the next layer
+  int64_t num_heads = 0;      // of queries; 0: no attention
+  int64_t num_groups = 0;     // of keys and values
+  int64_t head_dim = 0;
+  double activation_limit = 0;         // of the MLP or the shared experts; 0: none
+  double expert_activation_limit = 0;  // of the routed experts; 0: none
 
   bool has_attention() const {
     return mixer == MixerKind::kAttention || mixer == MixerKind::kSlidingAttention;
   }
+  int64_t query_size() const { return num_heads * head_dim; }
+  int64_t key_value_size() const { return num_groups * head_dim; }
 };
 
 struct ModelSpec {
@@ -266,6 +275,8 @@ struct ModelSpec {
   Rope rope;
   std::optional<Rope> sliding_rope;  // of layers with a window, where it differs (Gemma 3)
   bool rotary_on_sliding_layers_only = false;  // the others have no positions (Command-R7B)
+  // Repeats over the layers: whether a layer has rotary positions; empty: every one has.
+  std::vector<bool> rotary_pattern;
 
   // Repeats over the layers; empty: the same everywhere, kSlidingAttention with a window and
   // kAttention without.
@@ -273,12 +284,17 @@ struct ModelSpec {
   // Repeats likewise, for stacks whose layers are a mixer or an MLP alone (Mamba-2 hybrids); empty:
   // every layer has a feed-forward block.
   std::vector<bool> feed_forward_pattern;
-  // Window of the kSlidingAttention layers.
+  // Of the kSlidingAttention layers: their window, and where they differ from the others' the heads
+  // of queries and those of keys and values (Step-3.5).
   std::optional<int64_t> sliding_window;
+  std::optional<int64_t> sliding_num_attention_heads;
+  std::optional<int64_t> sliding_num_query_groups;
 
   bool gated_mlp = true;
   Activation activation = Activation::kSilu;
-  std::optional<double> activation_limit;  // gate clamped from above, up to both sides
+  // The gate is clamped from above, up to both sides. Repeats over the layers: one number for all,
+  // or one for each; 0, or empty: none.
+  std::vector<double> activation_limit;
   bool qkv_bias = false;
   bool attention_out_bias = false;
   bool mlp_bias = false;
@@ -314,8 +330,6 @@ struct ModelSpec {
   std::vector<int64_t> eos_token_ids;
   std::optional<int64_t> pad_token_id;
 
-  int64_t query_size() const { return num_attention_heads * head_dim; }
-  int64_t key_value_size() const { return num_query_groups * head_dim; }
   int64_t value_head_dim() const {
     return latent_attention ? latent_attention->v_head_dim : head_dim;
   }

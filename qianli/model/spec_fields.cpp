@@ -83,6 +83,7 @@ void members(MixtureOfExperts*, Visitor&& v) {
   v("expert_bias", &MixtureOfExperts::expert_bias);
   v("sparse_mixer_epsilon", &MixtureOfExperts::sparse_mixer_epsilon);
   v("router_dtype", &MixtureOfExperts::router_dtype);
+  v("activation_limit", &MixtureOfExperts::activation_limit);
   v("first_k_dense", &MixtureOfExperts::first_k_dense);
   v("layer_frequency", &MixtureOfExperts::layer_frequency);
   v("layer_offset", &MixtureOfExperts::layer_offset);
@@ -167,9 +168,12 @@ void members(ModelSpec*, Visitor&& v) {
   v("rope", &ModelSpec::rope);
   v("sliding_rope", &ModelSpec::sliding_rope);
   v("rotary_on_sliding_layers_only", &ModelSpec::rotary_on_sliding_layers_only);
+  v("rotary_pattern", &ModelSpec::rotary_pattern);
   v("layer_pattern", &ModelSpec::layer_pattern);
   v("feed_forward_pattern", &ModelSpec::feed_forward_pattern);
   v("sliding_window", &ModelSpec::sliding_window);
+  v("sliding_num_attention_heads", &ModelSpec::sliding_num_attention_heads);
+  v("sliding_num_query_groups", &ModelSpec::sliding_num_query_groups);
   v("gated_mlp", &ModelSpec::gated_mlp);
   v("activation", &ModelSpec::activation);
   v("activation_limit", &ModelSpec::activation_limit);

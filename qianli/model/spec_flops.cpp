@@ -16,7 +16,7 @@ struct Work {
 double real(int64_t value) { return static_cast<double>(value); }
 
 Work attention_work(const ModelSpec& spec, const LayerSpec& layer) {
-  const double h = real(spec.hidden_size), a = real(spec.num_attention_heads);
+  const double h = real(spec.hidden_size), a = real(layer.num_heads);
   Work work{.per_position = 2 * a * real(spec.head_dim + spec.value_head_dim())};
   if (const auto& mla = spec.latent_attention) {
     const double queries = a * real(spec.head_dim);
@@ -25,8 +25,8 @@ Work attention_work(const ModelSpec& spec, const LayerSpec& layer) {
     work.weights += real(mla->kv_lora_rank) * a * real(mla->qk_nope_head_dim + mla->v_head_dim);
     work.weights += a * real(mla->v_head_dim) * h;
   } else {
-    const double query = real(spec.query_size());
-    const double key_value = layer.shares_key_value ? 0 : 2 * real(spec.key_value_size());
+    const double query = real(layer.query_size());
+    const double key_value = layer.shares_key_value ? 0 : 2 * real(layer.key_value_size());
     const double gate = spec.attention_gate == AttentionGate::kElement ? query
                         : spec.attention_gate == AttentionGate::kHead  ? a
                                                                        : 0;

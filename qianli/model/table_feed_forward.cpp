@@ -101,7 +101,8 @@ void TableWriter::stacked_experts(ParameterEntry& entry, std::vector<ForeignPiec
   if (bias) name = in ? names.stacked_in_bias : names.stacked_out_bias;
   if (name.empty()) return;
   const bool woven = names.stack == ExpertStack::kWovenInputs;
-  if (names.stack == ExpertStack::kRows || (woven && bias && !in)) {
+  const bool apart = names.stack == ExpertStack::kRows && in && names.stacked_in.size() > 1;
+  if ((names.stack == ExpertStack::kRows && !apart) || (woven && bias && !in)) {
     const auto shape = bias ? std::vector{count, rows} : std::vector{count, rows, columns};
     append(pieces,
            {.name = foreign(name), .shape = shape, .columns = columns, .rows = count * rows});
@@ -122,6 +123,12 @@ void TableWriter::stacked_experts(ParameterEntry& entry, std::vector<ForeignPiec
                 .foreign_row = branches > 1 ? b : 0,
                 .block = branches > 1 ? 1 : 0,
                 .stride = branches > 1 ? branches : 0});
+      } else if (apart) {
+        append(pieces, {.name = foreign(names.stacked_in[static_cast<size_t>(b)]),
+                        .shape = {count, width, columns},
+                        .columns = columns,
+                        .rows = width,
+                        .foreign_row = e * width});
       } else if (in) {
         append(pieces, {.name = foreign(names.stacked_in[static_cast<size_t>(b)]),
                         .shape = {count * width, columns},

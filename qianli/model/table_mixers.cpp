@@ -29,7 +29,7 @@ void TableWriter::decoder_layer(const LayerSpec& layer) {
 }
 
 std::vector<TableWriter::Part> TableWriter::qkv_parts(const LayerSpec& layer) const {
-  const int64_t q = spec_.query_size(), kv = spec_.key_value_size(), d = spec_.head_dim;
+  const int64_t q = layer.query_size(), kv = layer.key_value_size(), d = layer.head_dim;
   const int64_t queries = spec_.attention_gate == AttentionGate::kElement ? 2 * q : q;
   if (names_.qkv.size() != 1) {
     const auto name = [&](size_t i) { return names_.qkv.empty() ? std::string() : names_.qkv[i]; };
@@ -43,7 +43,7 @@ std::vector<TableWriter::Part> TableWriter::qkv_parts(const LayerSpec& layer) co
   if (names_.qkv_order == QkvOrder::kQueriesKeysValues) {
     return {{.foreign = names_.qkv[0], .rows = all}};
   }
-  const int64_t per_group = queries / spec_.num_query_groups, stride = per_group + 2 * d;
+  const int64_t per_group = queries / layer.num_groups, stride = per_group + 2 * d;
   const auto part = [&](int64_t rows, int64_t first, int64_t block) {
     return Part{.foreign = names_.qkv[0],
                 .rows = rows,
@@ -55,8 +55,8 @@ std::vector<TableWriter::Part> TableWriter::qkv_parts(const LayerSpec& layer) co
   return {part(queries, 0, per_group), part(kv, per_group, d), part(kv, per_group + d, d)};
 }
 
-void TableWriter::query_key_norms() {
-  const int64_t a = spec_.num_attention_heads, g = spec_.num_query_groups, d = spec_.head_dim;
+void TableWriter::query_key_norms(const LayerSpec& layer) {
+  const int64_t a = layer.num_heads, g = layer.num_groups, d = layer.head_dim;
   const Init init = spec_.norm_zero_centered ? Init::kZeros : Init::kOnes;
   std::vector<int64_t> query{d}, key{d};
   Cut cut = Cut::kNone;
@@ -68,26 +68,26 @@ void TableWriter::query_key_norms() {
 }
 
 void TableWriter::attention(const LayerSpec& layer) {
-  const int64_t h = spec_.hidden_size, a = spec_.num_attention_heads;
+  const int64_t h = spec_.hidden_size, a = layer.num_heads;
   linear("self_attention.linear_qkv", qkv_parts(layer), h, spec_.qkv_bias, Init::kNormal,
          Cut::kTensor, 0);
   if (spec_.attention_gate == AttentionGate::kHead) {
     linear("self_attention.linear_gate", {{.foreign = names_.head_gate, .rows = a}}, h, false,
            Init::kNormal, Cut::kTensor, 0);
   }
-  if (spec_.qk_norm != QkNorm::kNone) query_key_norms();
+  if (spec_.qk_norm != QkNorm::kNone) query_key_norms(layer);
   if (spec_.attention_sinks) {
     whole(add("self_attention.core_attention.softmax_offset", {a}, {.cut = Cut::kTensor}),
           names_.sinks.empty() ? "" : foreign(names_.sinks));
   }
   linear("self_attention.linear_proj", {{.foreign = names_.attention_out, .rows = h}},
-         spec_.query_size(), spec_.attention_out_bias, Init::kNormalScaledByDepth, Cut::kTensor, 1);
+         layer.query_size(), spec_.attention_out_bias, Init::kNormalScaledByDepth, Cut::kTensor, 1);
 }
 
 void TableWriter::latent_attention(const LayerSpec& layer) {
   const LatentAttention& mla = *spec_.latent_attention;
   const ForeignNames::Latent& names = names_.latent;
-  const int64_t h = spec_.hidden_size, a = spec_.num_attention_heads;
+  const int64_t h = spec_.hidden_size, a = layer.num_heads;
   const std::string prefix = "self_attention.";
   const auto matrix = [&](const char* name, const std::string& foreign_name, int64_t rows,
                           int64_t columns, Cut cut, bool bias) {
@@ -98,10 +98,10 @@ void TableWriter::latent_attention(const LayerSpec& layer) {
     matrix("linear_q_down_proj", names.query_down, *mla.q_lora_rank, h, Cut::kNone, spec_.qkv_bias);
     norm_of(prefix + "q_layernorm.weight", names.query_norm, {*mla.q_lora_rank}, Init::kOnes,
             Cut::kNone);
-    matrix("linear_q_up_proj", names.query_up, spec_.query_size(), *mla.q_lora_rank, Cut::kTensor,
+    matrix("linear_q_up_proj", names.query_up, layer.query_size(), *mla.q_lora_rank, Cut::kTensor,
            false);
   } else {
-    matrix("linear_q_proj", names.query, spec_.query_size(), h, Cut::kTensor, false);
+    matrix("linear_q_proj", names.query, layer.query_size(), h, Cut::kTensor, false);
   }
   matrix("linear_kv_down_proj", names.key_value_down, mla.kv_lora_rank + mla.qk_rope_head_dim, h,
          Cut::kNone, spec_.qkv_bias);

@@ -60,7 +60,7 @@ class TableWriter {
 
   void decoder_layer(const LayerSpec& layer);
   void attention(const LayerSpec& layer);
-  void query_key_norms();
+  void query_key_norms(const LayerSpec& layer);
   void latent_attention(const LayerSpec& layer);
   void gated_delta_net();
   void mamba2();

@@ -60,6 +60,21 @@ bool uses_attention(const ModelSpec& spec) {
          uses(spec, MixerKind::kSlidingAttention);
 }
 
+// Layers with a window may have heads of their own.
+void check_sliding_heads(const ModelSpec& spec) {
+  if (!spec.sliding_num_attention_heads && !spec.sliding_num_query_groups) return;
+  expect(spec.sliding_window.has_value() && !spec.latent_attention &&
+             spec.key_value_share_factor == 1 && spec.position != PositionKind::kAlibi,
+         "expected heads of their own in sliding attention layers alone, without latent attention, "
+         "shared keys and alibi positions");
+  const int64_t heads = spec.sliding_num_attention_heads.value_or(spec.num_attention_heads);
+  const int64_t groups = spec.sliding_num_query_groups.value_or(spec.num_query_groups);
+  check_count("sliding_num_attention_heads", heads);
+  check_count("sliding_num_query_groups", groups, heads);
+  check_multiple("sliding_num_attention_heads", heads, "sliding_num_query_groups", groups);
+  check_product("sliding_num_attention_heads * head_dim", heads, spec.head_dim);
+}
+
 void check_sizes(const ModelSpec& spec) {
   check_count("num_layers", spec.num_layers, kMaxLayers);
   check_count("hidden_size", spec.hidden_size);
@@ -80,6 +95,7 @@ void check_sizes(const ModelSpec& spec) {
   check_multiple("num_attention_heads", spec.num_attention_heads, "num_query_groups",
                  spec.num_query_groups);
   check_product("num_attention_heads * head_dim", spec.num_attention_heads, spec.head_dim);
+  check_sliding_heads(spec);
 }
 
 void check_yarn(const RopeScaling& scaling) {
@@ -162,11 +178,13 @@ void check_positions(const ModelSpec& spec) {
   expect(spec.rope.scaling.kind == RopeScalingKind::kNone && !spec.sliding_rope,
          fmt::format("expected no rope.scaling with {} positions, got {}", to_string(spec.position),
                      to_string(spec.rope.scaling.kind)));
+  expect(spec.rotary_pattern.empty(), "expected no rotary_pattern without rotary positions");
 }
 
 void check_patterns(const ModelSpec& spec) {
   const auto length = static_cast<int64_t>(spec.layer_pattern.size());
-  expect(length <= kMaxPattern && spec.feed_forward_pattern.size() <= size_t{kMaxPattern},
+  expect(length <= kMaxPattern && spec.feed_forward_pattern.size() <= size_t{kMaxPattern} &&
+             spec.rotary_pattern.size() <= size_t{kMaxPattern},
          "expected a pattern of at most one kind per layer");
   if (spec.sliding_window) check_count("sliding_window", *spec.sliding_window);
   expect(spec.sliding_window || !uses(spec, MixerKind::kSlidingAttention),
@@ -333,6 +351,17 @@ void check_attention(const ModelSpec& spec) {
          "expected qk_norm in models with attention only");
 }
 
+void check_limits(const char* name, const ModelSpec& spec, const std::vector<double>& limits) {
+  expect(limits.size() <= size_t{kMaxPattern},
+         fmt::format("expected {} to have at most one number per layer", name));
+  expect(limits.empty() || spec.gated_mlp, fmt::format("expected {} with a gated MLP only", name));
+  for (const double limit : limits) {
+    check_not_negative(name, limit);
+    expect(limit > 0 || spec.activation != Activation::kClampedSwiglu,
+           fmt::format("expected {} above 0 with clamped_swiglu, got 0", name));
+  }
+}
+
 void check_scalars(const ModelSpec& spec) {
   expect(std::isfinite(spec.norm_eps) && spec.norm_eps >= 0 && spec.norm_eps < 1,
          fmt::format("expected norm_eps in [0, 1), got {}", spec.norm_eps));
@@ -340,9 +369,11 @@ void check_scalars(const ModelSpec& spec) {
          "expected norm_bias with LayerNorm only, got RMSNorm");
   expect(std::isfinite(spec.init_std) && spec.init_std >= 0 && spec.init_std <= 1,
          fmt::format("expected init_std in [0, 1], got {}", spec.init_std));
-  check_positive("activation_limit", spec.activation_limit);
-  expect(spec.activation != Activation::kClampedSwiglu || (spec.gated_mlp && spec.activation_limit),
+  check_limits("activation_limit", spec, spec.activation_limit);
+  expect(spec.activation != Activation::kClampedSwiglu ||
+             (spec.gated_mlp && !spec.activation_limit.empty()),
          "expected a gated MLP and activation_limit with clamped_swiglu");
+  if (spec.moe) check_limits("moe.activation_limit", spec, spec.moe->activation_limit);
   check_positive("embedding_multiplier", spec.embedding_multiplier);
   check_positive("residual_multiplier", spec.residual_multiplier);
   check_positive("hidden_divisor", spec.hidden_divisor);
@@ -362,14 +393,17 @@ double real(int64_t value) { return static_cast<double>(value); }
 void check_total(const ModelSpec& spec) {
   const double h = real(spec.hidden_size);
   double layer = 8 * h;
-  layer += h * (3 * real(spec.query_size()) + 2 * real(spec.key_value_size()));
+  const int64_t heads =
+      std::max(spec.num_attention_heads, spec.sliding_num_attention_heads.value_or(0));
+  const int64_t groups = std::max(spec.num_query_groups, spec.sliding_num_query_groups.value_or(0));
+  const double query = real(heads * spec.head_dim);
+  layer += h * (3 * query + 2 * real(groups * spec.head_dim) + real(heads));
   layer += 3 * h * real(spec.ffn_hidden_size);
   if (const auto& mla = spec.latent_attention) {
-    const double heads = real(spec.num_attention_heads);
-    layer += real(mla->q_lora_rank.value_or(0)) * (h + real(spec.query_size()));
+    layer += real(mla->q_lora_rank.value_or(0)) * (h + query);
     layer += real(mla->kv_lora_rank + mla->qk_rope_head_dim) * h +
-             real(mla->kv_lora_rank) * heads * real(mla->qk_nope_head_dim + mla->v_head_dim) +
-             heads * real(mla->v_head_dim) * h;
+             real(mla->kv_lora_rank) * real(heads) * real(mla->qk_nope_head_dim + mla->v_head_dim) +
+             real(heads) * real(mla->v_head_dim) * h;
   }
   if (spec.indexer) {
     layer += (real(spec.latent_attention->q_lora_rank.value_or(0)) + h) *

@@ -31,11 +31,12 @@ std::unique_ptr<Block> make_mixer(const model::ModelSpec& spec, ParameterSet& pa
 
 std::unique_ptr<Block> make_feed_forward(const model::ModelSpec& spec, ParameterSet& parameters,
                                          const std::string& name, int64_t index) {
-  switch (spec.layer(index).feed_forward) {
+  const model::LayerSpec layer = spec.layer(index);
+  switch (layer.feed_forward) {
     case model::FeedForwardKind::kDense:
-      return std::make_unique<Mlp>(spec, parameters, name + ".mlp");
+      return std::make_unique<Mlp>(spec, layer, parameters, name + ".mlp");
     case model::FeedForwardKind::kMoe:
-      return std::make_unique<MixtureOfExperts>(spec, parameters, name + ".mlp");
+      return std::make_unique<MixtureOfExperts>(spec, layer, parameters, name + ".mlp");
     case model::FeedForwardKind::kNone:
       return nullptr;
   }
@@ -72,7 +73,7 @@ DecoderLayer::DecoderLayer(const model::ModelSpec& spec, ParameterSet& parameter
       mixer_(make_mixer(spec, parameters, name, index)),
       feed_forward_(make_feed_forward(spec, parameters, name, index)) {
   if (layer_.shortcut_moe) {
-    shortcut_ = std::make_unique<MixtureOfExperts>(spec, parameters, name + ".moe");
+    shortcut_ = std::make_unique<MixtureOfExperts>(spec, layer_, parameters, name + ".moe");
   }
 }
 

@@ -29,8 +29,8 @@ KvCache::KvCache(const model::ModelSpec& spec, int64_t capacity, at::ScalarType 
         layer.index_keys = at::empty({capacity, spec.indexer->head_dim}, options);
       continue;
     }
-    layer.keys = at::empty({spec.num_query_groups, capacity, spec.head_dim}, options);
-    layer.values = at::empty({spec.num_query_groups, capacity, spec.head_dim}, options);
+    layer.keys = at::empty({kind.num_groups, capacity, kind.head_dim}, options);
+    layer.values = at::empty({kind.num_groups, capacity, kind.head_dim}, options);
   }
 }
 
@@ -40,7 +40,7 @@ int64_t KvCache::elements_per_token(const model::ModelSpec& spec) {
     const model::LayerSpec kind = spec.layer(l);
     if (!kind.has_attention()) continue;
     elements +=
-        spec.latent_attention ? latent_size(*spec.latent_attention) : 2 * spec.key_value_size();
+        spec.latent_attention ? latent_size(*spec.latent_attention) : 2 * kind.key_value_size();
     if (kind.owns_indexer) elements += spec.indexer->head_dim;
   }
   return elements;

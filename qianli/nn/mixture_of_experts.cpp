@@ -45,13 +45,14 @@ RoutingSummary summary_of(const ops::BalancingLosses& sums, int64_t microbatches
 
 }  // namespace
 
-MixtureOfExperts::MixtureOfExperts(const model::ModelSpec& spec, ParameterSet& parameters,
-                                   const std::string& prefix)
+MixtureOfExperts::MixtureOfExperts(const model::ModelSpec& spec, const model::LayerSpec& layer,
+                                   ParameterSet& parameters, const std::string& prefix)
     : moe_(*spec.moe),
       name_(prefix),
       gated_(spec.gated_mlp),
       activation_(activation_kind(spec.activation)),
-      limit_(spec.activation_limit.value_or(0)),
+      limit_(layer.expert_activation_limit),
+      shared_limit_(layer.activation_limit),
       router_{&parameters.at(prefix + ".router.weight"), parameters.find(prefix + ".router.bias")},
       fc1_(find_linear(parameters, prefix + ".experts.linear_fc1")),
       fc2_(find_linear(parameters, prefix + ".experts.linear_fc2")),
@@ -131,16 +132,16 @@ at::Tensor MixtureOfExperts::combine(const at::Tensor& rows, const ops::Routing&
 at::Tensor MixtureOfExperts::experts(const at::Tensor& rows,
                                      const std::vector<int64_t>& counts) const {
   const at::Tensor wide = ops::grouped_linear(rows, counts, *fc1_.weight, fc1_.bias);
-  return ops::grouped_linear(activate(wide), counts, *fc2_.weight, fc2_.bias);
+  return ops::grouped_linear(activate(wide, limit_), counts, *fc2_.weight, fc2_.bias);
 }
 
-at::Tensor MixtureOfExperts::activate(const at::Tensor& wide) const {
-  return gated_ ? ops::gated_activation(wide, activation_, limit_)
+at::Tensor MixtureOfExperts::activate(const at::Tensor& wide, double limit) const {
+  return gated_ ? ops::gated_activation(wide, activation_, limit)
                 : ops::activation(wide, activation_);
 }
 
 at::Tensor MixtureOfExperts::shared_experts(const at::Tensor& x) const {
-  const at::Tensor y = shared_fc2_(activate(shared_fc1_(x)));
+  const at::Tensor y = shared_fc2_(activate(shared_fc1_(x), shared_limit_));
   return shared_gate_ ? y * ops::linear(x, *shared_gate_).sigmoid() : y;
 }
 

@@ -30,8 +30,8 @@ struct RoutingStatistics {
 class MixtureOfExperts : public Block {
  public:
   // Its parameters are called `prefix`.router.weight and so on (model/parameter_table.h).
-  MixtureOfExperts(const model::ModelSpec& spec, ParameterSet& parameters,
-                   const std::string& prefix);
+  MixtureOfExperts(const model::ModelSpec& spec, const model::LayerSpec& layer,
+                   ParameterSet& parameters, const std::string& prefix);
 
   // [T, h] -> [T, h]. In training with gradients it counts choices and injects the balancing
   // losses.
@@ -58,14 +58,14 @@ class MixtureOfExperts : public Block {
                      const ops::RowPlan& plan) const;
   // rows: [R, h], sorted by expert.
   at::Tensor experts(const at::Tensor& rows, const std::vector<int64_t>& counts) const;
-  at::Tensor activate(const at::Tensor& wide) const;
+  at::Tensor activate(const at::Tensor& wide, double limit) const;
   at::Tensor shared_experts(const at::Tensor& x) const;
 
   model::MixtureOfExperts moe_;
   std::string name_;
   bool gated_;
   ops::ActivationKind activation_;
-  double limit_;
+  double limit_, shared_limit_;
   Linear router_, fc1_, fc2_;  // of all experts: weights [E, out, in]
   Linear shared_fc1_, shared_fc2_;
   ops::Parameter* shared_gate_;

@@ -20,12 +20,13 @@ ops::ActivationKind activation_kind(model::Activation activation) {
   return ops::ActivationKind::kSilu;
 }
 
-Mlp::Mlp(const model::ModelSpec& spec, ParameterSet& parameters, const std::string& prefix)
+Mlp::Mlp(const model::ModelSpec& spec, const model::LayerSpec& layer, ParameterSet& parameters,
+         const std::string& prefix)
     : fc1_(find_linear(parameters, prefix + ".linear_fc1")),
       fc2_(find_linear(parameters, prefix + ".linear_fc2")),
       gated_(spec.gated_mlp),
       activation_(activation_kind(spec.activation)),
-      limit_(spec.activation_limit.value_or(0)) {}
+      limit_(layer.activation_limit) {}
 
 at::Tensor Mlp::forward(const at::Tensor& x, ForwardPass&) {
   const at::Tensor wide = fc1_(x);  // [T, f] or [T, 2 f]

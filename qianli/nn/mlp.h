@@ -10,7 +10,8 @@ namespace qianli::nn {
 // fc2(act(fc1 x)), or with a gate fc2(act(gate x) * up x), fc1 = [gate; up].
 class Mlp : public Block {
  public:
-  Mlp(const model::ModelSpec& spec, ParameterSet& parameters, const std::string& prefix);
+  Mlp(const model::ModelSpec& spec, const model::LayerSpec& layer, ParameterSet& parameters,
+      const std::string& prefix);
   at::Tensor forward(const at::Tensor& x, ForwardPass& pass) override;
 
  private:

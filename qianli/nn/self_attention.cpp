@@ -20,7 +20,7 @@ SelfAttention::SelfAttention(const model::ModelSpec& spec, ParameterSet& paramet
       k_norm_(parameters.find(layer_name + ".self_attention.k_layernorm.weight")),
       sinks_(parameters.find(layer_name + ".self_attention.core_attention.softmax_offset")) {
   if (spec.position == model::PositionKind::kAlibi) {
-    alibi_slopes_ = ops::alibi_slopes(spec.num_attention_heads);
+    alibi_slopes_ = ops::alibi_slopes(layer_.num_heads);
   }
 }
 
@@ -43,24 +43,23 @@ at::Tensor SelfAttention::forward(const at::Tensor& x, ForwardPass& pass) {
   }
   at::Tensor context = ops::attention(p.q, p.k, p.v, layout(pass), sinks_);  // [T, a, d]
   if (head_gate_) context = context * at::sigmoid(head_gate_(x)).unsqueeze(-1);
-  context = context.reshape({tokens, spec_.query_size()});
+  context = context.reshape({tokens, layer_.query_size()});
   if (p.gate.defined()) context = context * at::sigmoid(p.gate);
   return proj_(context);
 }
 
 SelfAttention::Projections SelfAttention::project(const at::Tensor& x, ForwardPass& pass) const {
-  const int64_t tokens = pass.tokens(), heads = spec_.num_attention_heads,
-                groups = spec_.num_query_groups;
-  const int64_t dim = spec_.head_dim;
+  const int64_t tokens = pass.tokens(), heads = layer_.num_heads, groups = layer_.num_groups;
+  const int64_t dim = layer_.head_dim;
   const bool gated = spec_.attention_gate == model::AttentionGate::kElement;
   at::Tensor all = qkv_(x);
   if (spec_.qkv_clip) all = at::clamp(all, -*spec_.qkv_clip, *spec_.qkv_clip);
-  const int64_t query_columns = spec_.query_size() * (gated ? 2 : 1),
-                key_columns = spec_.key_value_size();
+  const int64_t query_columns = layer_.query_size() * (gated ? 2 : 1),
+                key_columns = layer_.key_value_size();
   Projections p;
   p.q = all.narrow(1, 0, query_columns).view({tokens, heads, gated ? 2 * dim : dim});
   if (gated) {  // per head its queries, then its gates
-    p.gate = p.q.narrow(2, dim, dim).reshape({tokens, spec_.query_size()});
+    p.gate = p.q.narrow(2, dim, dim).reshape({tokens, layer_.query_size()});
     p.q = p.q.narrow(2, 0, dim);
   }
   if (layer_.shares_key_value) {

@@ -112,7 +112,8 @@ TEST_F(HelpTest, DocumentsMadeByTheProgramAreUpToDate) {
 }
 
 TEST_F(HelpTest, APresetThatIsNotBuiltSaysWhy) {
-  expect_failure(qianli({"presets", "step3.5-flash-196b"}), 2, {"head counts", "not built"});
+  expect_failure(qianli({"presets", "deepseek-v4-flash-284b"}), 2,
+                 {"residual streams", "not built"});
 }
 
 TEST_F(HelpTest, LostOutputIsAnErrorAndALostReaderIsNot) {

@@ -468,6 +468,7 @@ TEST(Arguments, written_by_us_tell_the_model_without_config) {
       "longcat_flash",
       "hunyuan_v1_moe",
       "hunyuan_large",
+      "step3p5",  // heads and limits by layer
       "baichuan2_7b",
       "baichuan2_13b",
       "bailing_moe_v2"};

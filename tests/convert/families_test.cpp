@@ -28,6 +28,7 @@ struct Form {
 constexpr const char* kExperts = "with experts, which legacy names do not have";
 constexpr const char* kLatent = "with latent attention, which legacy names do not have";
 constexpr const char* kQkNorms = "norms of queries and keys, which legacy names do not have";
+constexpr const char* kHeadGate = "a gate for each head, which Megatron has no tensor for";
 constexpr const char* kSandwich = "norms behind attention and MLP, which legacy names do not have";
 
 std::vector<Form> forms() {
@@ -47,12 +48,15 @@ std::vector<Form> forms() {
                            "hunyuan_v1_moe", "bailing_moe_v2", "grok1", "minicpm_moe"}) {
     legacy[name] = kExperts;
   }
+  legacy["step3p5"] = kHeadGate;
   return {{"qianli", write_checkpoint, {}, {}},
           {"mcore",
            write_megatron,
            MegatronNames::kCore,
-           {{"longcat_flash", "shortcut experts"}, {"hunyuan_large", "shared between layers"}}},
-          {"mindspeed", write_megatron, MegatronNames::kMindSpeed, {}},
+           {{"longcat_flash", "shortcut experts"},
+            {"hunyuan_large", "shared between layers"},
+            {"step3p5", kHeadGate}}},
+          {"mindspeed", write_megatron, MegatronNames::kMindSpeed, {{"step3p5", kHeadGate}}},
           {"legacy", write_megatron, MegatronNames::kLegacy, legacy},
           {"mindspore", write_mindspore, {}, {}}};
 }

@@ -90,6 +90,36 @@ TEST(Validate, refuses_what_cannot_be_a_model_and_says_which_field) {
       {"norm_eps", [](ModelSpec& s) { s.norm_eps = std::nan(""); }},
       {"norm_bias", [](ModelSpec& s) { s.norm_bias = true; }},
       {"sliding_window", [](ModelSpec& s) { s.sliding_window = 0; }},
+      {"sliding attention layers alone", [](ModelSpec& s) { s.sliding_num_attention_heads = 16; }},
+      {"sliding_num_attention_heads to be a multiple",
+       [](ModelSpec& s) {
+         s.sliding_window = 8;
+         s.sliding_num_attention_heads = 48;
+       }},
+      {"sliding_num_attention_heads * head_dim",
+       [](ModelSpec& s) {
+         s.sliding_window = 8;
+         s.sliding_num_attention_heads = 1 << 30;
+       }},
+      {"rotary_pattern",
+       [](ModelSpec& s) {
+         s.position = PositionKind::kAlibi;
+         s.rotary_pattern = {true};
+       }},
+      {"activation_limit to be 0 or more",
+       [](ModelSpec& s) {
+         s.activation_limit = {1, -1};
+       }},
+      {"activation_limit with a gated MLP",
+       [](ModelSpec& s) {
+         s.activation_limit = {1};
+         s.gated_mlp = false;
+       }},
+      {"activation_limit above 0",
+       [](ModelSpec& s) {
+         s.activation = Activation::kClampedSwiglu;
+         s.activation_limit = {1, 0};
+       }},
       {"init_std", [](ModelSpec& s) { s.init_std = 2; }},
       {"eos_token_id",
        [](ModelSpec& s) {

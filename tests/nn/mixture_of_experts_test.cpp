@@ -43,7 +43,8 @@ struct Block {
   nn::MixtureOfExperts mixture;
 
   Block(const model::ModelSpec& spec, at::ScalarType dtype)
-      : parameters(spec, dtype, at::kCPU, /*master=*/false), mixture(spec, parameters, kPrefix) {
+      : parameters(spec, dtype, at::kCPU, /*master=*/false),
+        mixture(spec, spec.layer(0), parameters, kPrefix) {
     parameters.initialize(3);
     for (size_t i = 0; i < parameters.size(); ++i) {
       if (!parameters.entry(i).buffer) {
@@ -124,7 +125,7 @@ class GoldenMixture : public ::testing::TestWithParam<Family> {
   model::ModelSpec spec() const {
     model::ModelSpec spec = spec_with(GetParam().moe, 12);
     spec.activation = GetParam().activation;
-    spec.activation_limit = GetParam().limit;
+    if (GetParam().limit) spec.activation_limit = {*GetParam().limit};
     return spec;
   }
   void load(Block& block) const {
@@ -329,7 +330,7 @@ TEST_P(Dropping, with_and_without_padding) {
   for (const bool padded : {false, true}) {
     moe.pad_to_capacity = padded;
     const model::ModelSpec spec = spec_with(moe, 10);
-    nn::MixtureOfExperts mixture(spec, block.parameters, kPrefix);
+    nn::MixtureOfExperts mixture(spec, spec.layer(0), block.parameters, kPrefix);
     for (size_t i = 0; i < block.parameters.size(); ++i) block.parameters.at(i).reset_grad();
     const at::Tensor y = mixture.forward(x, input_of(x, /*training=*/true));
     expect_close(y, expected, 1e-12);

@@ -17,6 +17,8 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
+import step3p5_model  # noqa: F401  registers it
+
 SIZES = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
              vocab_size=99, max_position_embeddings=128, bos_token_id=1, eos_token_id=2, pad_token_id=None)
 GROUPED = SIZES | dict(num_key_value_heads=2)
@@ -78,6 +80,14 @@ CASES = {
     "hy_v3": ("hy_v3", HEADS | dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=20)),
     "hunyuan_v1_moe": ("hunyuan_v1_moe", HEADS | dict(num_experts=4, moe_topk=2,
                                                      rope_parameters=dict(rope_type="dynamic", alpha=100.0, factor=1.0, rope_theta=10000.0))),
+    "step3p5": ("step3p5", GROUPED | dict(num_hidden_layers=4, head_dim=8, pad_token_id=0, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=20,
+                                          share_expert_dim=28, moe_router_scaling_factor=3.0, sliding_window=16, moe_layers_enum="1,3",
+                                          layer_types=["full_attention", "sliding_attention", "sliding_attention", "sliding_attention"],
+                                          attention_other_setting=dict(num_attention_heads=6), swiglu_limits=[0.0, 0.0, 0.0, 0.5],
+                                          swiglu_limits_shared=[0.25, 0.0, 0.0, 0.0], rope_theta=[5e6, 1e4, 1e4, 1e4],
+                                          partial_rotary_factors=[0.5, 1.0, 1.0, 1.0],
+                                          rope_scaling=dict(rope_type="llama3", factor=2.0, original_max_position_embeddings=32,
+                                                            low_freq_factor=1.0, high_freq_factor=32.0))),
     "mamba2": ("mamba2", dict(hidden_size=32, num_heads=8, head_dim=8, state_size=16, n_groups=2, num_hidden_layers=2, vocab_size=99)),
 }
 

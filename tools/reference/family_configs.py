@@ -3,6 +3,8 @@ at which windows, scaled rotary positions and groups of experts take effect with
 
 from transformers import CONFIG_MAPPING
 
+import step3p5_model  # noqa: F401  registers it
+
 VOCAB_SIZE = 97
 LENGTH = 40
 
@@ -129,6 +131,21 @@ CONFIGS = {
     "starcoder2": ("starcoder2", _llama_like(sliding_window=8, use_bias=True, tie_word_embeddings=True,
                                              residual_dropout=0.0, embedding_dropout=0.0, attention_dropout=0.0)),
 }
+
+# In the words of the published file: four kinds of layers (dense or with experts, windowed or not), and limits that
+# clamp in this model's range.
+CONFIGS["step3p5"] = ("step3p5", dict(
+    vocab_size=VOCAB_SIZE, hidden_size=48, intermediate_size=72, num_hidden_layers=5, num_attention_heads=6,
+    num_attention_groups=2, head_dim=8, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    tie_word_embeddings=False, sliding_window=8, moe_num_experts=5, moe_top_k=2, moe_intermediate_size=20,
+    share_expert_dim=28, moe_router_scaling_factor=3.0, moe_layers_enum="2,3,4",
+    layer_types=["full_attention", "sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
+    attention_other_setting=dict(attention_type="sliding_attention", num_attention_heads=10, num_attention_groups=2,
+                                 head_dim=8, true_head_dim=8),
+    rope_theta=[500.0, 100.0, 100.0, 500.0, 100.0], partial_rotary_factors=[0.5, 1.0, 1.0, 0.5, 1.0],
+    rope_scaling=dict(rope_type="llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                      original_max_position_embeddings=16), yarn_only_types=["full_attention"],
+    swiglu_limits=[0.0, None, 0.4, 0.0, 0.6], swiglu_limits_shared=[0.3, 0.0, 0.5, None, 0.2], use_rope_layers=[]))
 
 # The same with heads for tokens further ahead (prediction_heads.py).
 WITH_HEADS = {

@@ -94,6 +94,10 @@ void ModelConfig::fields(Visitor& v) {
   v(rope, {.key = "rope", .help = "Rotary positions."});
   v(sliding_rope, {.key = "sliding_rope",
                    .help = "Rotary positions of the layers with a window, where they differ."});
+  v(rotary_pattern, {.key = "rotary_pattern",
+                     .help = "Which layers have rotary positions, repeated: true and false with "
+                             "commas; none: all.",
+                     .absent = kOfModel});
   v(layer_pattern, {.key = "layer_pattern",
                     .help = "What mixes positions, layer by layer, repeated: names with commas of "
                             "attention, sliding_attention, gated_delta_net, mamba2, none.",
@@ -105,6 +109,14 @@ void ModelConfig::fields(Visitor& v) {
      .flag = "--sliding-window",
      .absent = kOfModel,
      .min = 1});
+  v(sliding_num_attention_heads, {.key = "sliding_num_attention_heads",
+                                  .help = "Query heads of a sliding layer, where they differ.",
+                                  .absent = kOfModel,
+                                  .min = 1});
+  v(sliding_num_query_groups, {.key = "sliding_num_query_groups",
+                               .help = "Key and value heads of a sliding layer, where they differ.",
+                               .absent = kOfModel,
+                               .min = 1});
   v(gated_mlp, {.key = "gated_mlp",
                 .help = "Two branches in the MLP, one of which gates the other.",
                 .flag = "--swiglu",
@@ -113,11 +125,12 @@ void ModelConfig::fields(Visitor& v) {
                  .help = "Activation of the MLP.",
                  .absent = kOfModel,
                  .choices = {"silu", "gelu", "gelu_tanh", "relu", "relu2", "clamped_swiglu"}});
-  v(activation_limit, {.key = "activation_limit",
-                       .help = "Clamps the gate from above and the other branch from both sides.",
-                       .absent = kOfModel,
-                       .min = 0,
-                       .open_min = true});
+  v(activation_limit,
+    {.key = "activation_limit",
+     .help =
+         "Clamps the gate from above and the other branch from both sides: a number, or one per "
+         "layer with commas, repeated; 0 for none.",
+     .absent = kOfModel});
   v(qkv_bias, {.key = "qkv_bias",
                .help = "Bias on the query, key and value projections.",
                .flag = "--add-qkv-bias",

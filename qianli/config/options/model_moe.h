@@ -83,6 +83,9 @@ void MoeConfig::fields(Visitor& v) {
   v(dense_layers, {.key = "dense_layers",
                    .help = "Layers without experts, counted from 0, with commas.",
                    .absent = kOfModel});
+  v(activation_limit, {.key = "activation_limit",
+                       .help = "model.activation_limit of the routed experts, where it differs.",
+                       .absent = kOfModel});
   v(aux_loss_coeff, {.key = "aux_loss_coeff",
                      .help = "Coefficient of the balancing loss over a microbatch.",
                      .flag = "--moe-aux-loss-coeff",

@@ -78,6 +78,7 @@ std::vector<GgufArchitecture> make_architectures() {
        .window_period = 2},
       {.name = "seed_oss", .families = {"seed_oss"}, .mlp_norm = "post_attention_norm"},
       {.name = "minimax-m2", .families = {"minimax_m2"}},
+      {.name = "step35", .families = {"step3p5"}, .norms_plus_one = true, .lists_per_layer = true},
   };
 }
 
@@ -110,9 +111,19 @@ std::span<const GgufArchitecture> gguf_architectures() {
   return architectures;
 }
 
+void check_keys_known(const GgufArchitecture& architecture) {
+  if (!architecture.lists_per_layer) return;
+  throw ConfigError("convert",
+                    fmt::format("expected an architecture with the same heads and limits in all "
+                                "layers, got {}, whose keys are lists with a value for each layer",
+                                architecture.name),
+                    "convert to or from a Hugging Face folder instead");
+}
+
 const GgufArchitecture& gguf_architecture_of(const ModelSpec& spec) {
   for (const GgufArchitecture& architecture : gguf_architectures()) {
     if (std::ranges::find(architecture.families, spec.family) != architecture.families.end()) {
+      check_keys_known(architecture);
       return architecture;
     }
   }

@@ -65,6 +65,7 @@ class Reader {
                             fmt::format("{}: expected an architecture of a known family, got '{}'",
                                         keys_.source(), name.substr(0, 100)));
     }
+    check_keys_known(*found);
     family_ = found->families.front();
     if (name == "llama" && number_or("expert_count", 0) > 0) family_ = "mixtral";
     if (name == "deepseek2" && number_or("expert_gating_func", 1) == 2) family_ = "deepseek_v3";

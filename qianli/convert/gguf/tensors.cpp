@@ -106,7 +106,7 @@ class Writer {
   bool fused(std::string_view name, bool usual) const { return has_ ? has_(full(name)) : usual; }
 
   void queries_keys_values() {
-    const int64_t kv = spec_.key_value_size();
+    const int64_t kv = spec_.layer(entry().layer).key_value_size();
     const int64_t queries = entry().shape[0] - 2 * kv;
     if (fused("attn_qkv", architecture_.fused_qkv)) return whole("attn_qkv");
     if (architecture_.paired_rows) {  // Baichuan's with ALiBi, too

@@ -93,10 +93,11 @@ void RankWriter::vocabulary(const std::string& name, const std::string& paramete
 void RankWriter::query_key_value(const std::string& name, const std::string& parameter) {
   const size_t* index = find(parameter);
   if (!index) return;
-  const int64_t dim = spec_.head_dim, groups = spec_.num_query_groups / layout_.tensor;
+  const model::LayerSpec layer = spec_.layer(table_[*index].layer);
+  const int64_t dim = layer.head_dim, groups = layer.num_groups / layout_.tensor;
   const bool gated = spec_.attention_gate == model::AttentionGate::kElement;
-  if (table_[*index].shape[0] == spec_.query_size()) return cut_rows(name, parameter);
-  const int64_t query = spec_.num_attention_heads / spec_.num_query_groups * dim * (gated ? 2 : 1);
+  if (layer.shares_key_value) return cut_rows(name, parameter);
+  const int64_t query = layer.num_heads / layer.num_groups * dim * (gated ? 2 : 1);
   const int64_t group = query + 2 * dim, first = rank_.tensor * groups;
   std::vector<int64_t> shape = table_[*index].shape;
   shape[0] = groups * group;
@@ -116,7 +117,7 @@ void RankWriter::query_key_value(const std::string& name, const std::string& par
       part.stride = 3;
     }
     tensor.parts.push_back(part);
-    parameter_row += spec_.num_query_groups * size;
+    parameter_row += layer.num_groups * size;
     foreign_row += size;
     ++which;
   }
@@ -126,7 +127,7 @@ void RankWriter::query_key_value_apart(const std::string& to, const std::string&
                                        const std::string& end) {
   const size_t* index = find(parameter + end);
   if (!index) return;
-  const int64_t key_value = spec_.key_value_size();
+  const int64_t key_value = spec_.layer(table_[*index].layer).key_value_size();
   const int64_t query = table_[*index].shape[0] - 2 * key_value;
   int64_t first = 0;
   for (const auto& [name, rows] :

@@ -85,8 +85,12 @@ void check_layout(const model::ModelSpec& spec, const MegatronLayout& layout) {
            fmt::format("give a {} that divides {}", flag, whole));
   };
   divides(layout.tensor, "--tensor", spec.num_attention_heads, "attention heads");
+  divides(layout.tensor, "--tensor", spec.sliding_num_attention_heads.value_or(0),
+          "attention heads of layers with a window");
   if (!spec.latent_attention) {
     divides(layout.tensor, "--tensor", spec.num_query_groups, "key/value heads");
+    divides(layout.tensor, "--tensor", spec.sliding_num_query_groups.value_or(0),
+            "key/value heads of layers with a window");
   }
   divides(layout.tensor, "--tensor", spec.ffn_hidden_size, "the MLP's width");
   if (!spec.moe) {

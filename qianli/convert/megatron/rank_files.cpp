@@ -65,7 +65,8 @@ void read_version(const RankFiles& files, const model::ModelSpec& spec, Megatron
          "Megatron-core never ordered the rows of linear_qkv as older versions did; where they are "
          "as they should be, save the file with version 3.0");
   }
-  if (spec.num_query_groups != spec.num_attention_heads) {
+  if (spec.num_query_groups != spec.num_attention_heads || spec.sliding_num_attention_heads ||
+      spec.sliding_num_query_groups) {
     fail(
         fmt::format("{}: checkpoint_version: expected 2 or 3 where several queries share a key "
                     "({} heads, {} groups), {}",

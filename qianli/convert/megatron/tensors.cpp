@@ -24,6 +24,8 @@ void refuse_what_has_no_place(const model::ModelSpec& spec, const MegatronLayout
          "shortcut experts, which only MindSpeed has names for");
   refuse(spec.key_value_share_factor > 1 && !mindspeed,
          "keys and values shared between layers, which only MindSpeed has names for");
+  refuse(spec.attention_gate == model::AttentionGate::kHead,
+         "a gate for each head, which Megatron has no tensor for");
   refuse(spec.attention_gate == model::AttentionGate::kHead, "a gate per attention head");
   refuse(spec.moe && spec.moe->expert_bias && layout.experts == ExpertStorage::kGrouped,
          "biases in experts, which grouped storage has no place for");

@@ -119,7 +119,8 @@ class MindFormersNames {
   }
 
   void query_key_value(const std::string& end) {
-    const int64_t q = spec_.query_size(), kv = spec_.key_value_size();
+    const model::LayerSpec layer = spec_.layer(entry().layer);
+    const int64_t q = layer.query_size(), kv = layer.key_value_size();
     if (there(prefix_ + "attention.w_qkv" + end))
       return slice("attention.w_qkv" + end, {0, q + 2 * kv});
     slice("attention.wq" + end, {0, q});

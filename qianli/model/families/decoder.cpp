@@ -16,7 +16,8 @@ constexpr TypeWord kTypes[] = {{MixerKind::kAttention, "full_attention"},
                                {MixerKind::kSlidingAttention, "sliding_attention"},
                                {MixerKind::kGatedDeltaNet, "linear_attention"}};
 
-std::vector<MixerKind> pattern_of(const ConfigReader& config, const ModelSpec& spec) {
+std::vector<MixerKind> pattern_of(const ConfigReader& config, int64_t further,
+                                  const ModelSpec& spec) {
   std::vector<MixerKind> pattern;
   for (const std::string& type : config.texts("layer_types")) {
     const auto found =
@@ -26,24 +27,8 @@ std::vector<MixerKind> pattern_of(const ConfigReader& config, const ModelSpec& s
     }
     pattern.push_back(found->kind);
   }
-  if (static_cast<int64_t>(pattern.size()) != spec.num_layers) {
-    config.fail("layer_types", fmt::format("one type per layer ({})", spec.num_layers));
-  }
-  return pattern;
-}
-
-// Of equal patterns the shortest: it repeats over the layers.
-std::vector<MixerKind> shortest(std::vector<MixerKind> pattern) {
-  for (size_t period = 1; period < pattern.size(); ++period) {
-    bool repeats = true;
-    for (size_t l = period; l < pattern.size() && repeats; ++l) {
-      repeats = pattern[l] == pattern[l - period];
-    }
-    if (repeats) {
-      pattern.resize(period);
-      break;
-    }
-  }
+  check_layers(config, "layer_types", pattern.size(), further, spec);
+  pattern.resize(static_cast<size_t>(spec.num_layers));
   return pattern;
 }
 
@@ -159,10 +144,19 @@ void write_decoder(const ModelSpec& spec, OrderedJson& config) {
   write_tokens(spec, config);
 }
 
+void check_layers(const ConfigReader& config, const char* key, size_t length, int64_t further,
+                  const ModelSpec& spec) {
+  const auto found = static_cast<int64_t>(length);
+  if (spec.num_layers >= 0 && (found == spec.num_layers || found == spec.num_layers + further)) {
+    return;
+  }
+  config.fail(key, fmt::format("one value per layer ({})", spec.num_layers));
+}
+
 void read_layer_types(const ConfigReader& config, std::vector<MixerKind> pattern,
-                      std::optional<int64_t> window, ModelSpec& spec) {
+                      std::optional<int64_t> window, ModelSpec& spec, int64_t further) {
   const bool said = !config.texts("layer_types").empty();
-  if (said) pattern = pattern_of(config, spec);
+  if (said) pattern = pattern_of(config, further, spec);
   if (!said && static_cast<int64_t>(pattern.size()) > spec.num_layers) {
     pattern.resize(static_cast<size_t>(std::max<int64_t>(spec.num_layers, 0)));
   }

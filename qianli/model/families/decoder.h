@@ -54,10 +54,30 @@ void write_decoder(const ModelSpec& spec, OrderedJson& config);
 void read_qwen_window(const ConfigReader& config, ModelSpec& spec);
 void write_qwen_window(const ModelSpec& spec, OrderedJson& config);
 // `layer_types` over the layers, in transformers' words, as a pattern; where absent, `pattern`
-// stands. `window` is that of the sliding layers; none are sliding without one.
+// stands. `window` is that of the sliding layers; none are sliding without one. Behind the layers'
+// types may stand those of `further` ones (multi-token prediction).
 void read_layer_types(const ConfigReader& config, std::vector<MixerKind> pattern,
-                      std::optional<int64_t> window, ModelSpec& spec);
+                      std::optional<int64_t> window, ModelSpec& spec, int64_t further = 0);
 void write_layer_types(const ModelSpec& spec, OrderedJson& config);
+// Fails unless a list under `key` has one value for each layer, or for `further` ones too.
+void check_layers(const ConfigReader& config, const char* key, size_t length, int64_t further,
+                  const ModelSpec& spec);
+
+// Of equal patterns the shortest: it repeats over the layers.
+template <class Value>
+std::vector<Value> shortest(std::vector<Value> pattern) {
+  for (size_t period = 1; period < pattern.size(); ++period) {
+    bool repeats = true;
+    for (size_t l = period; l < pattern.size() && repeats; ++l) {
+      repeats = pattern[l] == pattern[l - period];
+    }
+    if (repeats) {
+      pattern.resize(period);
+      break;
+    }
+  }
+  return pattern;
+}
 
 void read_tokens(const ConfigReader& config, std::optional<int64_t> bos, std::optional<int64_t> eos,
                  ModelSpec& spec);

@@ -27,19 +27,40 @@ void write_common(const ModelSpec& spec, OrderedJson& config) {
   write_aux_loss(spec, config);
 }
 
-// Which layers own an indexer: a frequency and an offset, which a list of words must agree with.
+// The frequency and offset by which a list of layers that own an indexer goes: up to the first that
+// shares one, all do.
+void set_schedule(const std::vector<bool>& owns, Indexer& indexer) {
+  const auto first = std::ranges::find(owns, false);
+  indexer.frequency = 1;
+  indexer.skip = 0;
+  if (first == owns.end()) return;
+  indexer.skip = first - owns.begin();
+  indexer.frequency = std::ranges::find(first, owns.end(), true) - first + 1;
+}
+
+// Which layers own an indexer: a list of words has the last word over a frequency and an offset, as
+// in transformers.
 void read_schedule(const ConfigReader& config, ModelSpec& spec) {
-  spec.indexer->frequency = std::max<int64_t>(config.integer("index_topk_freq", 1), 1);
-  spec.indexer->skip = config.integer("index_skip_topk_offset", 2);
-  if (spec.indexer->frequency == 1) spec.indexer->skip = 0;
+  Indexer& indexer = *spec.indexer;
+  indexer.frequency = std::max<int64_t>(config.integer("index_topk_freq", 1), 1);
+  indexer.skip = config.integer("index_skip_topk_offset", 2);
+  if (indexer.frequency == 1) indexer.skip = 0;
   if (config.has("index_topk_pattern")) {
     config.fail("index_topk_pattern", "index_topk_freq and index_skip_topk_offset instead");
   }
   const auto types = config.texts("indexer_types");
-  if (types.empty() || config.has("index_topk_freq")) return;
+  if (types.empty()) return;
+  check_layers(config, "indexer_types", types.size(), 0, spec);
+  std::vector<bool> owns;
   for (const std::string& type : types) {
-    if (type == "full") continue;
-    config.fail("indexer_types", "\"full\" in all layers without index_topk_freq");
+    if (type != "full" && type != "shared") config.fail("indexer_types", "full or shared");
+    owns.push_back(type == "full");
+  }
+  set_schedule(owns, indexer);
+  for (size_t l = 0; l < owns.size(); ++l) {
+    const auto behind = std::max<int64_t>(static_cast<int64_t>(l) + 1 - indexer.skip, 0);
+    if ((behind % indexer.frequency == 0) == owns[l]) continue;
+    config.fail("indexer_types", "\"full\" in the first layers and then in one of so many");
   }
 }
 

@@ -20,6 +20,7 @@ void read(const ConfigReader& config, ModelSpec& spec) {
   read_rope_or_default(config, spec);
   read_tokens(config, std::nullopt, std::nullopt, spec);
   spec.attention_out_bias = spec.qkv_bias;
+  spec.activation_limit = {config.number("swiglu_limit", 7.0)};
   spec.moe->ffn_hidden_size = spec.ffn_hidden_size;
   read_layer_types(config, {MixerKind::kSlidingAttention, MixerKind::kAttention},
                    spec.sliding_window, spec);
@@ -27,6 +28,7 @@ void read(const ConfigReader& config, ModelSpec& spec) {
 
 void write(const ModelSpec& spec, OrderedJson& config) {
   config["hidden_act"] = "silu";
+  if (spec.activation_limit.size() == 1) config["swiglu_limit"] = spec.activation_limit[0];
   write_rope(spec, config);
   if (spec.rope.scaling.kind == RopeScalingKind::kNone) {
     config["rope_scaling"] = {{"rope_type", "default"}};
@@ -55,7 +57,7 @@ const Family& gpt_oss_family() {
       .architecture = "GptOssForCausalLM",
       .traits = {.family = "gpt_oss",
                  .activation = Activation::kClampedSwiglu,
-                 .activation_limit = 7.0,
+                 .activation_limit = {7.0},
                  .qkv_bias = true,
                  .attention_out_bias = true,
                  .attention_sinks = true,
@@ -68,13 +70,13 @@ const Family& gpt_oss_family() {
               {.key_value_heads = 8, .head_dim = 64, .max_positions = 131072, .norm_eps = 1e-5}),
           {{"attention_bias", "qkv_bias", true},
            {"sliding_window", "sliding_window", 128},
-           {"swiglu_limit", "activation_limit", 7.0},
            {.key = "num_local_experts",
             .field = "moe.num_experts",
             .absent = 128,
             .also = "num_experts"},
            {"num_experts_per_tok", "moe.top_k", 4},
            {"router_aux_loss_coef", "moe.aux_loss_coeff", 0.001}}),
+      .others = {{"swiglu_limit", "activation_limit"}},
       .read = read,
       .write = write,
       .silent = {"experts_per_token", "initial_context_length", "output_router_logits"},

@@ -66,23 +66,29 @@ void write_sparse_step(const ModelSpec& spec, OrderedJson& config) {
   config["mlp_only_layers"] = spec.moe->dense_layers;
 }
 
+void set_layers_with_experts(const std::vector<bool>& mixed, ModelSpec& spec) {
+  MixtureOfExperts& moe = *spec.moe;
+  moe.first_k_dense = std::ranges::find(mixed, true) - mixed.begin();
+  moe.dense_layers.clear();
+  for (auto l = moe.first_k_dense; l < static_cast<int64_t>(mixed.size()); ++l) {
+    if (!mixed[static_cast<size_t>(l)]) moe.dense_layers.push_back(l);
+  }
+}
+
 void read_mlp_layer_types(const ConfigReader& config, ModelSpec& spec) {
   const auto types = config.texts("mlp_layer_types");
   if (types.empty()) return;
   if (static_cast<int64_t>(types.size()) != spec.num_layers) {
     config.fail("mlp_layer_types", fmt::format("one type per layer ({})", spec.num_layers));
   }
-  MixtureOfExperts& moe = *spec.moe;
-  const auto first = std::ranges::find(types, "sparse");
-  moe.first_k_dense = first - types.begin();
-  moe.dense_layers.clear();
-  for (size_t l = 0; l < types.size(); ++l) {
-    if (types[l] != "dense" && types[l] != "sparse") {
+  std::vector<bool> mixed;
+  for (const std::string& type : types) {
+    if (type != "dense" && type != "sparse") {
       config.fail("mlp_layer_types", "dense or sparse for each layer");
     }
-    const auto layer = static_cast<int64_t>(l);
-    if (types[l] == "dense" && layer >= moe.first_k_dense) moe.dense_layers.push_back(layer);
+    mixed.push_back(type == "sparse");
   }
+  set_layers_with_experts(mixed, spec);
 }
 
 void write_mlp_layer_types(const ModelSpec& spec, OrderedJson& config) {

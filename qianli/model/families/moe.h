@@ -35,6 +35,10 @@ void write_shared_experts(const ModelSpec& spec, const char* key, OrderedJson& c
 void read_sparse_step(const ConfigReader& config, ModelSpec& spec);
 void write_sparse_step(const ModelSpec& spec, OrderedJson& config);
 
+// Which layers have experts, a flag for each, as the count of first dense ones and the others'
+// list.
+void set_layers_with_experts(const std::vector<bool>& mixed, ModelSpec& spec);
+
 // mlp_layer_types: "dense" or "sparse" for each layer; absent: first_k_dense stays.
 void read_mlp_layer_types(const ConfigReader& config, ModelSpec& spec);
 void write_mlp_layer_types(const ModelSpec& spec, OrderedJson& config);
