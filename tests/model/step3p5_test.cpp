@@ -91,6 +91,9 @@ TEST(Step3p5, has_heads_windows_and_positions_of_each_layer) {
   EXPECT_EQ(sliding.rope->scaling.kind, RopeScalingKind::kNone);
   EXPECT_EQ(spec.layer(4).mixer, MixerKind::kAttention);
   EXPECT_EQ(spec.mtp.num_layers, 0);  // passed over
+  const auto ignored = foreign_habits(spec).ignored_prefixes;
+  EXPECT_NE(std::ranges::find(ignored, "model.layers.5."), ignored.end());
+  EXPECT_EQ(std::ranges::find(ignored, "model.layers.4."), ignored.end());
 }
 
 TEST(Step3p5, has_experts_and_limits_of_each_layer) {

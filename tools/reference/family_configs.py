@@ -145,7 +145,8 @@ CONFIGS["step3p5"] = ("step3p5", dict(
     rope_theta=[500.0, 100.0, 100.0, 500.0, 100.0], partial_rotary_factors=[0.5, 1.0, 1.0, 0.5, 1.0],
     rope_scaling=dict(rope_type="llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0,
                       original_max_position_embeddings=16), yarn_only_types=["full_attention"],
-    swiglu_limits=[0.0, None, 0.4, 0.0, 0.6], swiglu_limits_shared=[0.3, 0.0, 0.5, None, 0.2], use_rope_layers=[]))
+    swiglu_limits=[0.0, None, 0.4, 0.0, 0.6], swiglu_limits_shared=[0.3, 0.0, 0.5, None, 0.2], use_rope_layers=[],
+    query_pre_attn_scalar=60))  # norms of queries and keys near 2 would make scores so large that float32 loses them
 
 # The same with heads for tokens further ahead (prediction_heads.py).
 WITH_HEADS = {
