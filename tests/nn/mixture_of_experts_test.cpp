@@ -402,8 +402,8 @@ TEST(MixtureOfExperts, step_routing_of_each_layer) {
   spec.num_layers = 2;
   nn::ParameterSet parameters(spec, at::kDouble, at::kCPU, /*master=*/false);
   parameters.initialize(3);
-  nn::MixtureOfExperts first(spec, parameters, kPrefix);
-  nn::MixtureOfExperts second(spec, parameters, "decoder.layers.1.mlp");
+  nn::MixtureOfExperts first(spec, spec.layer(0), parameters, kPrefix);
+  nn::MixtureOfExperts second(spec, spec.layer(0), parameters, "decoder.layers.1.mlp");
   std::vector<double> aux, z;  // of each forward pass, by the losses' own sums
   const auto run = [&](nn::MixtureOfExperts& mixture, uint64_t seed) {
     const at::Tensor x = normal({9, 10}, seed).requires_grad_(true);
