@@ -26,8 +26,12 @@ c10d::ReduceOp::RedOpType operation(Reduction reduction) {
 
 double bytes_of(const at::Tensor& values) { return static_cast<double>(values.nbytes()); }
 
-// The first sentence of what c10d says: behind it come its own source lines.
-std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+// The first sentence of what c10d says, without the places in its sources around it.
+std::string first_line(const std::string& text) {
+  const size_t begin = text.starts_with("[/") ? text.find("] ") : text.npos;
+  const size_t first = begin == text.npos ? 0 : begin + 2;
+  return text.substr(first, text.find('\n') - first);
+}
 
 }  // namespace
 

@@ -21,14 +21,24 @@ class RanksTest : public Workshop {
     for (const char* file : {"pid.0", "pid.1"}) fs::remove(path(file));
     return std::make_unique<Program>(words(run, extra, 2), options());
   }
-  static std::vector<std::string> words(const std::string& run, const std::string& extra,
-                                        int ranks) {
+  static std::vector<std::string> words(const std::string& run, const std::string& extra, int ranks,
+                                        int restarts = 0) {
     const std::string script =
         "echo $$ > pid.$RANK; exec " + program_path().string() +
         " pretrain tiny.yaml train.micro_batch_size=2 train.global_batch_size=8 precision=fp64"
         " checkpoint.every=3 train.steps=" +
         std::to_string(kSteps) + " run.dir=" + run + " " + extra;
-    return {"launch", "--nproc", std::to_string(ranks), "--grace", "2", "--", "sh", "-c", script};
+    return {"launch",
+            "--nproc",
+            std::to_string(ranks),
+            "--max-restarts",
+            std::to_string(restarts),
+            "--grace",
+            "2",
+            "--",
+            "sh",
+            "-c",
+            script};
   }
   pid_t process(int rank) const {
     std::ifstream file(path("pid." + std::to_string(rank)));
@@ -87,6 +97,24 @@ TEST_F(RanksTest, AKilledRankEndsTheJobWhichGoesOnFromItsCheckpoint) {
         EXPECT_NE(result.err.find("rank 1"), std::string::npos) << result.err;
       });
   expect_near("killed", "straight", 0);
+}
+
+TEST_F(RanksTest, AJobStartsAgainByItselfFromItsCheckpoint) {
+  QIANLI_REQUIRE_ENGINE();
+  expect_success(launch("straight"));
+  Result result;
+  for (int attempt = 0; attempt < 5; ++attempt) {  // again where the job was too fast for us
+    for (const char* file : {"pid.0", "pid.1"}) fs::remove(path(file));
+    fs::remove_all(path("again"));
+    Program program(words("again", "", 2, /*restarts=*/1), options());
+    ASSERT_TRUE(program.wait_for([&] { return last_step(path("again")) >= 5; }));
+    ::kill(process(1), SIGKILL);
+    result = program.finish();
+    if (result.err.find("restart 1 of 1") != std::string::npos) break;
+  }
+  expect_success(result);
+  EXPECT_NE(result.err.find("restart 1 of 1"), std::string::npos) << result.err;
+  expect_near("again", "straight", 0);
 }
 
 TEST_F(RanksTest, AStoppedRankIsNoticedWithinTheTimeout) {
