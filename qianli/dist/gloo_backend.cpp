@@ -2,12 +2,16 @@
 
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
+#include <cstdlib>
+
 namespace qianli::dist {
 namespace {
 
 using Gloo = c10d::ProcessGroupGloo;
 
 }  // namespace
+
+void switch_off_flight_recorder() { ::setenv("TORCH_FR_BUFFER_SIZE", "0", /*overwrite=*/1); }
 
 c10::intrusive_ptr<c10d::Backend> gloo_backend(const c10::intrusive_ptr<c10d::Store>& store,
                                                int64_t rank, int64_t size, bool loopback,

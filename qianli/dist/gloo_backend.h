@@ -9,6 +9,12 @@
 
 namespace qianli::dist {
 
+// Call before the first group, while no other thread reads the environment. c10d records every
+// collective in a list of the whole process whose map of groups is not locked (LibTorch 2.11,
+// FlightRecorder::recordWithResetEnabled), so two threads with groups of their own can crash in it.
+// This switches it off.
+void switch_off_flight_recorder();
+
 // Meets the other `size` - 1 ranks of the group in `store`; all of them make theirs at the same
 // time. With `loopback` the ranks are all on this machine. Throws c10::Error after the deadline.
 c10::intrusive_ptr<c10d::Backend> gloo_backend(const c10::intrusive_ptr<c10d::Store>& store,

@@ -6,6 +6,7 @@
 #include <exception>
 #include <thread>
 
+#include "qianli/dist/gloo_backend.h"
 #include "qianli/dist/world_state.h"
 
 namespace qianli::dist {
@@ -24,6 +25,7 @@ class RankThreads {
 
 void run_ranks(int64_t size, const std::function<void(const World&)>& body,
                std::chrono::milliseconds deadline) {
+  switch_off_flight_recorder();
   const auto store = c10::make_intrusive<c10d::HashStore>();
   store->setTimeout(deadline);
   std::vector<std::exception_ptr> own(static_cast<size_t>(size)), lost(static_cast<size_t>(size));

@@ -30,6 +30,7 @@ World World::connect(const Rendezvous& rendezvous) {
   state->rendezvous = rendezvous;
   if (rendezvous.size == 1) return World(state);
   state->loopback = is_loopback(rendezvous.host);
+  switch_off_flight_recorder();
   c10d::TCPStoreOptions options;
   options.port = rendezvous.port;
   options.isServer = rendezvous.serve && rendezvous.rank == 0;
