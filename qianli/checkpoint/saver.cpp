@@ -172,10 +172,7 @@ void Saver::save(const formats::TrainingState& state, const nn::ParameterSet& pa
     return;
   }
   StepContents step = contents(state, parameters, optimizer);
-  dist::every_rank(options_.ranks, [&] {
-    check_space(step.num_bytes());
-    return std::string();
-  });
+  check_space(step);
   if (!options_.asynchronous) {
     write(step);
     last_ = state;
@@ -210,7 +207,18 @@ StepContents Saver::contents(const formats::TrainingState& state,
   return step;
 }
 
-void Saver::check_space(uint64_t bytes) const {
+void Saver::check_space(const StepContents& step) const {
+  const auto parts =
+      dist::every_rank(options_.ranks, [&] { return std::to_string(step.num_bytes()); });
+  dist::first_rank(options_.ranks, [&] {
+    uint64_t bytes = 0;  // of all ranks: they share the disk
+    for (const std::string& part : parts) bytes += std::stoull(part);
+    expect_space(bytes);
+    return std::string();
+  });
+}
+
+void Saver::expect_space(uint64_t bytes) const {
   const uint64_t free = free_disk_bytes(options_.folder);
   if (free >= bytes + kSpareBytes) return;
   throw CheckpointError(

@@ -71,7 +71,8 @@ class Saver {
  private:
   StepContents contents(const formats::TrainingState& state, const nn::ParameterSet& parameters,
                         optim::FlatOptimizer& optimizer) const;
-  void check_space(uint64_t bytes) const;
+  void check_space(const StepContents& step) const;
+  void expect_space(uint64_t bytes) const;
   void write(const StepContents& contents) const;
   void publish(const StepContents& contents, AtomicFolder& folder,
                const std::vector<std::string>& manifests) const;

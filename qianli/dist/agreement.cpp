@@ -5,8 +5,9 @@
 #include <ATen/ops/tensor.h>
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <exception>
-#include <optional>
+#include <string_view>
 
 namespace qianli::dist {
 namespace {
@@ -86,16 +87,41 @@ std::vector<std::string> every_rank(const Group& group, const TextAction& action
   return texts;
 }
 
+namespace {
+
+std::vector<std::string_view> lines_of(std::string_view text) {
+  std::vector<std::string_view> lines;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    lines.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return lines;
+}
+
+// The first line in which a rank differs from the first one; empty: none does.
+std::string difference(const Group& group, const std::string& what,
+                       const std::vector<std::string>& texts) {
+  for (size_t rank = 1; rank < texts.size(); ++rank) {
+    if (texts[rank] == texts[0]) continue;
+    const auto expected = lines_of(texts[0]), got = lines_of(texts[rank]);
+    size_t line = 0;
+    while (line < expected.size() && line < got.size() && expected[line] == got[line]) ++line;
+    const auto at = [&](const auto& lines) { return line < lines.size() ? lines[line] : ""; };
+    return fmt::format("expected {} '{}' as on rank {}, got '{}' on rank {}", what, at(expected),
+                       group.ranks()[0], at(got), group.ranks()[rank]);
+  }
+  return {};
+}
+
+}  // namespace
+
 void expect_same(const Group& group, const std::string& what, const std::string& text) {
-  const std::string first = first_rank(group, [&] { return text; });
-  every_rank(group, [&]() -> std::string {
-    if (text == first) return {};
-    throw ConfigError(
-        "dist",
-        fmt::format("expected {} '{}' as on rank {}, got '{}' on rank {}", what, first,
-                    group.ranks()[0], text, group.ranks()[static_cast<size_t>(group.rank())]),
-        "start all ranks with the same program, configuration and data");
-  });
+  const auto texts = every_rank(group, [&] { return text; });
+  const std::string problem = first_rank(group, [&] { return difference(group, what, texts); });
+  if (problem.empty()) return;
+  throw ConfigError("dist", problem,
+                    "start all ranks with the same program, configuration and data");
 }
 
 }  // namespace qianli::dist

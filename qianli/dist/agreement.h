@@ -20,7 +20,7 @@ std::string first_rank(const Group& group, const TextAction& action);
 std::vector<std::string> every_rank(const Group& group, const TextAction& action);
 
 // Throws ConfigError on all ranks where `text`, for which messages say `what`, is not that of rank
-// 0.
+// 0, showing the first line that differs.
 void expect_same(const Group& group, const std::string& what, const std::string& text);
 
 }  // namespace qianli::dist

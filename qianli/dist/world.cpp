@@ -54,7 +54,8 @@ World World::connect(const Rendezvous& rendezvous) {
 int64_t World::rank() const { return state_->rendezvous.rank; }
 int64_t World::size() const { return state_->rendezvous.size; }
 
-Group World::group(const std::vector<int64_t>& ranks, const std::string& name) const {
+Group World::group(const std::vector<int64_t>& ranks, const std::string& name,
+                   std::optional<std::chrono::milliseconds> deadline) const {
   auto group = std::make_shared<Group::State>();
   group->name = name;
   group->ranks = ranks;
@@ -62,7 +63,7 @@ Group World::group(const std::vector<int64_t>& ranks, const std::string& name) c
   TORCH_CHECK(own != ranks.end(), "[dist] expected rank ", rank(), " in the group ", name,
               " of ranks ", ranks);
   group->rank = own - ranks.begin();
-  group->deadline = state_->rendezvous.deadline;
+  group->deadline = deadline.value_or(state_->rendezvous.deadline);
   if (ranks.size() == 1) return Group(group);
   // Groups of the same kind elsewhere have the same name and other ranks.
   const auto store = c10::make_intrusive<c10d::PrefixStore>(
@@ -80,10 +81,10 @@ Group World::group(const std::vector<int64_t>& ranks, const std::string& name) c
   return Group(group);
 }
 
-Group World::all(const std::string& name) const {
+Group World::all(const std::string& name, std::optional<std::chrono::milliseconds> deadline) const {
   std::vector<int64_t> ranks(static_cast<size_t>(size()));
   std::iota(ranks.begin(), ranks.end(), 0);
-  return group(ranks, name);
+  return group(ranks, name, deadline);
 }
 
 void World::first_alone(const std::string& name, const std::function<void()>& action) const {

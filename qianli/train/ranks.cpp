@@ -32,7 +32,8 @@ Ranks meet(const config::Config& config, const launch::RankEnvironment& environm
       .all = world.all("all"),
       .replicas = world.group(
           mesh.dense().group(world.rank(), {plan::Axis::kContext, plan::Axis::kData}), "data"),
-      .savers = world.all("savers"),
+      // A rank that is dead is noticed at once, one that hangs by the groups that train.
+      .savers = world.all("savers", std::chrono::hours(24)),
       .local_size = environment.local_world_size};
   dist::expect_same(ranks.all, "the program's version", version());
   dist::expect_same(ranks.all, "the configuration", config::to_yaml(config));
