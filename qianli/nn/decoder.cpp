@@ -21,7 +21,7 @@ void call_after_backward(const at::Tensor& layer_input, const DecoderInput& inpu
 
 }  // namespace
 
-Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters)
+Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters, Parallel parallel)
     : spec_(std::make_unique<model::ModelSpec>(spec)),
       word_embeddings_(&parameters.at("embedding.word_embeddings.weight")),
       position_embeddings_(parameters.find("embedding.position_embeddings.weight")),
@@ -33,7 +33,8 @@ Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters)
               .multiplier = spec.logits_multiplier,
               .softcap = spec.final_logit_softcap.value_or(0),
               .normalized_rows = spec.normalized_output},
-      rotary_(std::make_unique<RotaryTables>(*spec_, parameters.flat())) {
+      rotary_(std::make_unique<RotaryTables>(*spec_, parameters.flat())),
+      parallel_(std::move(parallel)) {
   for (int64_t l = 0; l < spec.num_layers; ++l) {
     layers_.emplace_back(*spec_, parameters, fmt::format("decoder.layers.{}", l), l);
   }
@@ -61,7 +62,7 @@ std::vector<Indexer*> Decoder::indexers() const {
 at::Tensor Decoder::forward(const DecoderInput& input) { return run(input).after_norm; }
 
 Decoder::Hidden Decoder::run(const DecoderInput& input) {
-  ForwardPass pass{.input = input, .rotary = *rotary_, .observer = observer_};
+  ForwardPass pass = begin(input);
   Stream stream{.residual = {}, .branch = embed(input.tokens, input.positions)};
   pass.report("embedding", stream.branch);
   for (size_t l = 0; l < layers_.size(); ++l) {
@@ -92,7 +93,7 @@ at::Tensor Decoder::loss(const DecoderInput& input, const at::Tensor& labels,
   const Hidden hidden = run(input);
   at::Tensor total = cross_entropy(hidden.after_norm, labels, weights).loss;
   at::Tensor state = spec_->mtp.after_final_norm ? hidden.after_norm : hidden.before_norm;
-  ForwardPass pass{.input = input, .rotary = *rotary_, .observer = observer_};
+  ForwardPass pass = begin(input);
   for (size_t depth = 0; depth < ahead_weights.size(); ++depth) {
     const auto shift = static_cast<int64_t>(depth) + 1;
     const at::Tensor tokens = shifted_within_segments(input.tokens, input.segment_starts, shift);
@@ -102,6 +103,10 @@ at::Tensor Decoder::loss(const DecoderInput& input, const at::Tensor& labels,
     state = predicted.state;
   }
   return total;
+}
+
+ForwardPass Decoder::begin(const DecoderInput& input) {
+  return {.input = input, .rotary = *rotary_, .observer = observer_, .parallel = parallel_};
 }
 
 at::Tensor Decoder::embed(const at::Tensor& tokens, const at::Tensor& positions) {

@@ -17,7 +17,7 @@ namespace qianli::nn {
 class Decoder {
  public:
   // Reads the parameters' values at every call; `parameters` must outlive the decoder.
-  Decoder(const model::ModelSpec& spec, ParameterSet& parameters);
+  Decoder(const model::ModelSpec& spec, ParameterSet& parameters, Parallel parallel = {});
 
   // [T] -> [T, h] after the final norm.
   at::Tensor forward(const DecoderInput& input);
@@ -48,6 +48,7 @@ class Decoder {
     at::Tensor before_norm, after_norm;
   };
   Hidden run(const DecoderInput& input);
+  ForwardPass begin(const DecoderInput& input);
   at::Tensor embed(const at::Tensor& tokens, const at::Tensor& positions);
   // What the output layer is given: [T, h].
   at::Tensor scaled(const at::Tensor& hidden) const;
@@ -61,6 +62,7 @@ class Decoder {
   ops::OutputLayer output_;  // its weight is the embedding itself when they are tied
   std::unique_ptr<MultiTokenPrediction> ahead_;
   std::unique_ptr<RotaryTables> rotary_;
+  Parallel parallel_;
   Observer observer_;
 };
 

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "qianli/nn/decoder_input.h"
+#include "qianli/nn/parallel.h"
 #include "qianli/nn/rotary_table.h"
 
 namespace qianli::nn {
@@ -18,6 +19,7 @@ struct ForwardPass {
   const DecoderInput& input;
   RotaryTables& rotary;
   const Observer& observer;
+  const Parallel& parallel;
 
   // Left by one layer for those after it.
   at::Tensor key,

@@ -88,7 +88,9 @@ struct Mixer {
         .tokens = at::zeros({x.size(0)}, at::kLong), .segment_starts = starts, .cache = cache};
     nn::RotaryTables tables(spec, x);
     const nn::Observer observer;
-    nn::ForwardPass pass{.input = input, .rotary = tables, .observer = observer};
+    const nn::Parallel alone;
+    nn::ForwardPass pass{
+        .input = input, .rotary = tables, .observer = observer, .parallel = alone};
     return block->forward(x, pass);
   }
 

@@ -1,0 +1,16 @@
+// The ranks that compute the same samples together with this one, and how they share the work. A
+// group of one is the serial case.
+#pragma once
+
+#include "qianli/dist/group.h"
+
+namespace qianli::nn {
+
+struct Parallel {
+  dist::Group tensor;     // each holds a part of every layer
+  bool sequence = false;  // the ranks of `tensor` share the tokens, too, between the blocks
+  dist::Group context;    // each takes a part of every sequence
+  dist::Group experts;    // each holds some of the experts of every mixture
+};
+
+}  // namespace qianli::nn
