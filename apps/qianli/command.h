@@ -12,7 +12,12 @@ class App;
 
 namespace qianli::app {
 
-// Ends the program with a code that is no failure of its own: `launch` ends as its ranks did.
+// Codes with which the program ends beside those of errors (qianli::ExitCode).
+inline constexpr int kDifferent = 1;  // `compare`: the two differ, as diff and cmp say it
+inline constexpr int kDefect = 70;    // of the program itself
+
+// Ends the program with a code that is no failure of its own: `launch` ends as its ranks did,
+// `compare` says that two things differ.
 struct EndWith {
   int code;
 };
@@ -31,6 +36,7 @@ void add_doctor(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_score(CLI::App& app);
 void add_convert(CLI::App& app);
+void add_compare(CLI::App& app);
 void add_config(CLI::App& app);
 void add_presets(CLI::App& app);
 void add_tokenizer(CLI::App& app);

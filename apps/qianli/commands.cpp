@@ -9,6 +9,7 @@ void add_commands(CLI::App& app, const std::vector<std::string>& job) {
   add_generate(app);
   add_score(app);
   add_convert(app);
+  add_compare(app);
   add_config(app);
   add_presets(app);
   add_data(app);

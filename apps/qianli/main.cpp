@@ -58,7 +58,7 @@ int run_and_report(int argc, char** argv) {
     return static_cast<int>(qianli::ExitCode::kData);
   } catch (const std::exception& error) {
     qianli::log::say(fmt::format("[internal] {}", error.what()));
-    return 1;
+    return qianli::app::kDefect;
   }
 }
 

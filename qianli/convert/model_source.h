@@ -14,6 +14,9 @@
 
 namespace qianli::convert {
 
+// Called as bytes are written or compared: done of total, with what an earlier run wrote.
+using ProgressFunction = std::function<void(uint64_t done, uint64_t total)>;
+
 // A mixture of experts in place of each MLP (upcycle.h).
 struct Upcycling {
   int64_t experts = 0;

@@ -24,9 +24,6 @@ struct TargetOptions {
   uint64_t journal_step = kGrowthStep;
 };
 
-// Called as bytes are written: done of total, with what an earlier run wrote.
-using ProgressFunction = std::function<void(uint64_t done, uint64_t total)>;
-
 // All appear under `target` when they are whole; a target that exists is refused. What is written
 // when the process is killed or asked to stop is kept, and the same call goes on with it. Throws
 // ConfigError where the target has no place for the model, saying what is missing, and

@@ -52,4 +52,10 @@ void set_field(ModelSpec& spec, std::string_view path, std::string_view text);
 // The value as set_field reads it.
 std::string field_text(const FieldValue& value);
 
+// A field in which two specs differ, as text; "none" where one lacks the part that has it.
+struct FieldDifference {
+  std::string path, a, b;
+};
+std::vector<FieldDifference> field_differences(const ModelSpec& a, const ModelSpec& b);
+
 }  // namespace qianli::model

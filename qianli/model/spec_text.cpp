@@ -104,12 +104,12 @@ std::string to_string(RouterDtype dtype) { return word(dtype); }
 std::string to_string(TokenDropPolicy policy) { return word(policy); }
 std::string to_string(AttentionGate gate) { return word(gate); }
 
-std::vector<std::string> differences(const ModelSpec& a, const ModelSpec& b) {
+std::vector<FieldDifference> field_differences(const ModelSpec& a, const ModelSpec& b) {
   ModelSpec first = a;
   const auto other = texts_of(b);
-  std::vector<std::string> lines;
-  const auto say = [&lines](const std::string& path, const std::string& x, const std::string& y) {
-    if (x != y) lines.push_back(fmt::format("{}: {} and {}", path, x, y));
+  std::vector<FieldDifference> changed;
+  const auto say = [&](const std::string& path, const std::string& x, const std::string& y) {
+    if (x != y) changed.push_back({path, x, y});
   };
   const auto fields = fields_of(first);
   for (const SpecField& field : fields) {
@@ -121,6 +121,13 @@ std::vector<std::string> differences(const ModelSpec& a, const ModelSpec& b) {
   for (const SpecField& field : fields_of(second)) {
     if (!mine.contains(field.path)) say(field.path, "none", field_text(field.value));
   }
+  return changed;
+}
+
+std::vector<std::string> differences(const ModelSpec& a, const ModelSpec& b) {
+  std::vector<std::string> lines;
+  for (const auto& [path, x, y] : field_differences(a, b))
+    lines.push_back(fmt::format("{}: {} and {}", path, x, y));
   return lines;
 }
 

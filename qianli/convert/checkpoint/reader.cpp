@@ -5,11 +5,9 @@
 #include "qianli/model/hugging_face.h"
 
 namespace qianli::convert {
-namespace {
 
 namespace fs = std::filesystem;
 
-// The folder of one step.
 std::optional<fs::path> step_folder(const fs::path& path) {
   if (formats::is_checkpoint(path)) return path;
   for (const fs::path& folder : {path / "checkpoints", path}) {
@@ -18,8 +16,6 @@ std::optional<fs::path> step_folder(const fs::path& path) {
   }
   return std::nullopt;
 }
-
-}  // namespace
 
 bool is_checkpoint(const fs::path& path) { return step_folder(path).has_value(); }
 
