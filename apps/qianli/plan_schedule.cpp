@@ -1,7 +1,5 @@
 #include <fmt/core.h>
 #include <fmt/ranges.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -13,13 +11,8 @@
 #include <vector>
 
 #include "apps/qianli/command.h"
+#include "apps/qianli/planned_schedule.h"
 #include "qianli/base/error.h"
-#include "qianli/base/file.h"
-#include "qianli/base/json.h"
-#include "qianli/plan/draw.h"
-#include "qianli/plan/prove.h"
-#include "qianli/plan/schedule.h"
-#include "qianli/plan/simulate.h"
 
 namespace qianli::app {
 namespace {
@@ -32,11 +25,6 @@ struct Options {
   std::string times = "1,1,1,0,1";
   std::string draw;
   bool json = false;
-};
-
-// Of one microbatch on one stage, all its chunks together.
-struct StageTimes {
-  double forward, input_grad, weight_grad, message, pair;
 };
 
 StageTimes parse_times(const std::string& text) {
@@ -55,148 +43,6 @@ StageTimes parse_times(const std::string& text) {
                     text));
   }
   return {values[0], values[1], values[2], values[3], values[4]};
-}
-
-// A schedule with all that is known about it.
-struct Plan {
-  const plan::NamedSchedule* name;
-  plan::Schedule schedule;
-  plan::Proof proof;
-  plan::Timeline line;
-  double ideal = 0;  // makespan without any bubble
-
-  // Units of the schedule in a microbatch of a whole stage.
-  double units() const { return static_cast<double>(schedule.chunks) * schedule.slices; }
-  double peak() const {
-    return static_cast<double>(std::ranges::max(proof.peak_activations)) / units();
-  }
-  std::vector<double> peaks() const {
-    std::vector<double> of;
-    for (const int64_t peak : proof.peak_activations)
-      of.push_back(static_cast<double>(peak) / units());
-    return of;
-  }
-};
-
-Plan make_plan(const Options& options, const plan::NamedSchedule& name,
-               plan::ScheduleOptions wanted) {
-  wanted.kind = name.kind;
-  wanted.recompute = options.recompute;
-  Plan made{.name = &name, .schedule = plan::make_schedule(wanted)};
-  made.proof = plan::prove(made.schedule);
-  if (!made.proof.problems.empty())
-    throw std::logic_error("schedule without proof: " + made.proof.problems.front());
-  const StageTimes stage = parse_times(options.times);
-  const double part = 1 / made.units();
-  const plan::Times times{
-      .chunks = {{stage.forward * part, stage.input_grad * part, stage.weight_grad * part}},
-      .message = stage.message,
-      .pair = stage.pair};
-  made.line = plan::simulate(made.schedule, times, options.transfer);
-  made.ideal = *std::ranges::max_element(made.line.busy);
-  return made;
-}
-
-const plan::NamedSchedule& name_of(plan::ScheduleKind kind) {
-  return *std::ranges::find(plan::schedule_names(), kind, &plan::NamedSchedule::kind);
-}
-
-std::string heading(const Plan& made) {
-  std::string text = fmt::format("{}: {} stages, {} microbatches", made.name->title,
-                                 made.schedule.stages, made.schedule.microbatches);
-  if (made.schedule.chunks > 1) text += fmt::format(", {} chunks a stage", made.schedule.chunks);
-  if (made.schedule.slices > 1) text += fmt::format(", {} slices", made.schedule.slices);
-  return text;
-}
-
-const char* word(plan::Op op) {
-  static constexpr const char* kWords[] = {"forward",
-                                           "recompute",
-                                           "backward",
-                                           "input_grad",
-                                           "weight_grad",
-                                           "send_activation",
-                                           "receive_activation",
-                                           "send_gradient",
-                                           "receive_gradient",
-                                           "hand_over_activation",
-                                           "hand_over_gradient",
-                                           "reduce_gradients",
-                                           "gather_parameters"};
-  return kWords[static_cast<size_t>(op)];
-}
-
-OrderedJson instruction_json(const plan::Instruction& instruction, const plan::Span& span) {
-  OrderedJson json = {{"op", word(instruction.op)}, {"chunk", instruction.chunk}};
-  if (instruction.op < plan::Op::kReduceGradients) {
-    json["microbatch"] = instruction.microbatch;
-    json["slice"] = instruction.slice;
-  }
-  if (instruction.peer >= 0) {
-    json["peer"] = instruction.peer;
-    json["peer_chunk"] = instruction.peer_chunk;
-  }
-  if (instruction.checkpoint) json["checkpoint"] = true;
-  if (instruction.paired) json["paired"] = true;
-  json["begin"] = span.begin;
-  json["end"] = span.end;
-  return json;
-}
-
-OrderedJson summary_json(const Plan& made) {
-  return {{"kind", made.name->name},
-          {"stages", made.schedule.stages},
-          {"microbatches", made.schedule.microbatches},
-          {"chunks", made.schedule.chunks},
-          {"slices", made.schedule.slices},
-          {"makespan", made.line.makespan},
-          {"ideal", made.ideal},
-          {"bubble", made.line.bubble()},
-          {"peak_activations", made.proof.peak_activations},
-          {"peak_inputs", made.proof.peak_inputs},
-          {"peak_waiting", made.proof.peak_waiting},
-          {"peak_microbatches", made.peaks()}};
-}
-
-void print_json(const Plan& made) {
-  OrderedJson json = summary_json(made);
-  json["flow"] = OrderedJson::array();
-  for (const plan::Place& place : made.schedule.flow)
-    json["flow"].push_back({{"stage", place.stage}, {"chunk", place.chunk}});
-  json["programs"] = OrderedJson::array();
-  for (size_t stage = 0; stage < made.schedule.programs.size(); ++stage) {
-    const plan::Program& program = made.schedule.programs[stage];
-    auto list = OrderedJson::array();
-    for (size_t i = 0; i < program.size(); ++i)
-      list.push_back(instruction_json(program[i], made.line.spans[stage][i]));
-    json["programs"].push_back(std::move(list));
-  }
-  fmt::print("{}\n", json.dump());
-}
-
-plan::TextStyle text_style() {
-  winsize size{};
-  const bool terminal = ::isatty(STDOUT_FILENO) == 1;
-  const bool sized = terminal && ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0;
-  return {.width = sized && size.ws_col >= 40 ? size.ws_col : 120, .colour = terminal};
-}
-
-void print_picture(const Plan& made) {
-  size_t instructions = 0;
-  for (const plan::Program& program : made.schedule.programs) instructions += program.size();
-  const double lost = made.line.makespan - made.ideal;
-  fmt::print("{}\n\n{}\n", heading(made), plan::draw_text(made.schedule, made.line, text_style()));
-  fmt::print("makespan  {:.6g}, of which {:.6g} is work and {:.6g} is waiting\n",
-             made.line.makespan, made.ideal, lost);
-  fmt::print("bubble    {:.1f} % of all stages' time\n", 100 * made.line.bubble());
-  fmt::print("peak      {:g} microbatches of activations, stage by stage\n",
-             fmt::join(made.peaks(), " "));
-  if (std::ranges::max(made.proof.peak_inputs) > 0)
-    fmt::print("inputs    {} kept for recompute\n", fmt::join(made.proof.peak_inputs, " "));
-  fmt::print(
-      "proof     {} instructions: nothing is missing, nothing comes too early, nobody waits "
-      "forever\n",
-      instructions);
 }
 
 // Options of a family that the others do not have.
@@ -223,28 +69,30 @@ std::string bar(double share, int columns) {
 }
 
 void compare(const Options& options) {
-  std::vector<Plan> plans;
+  const StageTimes times = parse_times(options.times);
+  std::vector<PlannedSchedule> plans;
   std::vector<std::string> refused;
   for (const plan::NamedSchedule& name : plan::schedule_names()) {
     const plan::ScheduleOptions wanted = adapted(options, name.kind);
     const auto problems = plan::schedule_problems(wanted);
     if (problems.empty()) {
-      plans.push_back(make_plan(options, name, wanted));
+      plans.push_back(plan_schedule(wanted, times, options.transfer));
     } else {
       refused.push_back(fmt::format("{:<12} {}", name.name, fmt::join(problems, "; ")));
     }
   }
-  std::ranges::stable_sort(plans, {}, [](const Plan& made) { return made.line.makespan; });
+  std::ranges::stable_sort(plans, {},
+                           [](const PlannedSchedule& made) { return made.line.makespan; });
   if (options.json) {
     auto list = OrderedJson::array();
-    for (const Plan& made : plans) list.push_back(summary_json(made));
+    for (const PlannedSchedule& made : plans) list.push_back(summary_json(made));
     return fmt::print("{}\n", list.dump(2));
   }
   fmt::print("{} microbatches through {} stages\n\n", options.schedule.microbatches,
              options.schedule.stages);
   fmt::print("{:<12} {:>6} {:>6} {:>9} {:>8} {:>6}\n", "schedule", "chunks", "slices", "makespan",
              "bubble", "peak");
-  for (const Plan& made : plans) {
+  for (const PlannedSchedule& made : plans) {
     fmt::print("{:<12} {:>6} {:>6} {:>9.5g} {:>6.1f} % {:>6.3g}  {}\n", made.name->name,
                made.schedule.chunks, made.schedule.slices, made.line.makespan,
                100 * made.line.bubble(), made.peak(), bar(made.line.bubble(), 40));
@@ -261,13 +109,12 @@ void show(const Options& options) {
       throw ConfigError("schedule", "expected --kind NAME with --draw, got none");
     return compare(options);
   }
-  const Plan made =
-      make_plan(options, name_of(plan::schedule_kind(options.kind)), options.schedule);
-  if (!options.draw.empty()) {
-    write_file_atomically(options.draw, plan::draw_svg(made.schedule, made.line, heading(made)),
-                          FileRole::kData);
-  }
-  options.json ? print_json(made) : print_picture(made);
+  plan::ScheduleOptions wanted = options.schedule;
+  wanted.kind = plan::schedule_kind(options.kind);
+  wanted.recompute = options.recompute;
+  const PlannedSchedule made = plan_schedule(wanted, parse_times(options.times), options.transfer);
+  if (!options.draw.empty()) write_svg(made, options.draw);
+  options.json ? fmt::print("{}\n", schedule_json(made).dump()) : print_picture(made);
 }
 
 void add_shape(CLI::App& command, Options& options) {

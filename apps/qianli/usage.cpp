@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,6 +33,12 @@ void collect_options(const CLI::App& app, std::vector<std::string>& names) {
   for (const CLI::App* group : app.get_subcommands(is_group)) collect_options(*group, names);
 }
 
+// Whether there are arguments without a name.
+bool takes_words(const CLI::App& app) {
+  return std::ranges::any_of(app.get_options(),
+                             [](const CLI::Option* option) { return option->get_positional(); });
+}
+
 // Walks the words of a command line down to the command they name.
 class Diagnosis {
  public:
@@ -53,13 +60,13 @@ class Diagnosis {
  private:
   void enter(const std::string& word) {
     const auto commands = command_names(*command_);
-    if (commands.empty()) return;  // a positional argument
     for (const CLI::App* command : command_->get_subcommands(is_command)) {
       if (command->get_name() != word) continue;
       command_ = command;
       name_ += " " + word;
       return;
     }
+    if (takes_words(*command_)) return;
     problem_ = fmt::format("expected a command of `{}`, got '{}'{}", name_, word,
                            suggestion(word, commands));
   }

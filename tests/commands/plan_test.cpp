@@ -20,9 +20,9 @@ TEST_F(PlanTest, AScheduleIsDrawn) {
   const Result result = qianli({"plan", "schedule", "--kind", "1f1b", "--stages", "2",
                                 "--microbatches", "2", "--draw", "schedule.svg"});
   expect_success(result);
-  for (const char* words :
-       {"1F1B: 2 stages, 2 microbatches", "stage 0 F0 F1 ······B0─── ···B1─── ",
-        "stage 1 ···F0 B0─── F1 B1─── ······", "makespan  9", "bubble    33.3 %", "peak      2 1 "}) {
+  for (const char* words : {"1F1B: 2 stages, 2 microbatches", "stage 0 F0 F1 ······B0─── ···B1─── ",
+                            "stage 1 ···F0 B0─── F1 B1─── ······", "makespan  9",
+                            "bubble    33.3 %", "peak      2 1 "}) {
     EXPECT_NE(result.out.find(words), std::string::npos) << words << "\n" << result.out;
   }
   EXPECT_TRUE(read_text(path("schedule.svg")).starts_with("<svg"));
@@ -55,6 +55,35 @@ TEST_F(PlanTest, TimesDecideTheBubble) {
   EXPECT_GT(makespan({"--times", "1,1,1,0.1"}), 33.0);
   EXPECT_GT(makespan({"--times", "1,1,1,0.1", "--messages", "blocking"}),
             makespan({"--times", "1,1,1,0.1"}));
+}
+
+TEST_F(PlanTest, AConfigurationSaysItsSchedule) {
+  const std::vector<std::string> words = {"plan", "tiny.yaml", "train.micro_batch_size=2",
+                                          "train.global_batch_size=12"};
+  const auto with = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> all = words;
+    all.insert(all.end(), more.begin(), more.end());
+    return qianli(all);
+  };
+  const Result result = with({"--ranks", "2", "--draw-schedule", "schedule.svg"});
+  expect_success(result);
+  for (const char* text :
+       {"2 ranks: data 2", "12 sequences a step: 3 microbatches of 2 on each data-parallel rank",
+        "1F1B: 1 stage, 3 microbatches", "stage 0 F0 B0"}) {
+    EXPECT_NE(result.out.find(text), std::string::npos) << text << "\n" << result.out;
+  }
+  const std::string picture = read_text(path("schedule.svg"));
+  EXPECT_TRUE(picture.starts_with("<svg"));
+  EXPECT_NE(picture.find("1F1B: 1 stage, 3 microbatches"), std::string::npos);
+  const Json json = Json::parse(with({"--json"}).out);
+  EXPECT_EQ(json["layout"]["ranks"], 1);
+  EXPECT_EQ(json["layout"]["microbatches"], 6);
+  EXPECT_EQ(json["schedule"]["stages"], json["layout"]["pipeline"]);
+  EXPECT_EQ(json["schedule"]["microbatches"], 6);
+  expect_failure(with({"--ranks", "4"}), 2, {"[plan]", "global_batch_size", "ranks (4)", "got 12"});
+  expect_failure(with({"--ranks", "0"}), 2, {"--ranks"});
+  expect_failure(with({"parallel.pipelin=2"}), 2, {"did you mean 'parallel.pipeline'"});
+  expect_failure(qianli({"plan", "none.yaml"}), 2, {"none.yaml"});
 }
 
 TEST_F(PlanTest, WhatDoesNotFitIsAUsageError) {
