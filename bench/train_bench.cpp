@@ -93,7 +93,7 @@ void run(const std::string& name, int steps, const std::string& precision) {
   config::OptimConfig config;
   config.lr_schedule = "constant";
   optim::FlatOptimizer optimizer(parameters, config);
-  train::Step step(decoder, parameters, optimizer, config);
+  train::Step step({&decoder}, parameters, optimizer, {.optim = config});
   std::vector<double> seconds;
   double loss = 0;
   for (int i = 0; i < steps + 2; ++i) {

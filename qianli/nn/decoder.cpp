@@ -12,33 +12,44 @@ namespace {
 
 // Autograd runs the nodes made last first. So when it comes to the one that made a layer's input,
 // those of this layer and of all behind it are done.
-void call_after_backward(const at::Tensor& layer_input, const DecoderInput& input, size_t layer) {
+void call_after_backward(const at::Tensor& layer_input, const DecoderInput& input, int64_t layer) {
   if (!layer_input.requires_grad()) return;
-  layer_input.register_hook([call = input.after_backward, layer](const at::Tensor&) {
-    call(static_cast<int64_t>(layer));
-  });
+  layer_input.register_hook(
+      [call = input.after_backward, layer](const at::Tensor&) { call(layer); });
 }
 
 }  // namespace
 
+plan::ChunkLayers whole_model(const model::ModelSpec& spec) {
+  return plan::place_layers({.layers = spec.num_layers, .mtp_layers = spec.mtp.num_layers})[0][0];
+}
+
 Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters, Parallel parallel)
+    : Decoder(spec, parameters, whole_model(spec), std::move(parallel)) {}
+
+Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters,
+                 const plan::ChunkLayers& part, Parallel parallel)
     : spec_(std::make_unique<model::ModelSpec>(spec)),
-      word_embeddings_(&parameters.at("embedding.word_embeddings.weight")),
+      part_(part),
+      word_embeddings_(parameters.find("embedding.word_embeddings.weight")),
       position_embeddings_(parameters.find("embedding.position_embeddings.weight")),
       embedding_norm_(find_norm(parameters, "embedding.word_embeddings.norm", spec)),
       final_norm_(find_norm(parameters, "decoder.final_layernorm", spec)),
-      output_{.weight = spec.tie_word_embeddings ? *word_embeddings_
-                                                 : parameters.at("output_layer.weight"),
-              .bias = parameters.find("output_layer.bias"),
-              .multiplier = spec.logits_multiplier,
-              .softcap = spec.final_logit_softcap.value_or(0),
-              .normalized_rows = spec.normalized_output},
       rotary_(std::make_unique<RotaryTables>(*spec_, parameters.flat())),
       parallel_(std::move(parallel)) {
-  for (int64_t l = 0; l < spec.num_layers; ++l) {
+  for (const auto& [local, l] : part.layers) {
     layers_.emplace_back(*spec_, parameters, fmt::format("decoder.layers.{}", l), l);
   }
-  if (spec.mtp.num_layers > 0) ahead_ = std::make_unique<MultiTokenPrediction>(*spec_, parameters);
+  if (part.loss) {
+    output_.emplace(ops::OutputLayer{.weight = spec.tie_word_embeddings
+                                                   ? *word_embeddings_
+                                                   : parameters.at("output_layer.weight"),
+                                     .bias = parameters.find("output_layer.bias"),
+                                     .multiplier = spec.logits_multiplier,
+                                     .softcap = spec.final_logit_softcap.value_or(0),
+                                     .normalized_rows = spec.normalized_output});
+  }
+  if (part.mtp_layers > 0) ahead_ = std::make_unique<MultiTokenPrediction>(*spec_, parameters);
 }
 
 std::vector<MixtureOfExperts*> Decoder::mixtures() const {
@@ -59,47 +70,65 @@ std::vector<Indexer*> Decoder::indexers() const {
   return found;
 }
 
-at::Tensor Decoder::forward(const DecoderInput& input) { return run(input).after_norm; }
-
-Decoder::Hidden Decoder::run(const DecoderInput& input) {
+Carried Decoder::advance(const DecoderInput& input, Carried before) {
   ForwardPass pass = begin(input);
-  Stream stream{.residual = {}, .branch = embed(input.tokens, input.positions)};
-  pass.report("embedding", stream.branch);
-  for (size_t l = 0; l < layers_.size(); ++l) {
-    if (input.after_backward && l > 0) call_after_backward(stream.branch, input, l);
-    layers_[l].forward(stream, pass);
+  pass.key = std::move(before.key);
+  pass.value = std::move(before.value);
+  pass.chosen_keys = std::move(before.chosen_keys);
+  pass.shortcut = std::move(before.shortcut);
+  Stream stream = std::move(before.stream);
+  if (part_.embedding) {
+    stream = {.residual = {}, .branch = embed(input.tokens, input.positions)};
+    pass.report("embedding", stream.branch);
+  }
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    if (input.after_backward && i > 0)
+      call_after_backward(stream.branch, input, layers_[i].index());
+    layers_[i].forward(stream, pass);
   }
   if (input.cache) input.cache->advance(input.tokens.size(0));
-  Hidden hidden;
-  hidden.after_norm = stream.add_and_norm(final_norm_);
-  hidden.before_norm = stream.residual;
-  pass.report("decoder.final_layernorm", hidden.after_norm);
-  return hidden;
+  Carried after{.stream = std::move(stream),
+                .key = std::move(pass.key),
+                .value = std::move(pass.value),
+                .chosen_keys = std::move(pass.chosen_keys),
+                .shortcut = std::move(pass.shortcut)};
+  if (!layers_.empty()) drop_unread(after, *spec_, layers_.back().index() + 1);
+  return after;
+}
+
+at::Tensor Decoder::finish(Stream& stream) {
+  at::Tensor normed = stream.add_and_norm(final_norm_);
+  if (observer_) observer_("decoder.final_layernorm", normed);
+  return normed;
+}
+
+at::Tensor Decoder::forward(const DecoderInput& input) {
+  Carried after = advance(input);
+  return finish(after.stream);
 }
 
 at::Tensor Decoder::logits(const at::Tensor& hidden) {
-  const at::Tensor logits = ops::output_logits(scaled(hidden), output_);
+  const at::Tensor logits = ops::output_logits(scaled(hidden), *output_);
   if (observer_) observer_("output_layer", logits);
   return logits;
 }
 
 ops::CrossEntropyResult Decoder::cross_entropy(const at::Tensor& hidden, const at::Tensor& labels,
                                                const at::Tensor& weights) {
-  return ops::linear_cross_entropy(scaled(hidden), output_, labels, weights);
+  return ops::linear_cross_entropy(scaled(hidden), *output_, labels, weights);
 }
 
-at::Tensor Decoder::loss(const DecoderInput& input, const at::Tensor& labels,
-                         const at::Tensor& weights, const std::vector<at::Tensor>& ahead_weights) {
-  const Hidden hidden = run(input);
-  at::Tensor total = cross_entropy(hidden.after_norm, labels, weights).loss;
-  at::Tensor state = spec_->mtp.after_final_norm ? hidden.after_norm : hidden.before_norm;
+at::Tensor Decoder::loss(const DecoderInput& input, Carried after, const Targets& targets) {
+  const at::Tensor normed = finish(after.stream);
+  at::Tensor total = cross_entropy(normed, targets.labels, targets.weights).loss;
+  at::Tensor state = spec_->mtp.after_final_norm ? normed : after.stream.residual;
   ForwardPass pass = begin(input);
-  for (size_t depth = 0; depth < ahead_weights.size(); ++depth) {
+  for (size_t depth = 0; depth < targets.ahead_weights.size(); ++depth) {
     const auto shift = static_cast<int64_t>(depth) + 1;
     const at::Tensor tokens = shifted_within_segments(input.tokens, input.segment_starts, shift);
     const auto predicted = ahead_->forward(depth, embed(tokens, input.positions), state, pass);
-    const at::Tensor further = shifted_within_segments(labels, input.segment_starts, shift);
-    total = total + cross_entropy(predicted.normed, further, ahead_weights[depth]).loss;
+    const at::Tensor further = shifted_within_segments(targets.labels, input.segment_starts, shift);
+    total = total + cross_entropy(predicted.normed, further, targets.ahead_weights[depth]).loss;
     state = predicted.state;
   }
   return total;

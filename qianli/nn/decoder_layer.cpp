@@ -50,21 +50,12 @@ bool is_parallel(const model::ModelSpec& spec) {
 
 }  // namespace
 
-at::Tensor Stream::add_and_norm(const Norm& norm) {
-  if (!residual.defined()) {
-    residual = branch;
-    return norm(residual);
-  }
-  const auto [y, sum] = norm.add(branch, residual);
-  residual = sum;
-  return y;
-}
-
 DecoderLayer::DecoderLayer(const model::ModelSpec& spec, ParameterSet& parameters,
                            const std::string& name, int64_t index)
     : spec_(spec),
       layer_(spec.layer(index)),
       name_(name),
+      index_(index),
       joins_shortcut_(spec.moe && spec.moe->shortcut && index % 2 == 1),
       input_norm_(find_norm(parameters, name + ".input_layernorm", spec)),
       post_attention_norm_(find_norm(parameters, name + ".post_self_attn_layernorm", spec)),

@@ -6,20 +6,12 @@
 #include <string>
 #include <vector>
 
+#include "qianli/nn/carried.h"
 #include "qianli/nn/forward_pass.h"
 #include "qianli/nn/indexer.h"
 #include "qianli/nn/layers.h"
 
 namespace qianli::nn {
-
-// The residual stream and the branch that is not yet added to it: the next norm adds it on its way.
-struct Stream {
-  at::Tensor residual;
-  at::Tensor branch;
-
-  // branch joins the stream; returns the norm of it.
-  at::Tensor add_and_norm(const Norm& norm);
-};
 
 class MixtureOfExperts;
 
@@ -35,6 +27,7 @@ class DecoderLayer {
   // None, one, or with a shortcut one beside the dense block.
   std::vector<MixtureOfExperts*> mixtures() const;
   Indexer* indexer() const;  // of its attention; null: none
+  int64_t index() const { return index_; }
 
  private:
   void mix(Stream& stream, ForwardPass& pass);
@@ -47,6 +40,7 @@ class DecoderLayer {
   const model::ModelSpec& spec_;
   model::LayerSpec layer_;
   std::string name_;
+  int64_t index_;
   bool joins_shortcut_;
   Norm input_norm_, post_attention_norm_, mlp_norm_, post_mlp_norm_;
   std::unique_ptr<Block> mixer_, feed_forward_, shortcut_;

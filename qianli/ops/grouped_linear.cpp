@@ -11,6 +11,7 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "qianli/ops/deferred_gradients.h"
 #include "qianli/ops/dispatch.h"
 #include "qianli/ops/reference_function.h"
 
@@ -141,6 +142,7 @@ class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunc
     context->saved_data["weight"] = reinterpret_cast<int64_t>(weight);
     context->saved_data["bias"] = reinterpret_cast<int64_t>(bias);
     context->save_for_backward({weight->trainable() ? x : at::Tensor()});
+    remember_deferred(context);
     return forward_rows(x, counts, weight->value(), bias ? bias->value() : at::Tensor());
   }
 
@@ -153,7 +155,11 @@ class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunc
     if (context->saved_data["x_needs_grad"].toBool()) {
       grad_x = input_gradient(grad_y, counts, weight->value());
     }
-    accumulate_gradients(grad_y, context->get_saved_variables()[0], counts, *weight, bias);
+    at::Tensor x = context->get_saved_variables()[0];
+    if (x.defined()) x = x.detach();
+    add_deferred(context, [grad_y, x, counts, weight, bias] {
+      accumulate_gradients(grad_y, x, counts, *weight, bias);
+    });
     return {grad_x, {}, {}, {}, {}};
   }
 };

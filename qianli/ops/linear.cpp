@@ -5,6 +5,7 @@
 #include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "qianli/ops/deferred_gradients.h"
 #include "qianli/ops/dispatch.h"
 #include "qianli/ops/gemm.h"
 #include "qianli/ops/reference_function.h"
@@ -23,6 +24,7 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
     context->saved_data["weight"] = reinterpret_cast<int64_t>(weight);
     context->saved_data["bias"] = reinterpret_cast<int64_t>(bias);
     if (weight->trainable()) context->save_for_backward({x});
+    remember_deferred(context);
     return gemm_nt(x, weight->value(), bias ? bias->value() : at::Tensor());
   }
 
@@ -32,8 +34,11 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
     const at::Tensor& grad_y = grads[0];
     at::Tensor grad_x;
     if (context->saved_data["x_needs_grad"].toBool()) grad_x = gemm_nt(grad_y, weight->value().t());
-    if (weight->trainable())
-      accumulate_weight_gradient(*weight, grad_y, context->get_saved_variables()[0]);
+    if (weight->trainable()) {
+      add_deferred(context, [weight, grad_y, x = context->get_saved_variables()[0].detach()] {
+        accumulate_weight_gradient(*weight, grad_y, x);
+      });
+    }
     if (bias && bias->trainable()) {
       at::Tensor& buffer = bias->grad_to_add();
       buffer.add_(grad_y.sum(0, /*keepdim=*/false, buffer.scalar_type()));

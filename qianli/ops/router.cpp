@@ -16,6 +16,7 @@
 #include <limits>
 
 #include "qianli/base/random.h"
+#include "qianli/ops/deferred_gradients.h"
 #include "qianli/ops/gemm.h"
 #include "qianli/ops/linear.h"
 #include "qianli/ops/sinkhorn.h"
@@ -34,6 +35,7 @@ class RouterLogitsFunction : public torch::autograd::Function<RouterLogitsFuncti
                             Parameter* weight, Parameter* bias) {
     const at::Tensor matrix = weight->value().to(x.scalar_type());
     context->save_for_backward({x, matrix});
+    remember_deferred(context);
     context->saved_data["weight"] = reinterpret_cast<int64_t>(weight);
     context->saved_data["bias"] = reinterpret_cast<int64_t>(bias);
     return gemm_nt(x, matrix, bias ? bias->value().to(x.scalar_type()) : at::Tensor());
@@ -43,7 +45,11 @@ class RouterLogitsFunction : public torch::autograd::Function<RouterLogitsFuncti
     auto* weight = reinterpret_cast<Parameter*>(context->saved_data["weight"].toInt());
     auto* bias = reinterpret_cast<Parameter*>(context->saved_data["bias"].toInt());
     const auto saved = context->get_saved_variables();
-    if (weight->trainable()) accumulate_weight_gradient(*weight, grads[0], saved[0]);
+    if (weight->trainable()) {
+      add_deferred(context, [weight, grad_logits = grads[0], x = saved[0].detach()] {
+        accumulate_weight_gradient(*weight, grad_logits, x);
+      });
+    }
     if (bias && bias->trainable()) bias->grad_to_add().add_(grads[0].sum(0));
     return {gemm_nt(grads[0], saved[1].t()), {}, {}, {}};
   }

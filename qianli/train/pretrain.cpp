@@ -37,11 +37,9 @@ std::optional<double> evaluate(Run& run) {
   double loss = 0, tokens = 0;
   const int64_t batches = std::min(run.config.train.eval_batches, run.validation_data->num_steps());
   for (int64_t i = 0; i < batches; ++i) {
-    for (const auto& batch : run.validation_data->microbatches(i)) {
-      const auto part = run.step->evaluate(batch);
-      loss += part.loss_sum;
-      tokens += part.tokens;
-    }
+    const auto part = run.step->evaluate(run.validation_data->microbatches(i));
+    loss += part.loss_sum;
+    tokens += part.tokens;
   }
   const auto sums = run.step->sum({loss, tokens});
   return sums[1] > 0 ? std::optional(sums[0] / sums[1]) : std::nullopt;

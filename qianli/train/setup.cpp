@@ -222,8 +222,10 @@ Run build_run(const config::Config& config) {
   run.optimizer = std::make_unique<optim::FlatOptimizer>(
       *run.parameters, config.optim,
       optim::DataParallel(run.ranks.replicas, sharding(run), config.parallel.zero > 0));
-  run.step = std::make_unique<Step>(*run.decoder, *run.parameters, *run.optimizer, config.optim,
-                                    run.ranks.replicas, config.parallel.overlap_grad_reduce);
+  run.step = std::make_unique<Step>(
+      std::vector{run.decoder.get()}, *run.parameters, *run.optimizer,
+      StepOptions{.optim = config.optim, .overlap = config.parallel.overlap_grad_reduce},
+      StepRanks{.replicas = run.ranks.replicas, .everyone = run.ranks.all});
   const auto point = resume_point(run);
   if (point) resume(run, *point);
   run.saver = std::make_unique<checkpoint::Saver>(

@@ -1,19 +1,14 @@
 #include "qianli/train/step.h"
 
 #include <ATen/ops/from_blob.h>
-#include <ATen/ops/isfinite.h>
 #include <ATen/ops/zeros.h>
-#include <fmt/format.h>
-#include <torch/csrc/autograd/autograd.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
-#include "qianli/base/error.h"
 #include "qianli/base/random.h"
-#include "qianli/base/stop.h"
-#include "qianli/ops/cross_entropy.h"
 #include "qianli/optim/schedule.h"
 
 namespace qianli::train {
@@ -27,20 +22,13 @@ at::Tensor tensor_of(const std::vector<T>& values, at::ScalarType dtype, at::Dev
       .to(device);
 }
 
-bool all_finite(const at::Tensor& tensor) { return at::isfinite(tensor).all().item<bool>(); }
-
-// The sign of a NaN says nothing.
-std::string number_text(double value) {
-  return std::isnan(value) ? "nan" : fmt::format("{}", value);
-}
-
-// "3, 17, 4", of a large batch the first ones.
-std::string samples_text(std::span<const int64_t> samples) {
-  constexpr size_t kShown = 64;
-  const std::string list =
-      fmt::format("{}", fmt::join(samples.first(std::min(samples.size(), kShown)), ", "));
-  return samples.size() <= kShown ? list
-                                  : fmt::format("{} and {} more", list, samples.size() - kShown);
+// Two microbatches of equal numbers make tensors of equal shapes.
+int64_t kind_of(const data::Batch& batch) {
+  const std::vector<int64_t> starts = segment_starts(batch);
+  int64_t longest = 0;
+  for (size_t s = 0; s + 1 < starts.size(); ++s)
+    longest = std::max(longest, starts[s + 1] - starts[s]);
+  return (static_cast<int64_t>(batch.tokens.size()) << 32) + longest;
 }
 
 // A function of the step and of the samples, so that resuming and other layouts draw the same.
@@ -86,141 +74,157 @@ CountedTokens count_tokens(std::span<const data::Batch> microbatches, int64_t de
   return counted;
 }
 
-Step::Step(nn::Decoder& decoder, nn::ParameterSet& parameters, optim::FlatOptimizer& optimizer,
-           const config::OptimConfig& config, dist::Group replicas, bool overlap)
-    : decoder_(decoder),
-      mixtures_(decoder.mixtures()),
-      indexers_(decoder.indexers()),
+Step::Step(std::vector<nn::Decoder*> chunks, nn::ParameterSet& parameters,
+           optim::FlatOptimizer& optimizer, StepOptions options, StepRanks ranks)
+    : chunks_(std::move(chunks)),
       parameters_(parameters),
       optimizer_(optimizer),
-      config_(config),
-      replicas_(std::move(replicas)),
-      overlap_(overlap && !replicas_.alone()),
-      device_(parameters.flat().device()) {}
+      options_(std::move(options)),
+      ranks_(std::move(ranks)),
+      device_(parameters.flat().device()),
+      pipeline_(ranks_.stages, device_) {
+  options_.overlap = options_.overlap && !ranks_.replicas.alone();
+  for (const nn::Decoder* chunk : chunks_) {
+    const auto mixtures = chunk->mixtures();
+    mixtures_.insert(mixtures_.end(), mixtures.begin(), mixtures.end());
+    const auto indexers = chunk->indexers();
+    indexers_.insert(indexers_.end(), indexers.begin(), indexers.end());
+  }
+}
 
 StepResult Step::run(std::span<const data::Batch> microbatches) {
-  const CountedTokens counted = sum_of(count_tokens(microbatches, decoder_.spec().mtp.num_layers));
-  StepResult result{.lr = optim::learning_rate(config_, optimizer_.updates_done())};
+  const CountedTokens counted =
+      sum_of(count_tokens(microbatches, chunks_.front()->spec().mtp.num_layers));
+  StepResult result{.lr = optim::learning_rate(options_.optim, optimizer_.updates_done())};
   at::Tensor total = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device_));
   optimizer_.reset_gradients();
-  for (const auto& batch : microbatches) {
-    nn::DecoderInput input = decoder_input(batch, device_);
-    input.training = true;
-    input.auxiliary_loss_scale =
-        1.0 / static_cast<double>(static_cast<int64_t>(microbatches.size()) * replicas_.size());
-    input.random_key = microbatch_key(optimizer_.updates_done(), batch);
-    if (overlap_ && &batch == &microbatches.back()) {
-      input.after_backward = [this](int64_t layer) { optimizer_.gradients_are_final(layer); };
-    }
-    const at::Tensor part = loss(batch, input, counted);
-    torch::autograd::backward({part}, {});
-    total += part.detach();
-    result.tokens += static_cast<int64_t>(batch.tokens.size());
-  }
+  complete_.assign(chunks_.size(), false);
+  pipeline_.run(
+      schedule(microbatches.size(), /*forward_only=*/false),
+      {.forward =
+           [&](const Unit& unit, const Tensors& before) {
+             const data::Batch& batch = microbatches[static_cast<size_t>(unit.microbatch)];
+             const nn::DecoderInput input = training_input(unit, batch, microbatches.size());
+             return forward(unit, batch, input, counted, before, total);
+           },
+       .gradients_complete = [this](int32_t chunk) { chunk_is_complete(chunk); },
+       .kind = [&](int32_t m) { return kind_of(microbatches[static_cast<size_t>(m)]); }});
+  sum_shared_gradients();
   optimizer_.finish_gradients();
   result.loss = total.item<double>();
+  for (const auto& batch : microbatches) result.tokens += static_cast<int64_t>(batch.tokens.size());
   sum_results(result);
   result.gradient_norm = optimizer_.gradient_norm();
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm))
     fail_non_finite(microbatches, result);
   optimizer_.step(result.lr, result.gradient_norm);
-  if (!mixtures_.empty()) {
-    nn::sum_statistics(mixtures_, replicas_);
-    result.routing = nn::finish_routing_step(mixtures_);
-  }
-  if (const auto loss = nn::take_loss(indexers_)) {
-    result.indexer_loss = sum({*loss})[0] / static_cast<double>(replicas_.size());
-  }
+  finish_routing(result);
   return result;
 }
 
-std::vector<double> Step::sum(std::vector<double> values) const {
-  if (replicas_.alone() || values.empty()) return values;
-  const at::Tensor tensor = tensor_of(values, at::kDouble, at::kCPU);
-  replicas_.all_reduce(tensor);
-  return {tensor.const_data_ptr<double>(), tensor.const_data_ptr<double>() + values.size()};
+Step::Evaluation Step::evaluate(std::span<const data::Batch> microbatches) {
+  return {.loss_sum = go_forward(microbatches, [](const Unit&) {}),
+          .tokens = ranks_.stages.rank() == 0 ? count_tokens(microbatches, 0).next : 0.0};
 }
 
-CountedTokens Step::sum_of(CountedTokens counted) const {
-  std::vector<double> values = counted.ahead;
-  values.push_back(counted.next);
-  values = sum(std::move(values));
-  counted.next = values.back();
-  values.pop_back();
-  counted.ahead = std::move(values);
-  return counted;
+double Step::go_forward(std::span<const data::Batch> microbatches,
+                        const std::function<void(const Unit&)>& before) {
+  at::Tensor total = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device_));
+  const auto batch_of = [&](int32_t m) -> const data::Batch& {
+    return microbatches[static_cast<size_t>(m)];
+  };
+  pipeline_.run(schedule(microbatches.size(), /*forward_only=*/true),
+                {.forward =
+                     [&](const Unit& unit, const Tensors& input) {
+                       before(unit);
+                       const data::Batch& batch = batch_of(unit.microbatch);
+                       return forward(unit, batch, decoder_input(batch, device_), {.next = 1},
+                                      input, total);
+                     },
+                 .gradients_complete = {},
+                 .kind = [&](int32_t m) { return kind_of(batch_of(m)); }});
+  return total.item<double>();
 }
 
-void Step::sum_results(StepResult& result) const {
-  const auto sums =
-      sum({result.loss, static_cast<double>(result.tokens), stop_signal() == 0 ? 0.0 : 1.0});
-  result.loss = sums[0];
-  result.tokens = static_cast<int64_t>(sums[1]);
-  result.stop = sums[2] > 0;
+const plan::Schedule& Step::schedule(size_t microbatches, bool forward_only) {
+  const auto [found, is_new] = schedules_.try_emplace({microbatches, forward_only});
+  if (is_new) {
+    plan::ScheduleOptions wanted = options_.schedule;
+    wanted.microbatches = static_cast<int64_t>(microbatches);
+    wanted.forward_only = forward_only;
+    if (forward_only) wanted.recompute = plan::Recompute::kNone;
+    if (forward_only) wanted.merge_pairs = wanted.detach_weight_grads = false;
+    found->second = plan::make_schedule(wanted);
+  }
+  return found->second;
 }
 
-at::Tensor Step::loss(const data::Batch& batch, const nn::DecoderInput& input,
-                      const CountedTokens& counted) {
+nn::DecoderInput Step::training_input(const Unit& unit, const data::Batch& batch,
+                                      size_t microbatches) {
+  nn::DecoderInput input = decoder_input(batch, device_);
+  input.training = true;
+  input.auxiliary_loss_scale =
+      1.0 / static_cast<double>(static_cast<int64_t>(microbatches) * ranks_.replicas.size());
+  input.random_key = microbatch_key(optimizer_.updates_done(), batch);
+  if (options_.overlap && unit.completes) {
+    input.after_backward = [this, chunk = unit.chunk](int64_t layer) {
+      gradients_are_final(chunk, layer);
+    };
+  }
+  return input;
+}
+
+Tensors Step::forward(const Unit& unit, const data::Batch& batch, const nn::DecoderInput& input,
+                      const CountedTokens& counted, const Tensors& before, at::Tensor& total) {
+  nn::Decoder& chunk = *chunks_[static_cast<size_t>(unit.chunk)];
+  nn::Carried after = chunk.advance(input, nn::Carried::unpacked(before));
+  if (!chunk.part().loss) return after.packed();
+  const at::Tensor loss = chunk.loss(input, std::move(after), targets(batch, input, counted));
+  if (!unit.again) total += loss.detach();
+  return {loss};
+}
+
+nn::Targets Step::targets(const data::Batch& batch, const nn::DecoderInput& input,
+                          const CountedTokens& counted) const {
   const at::Tensor mask = tensor_of(batch.loss_mask, at::kFloat, device_);
   // A step without any counted token has loss 0, not 0/0.
   const auto weights = [&](const at::Tensor& counts, double tokens) {
     return counts.to(parameters_.flat().scalar_type() == at::kDouble ? at::kDouble : at::kFloat) /
            std::max(tokens, 1.0);
   };
-  const model::MultiTokenPrediction& ahead = decoder_.spec().mtp;
-  std::vector<at::Tensor> ahead_weights;
+  const model::MultiTokenPrediction& ahead = chunks_.front()->spec().mtp;
+  nn::Targets targets{.labels = tensor_of(batch.labels, at::kLong, device_),
+                      .weights = weights(mask, counted.next)};
   for (size_t depth = 0; depth < counted.ahead.size(); ++depth) {
     const at::Tensor shifted =
         nn::shifted_within_segments(mask, input.segment_starts, static_cast<int64_t>(depth) + 1);
-    ahead_weights.push_back(weights(shifted, counted.ahead[depth]) *
-                            (ahead.loss_scaling_factor / static_cast<double>(ahead.num_layers)));
+    targets.ahead_weights.push_back(
+        weights(shifted, counted.ahead[depth]) *
+        (ahead.loss_scaling_factor / static_cast<double>(ahead.num_layers)));
   }
-  return decoder_.loss(input, tensor_of(batch.labels, at::kLong, device_),
-                       weights(mask, counted.next), ahead_weights);
+  return targets;
 }
 
-Step::Evaluation Step::evaluate(const data::Batch& batch) {
-  const at::NoGradGuard no_grad;
-  const double tokens = count_tokens({&batch, 1}, 0).next;
-  const nn::DecoderInput input = decoder_input(batch, device_);
-  return {.loss_sum = loss(batch, input, {.next = tokens}).item<double>() * tokens,
-          .tokens = tokens};
+void Step::gradients_are_final(int32_t chunk, int64_t layer) {
+  const auto behind = complete_.begin() + chunk + 1;
+  if (std::all_of(behind, complete_.end(), [](bool complete) { return complete; }))
+    optimizer_.gradients_are_final(layer);
 }
 
-void Step::fail_non_finite(std::span<const data::Batch> microbatches, const StepResult& result) {
-  std::string first;
-  std::vector<int64_t> samples;
-  const at::NoGradGuard no_grad;
-  for (size_t i = 0; i < parameters_.size() && first.empty(); ++i) {
-    if (!all_finite(parameters_.at(i).value())) first = "parameter " + parameters_.entry(i).name;
+void Step::chunk_is_complete(int32_t chunk) {
+  complete_[static_cast<size_t>(chunk)] = true;
+  if (!options_.overlap) return;
+  // It may have been what earlier chunks waited for.
+  for (auto c = static_cast<int32_t>(chunks_.size()) - 1; c >= 0 && complete_[c]; --c) {
+    const auto& layers = chunks_[static_cast<size_t>(c)]->part().layers;
+    if (!layers.empty()) gradients_are_final(c, layers.front().global);
   }
-  for (const auto& batch : microbatches) {
-    if (!first.empty()) break;
-    decoder_.observe([&](const std::string& name, const at::Tensor& value) {
-      if (first.empty() && !all_finite(value)) first = "activation " + name;
-    });
-    decoder_.forward(decoder_input(batch, device_));
-    decoder_.observe({});
-    if (!first.empty()) samples = batch.sample_indices;
-  }
-  for (size_t i = 0; i < parameters_.size() && first.empty(); ++i) {
-    if (parameters_.entry(i).buffer) continue;
-    if (!all_finite(parameters_.at(i).grad())) first = "gradient of " + parameters_.entry(i).name;
-  }
-  if (samples.empty()) {  // no forward pass shows it: it may be of any sample of the step
-    for (const auto& batch : microbatches) {
-      samples.insert(samples.end(), batch.sample_indices.begin(), batch.sample_indices.end());
-    }
-  }
-  throw NonFiniteError(
-      "train",
-      fmt::format("expected finite numbers at step {}, got loss {} and gradient norm {}; first "
-                  "non-finite tensor: "
-                  "{}; samples {}",
-                  optimizer_.updates_done() + 1, number_text(result.loss),
-                  number_text(result.gradient_norm), first.empty() ? "the loss itself" : first,
-                  samples_text(samples)),
-      "lower optim.lr, lengthen optim.warmup_steps, or use precision=fp32");
+}
+
+void Step::sum_shared_gradients() {
+  if (ranks_.sharers.alone()) return;
+  for (const size_t index : options_.shared)
+    ranks_.sharers.all_reduce(parameters_.at(index).grad());
 }
 
 }  // namespace qianli::train

@@ -1,8 +1,10 @@
-// One optimizer step: microbatches forward and backward, then clip and update.
+// One optimizer step: microbatches forward and backward as the schedule has it, then clip and
+// update.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -13,6 +15,8 @@
 #include "qianli/nn/decoder.h"
 #include "qianli/nn/mixture_of_experts.h"
 #include "qianli/optim/flat_optimizer.h"
+#include "qianli/plan/schedule.h"
+#include "qianli/train/pipeline.h"
 
 namespace qianli::train {
 
@@ -34,12 +38,32 @@ struct CountedTokens {
 };
 CountedTokens count_tokens(std::span<const data::Batch> microbatches, int64_t depths);
 
+// Who takes part in a step.
+struct StepRanks {
+  dist::Group replicas;  // hold the same parameters and take other samples
+  dist::Group stages;    // of this rank's pipeline, in order; nothing else uses it
+  dist::Group pipeline;  // the same ranks, for sums
+  // Other stages that hold some of this one's parameters as well, and itself.
+  dist::Group sharers;
+  dist::Group everyone;
+};
+
+struct StepOptions {
+  config::OptimConfig optim;
+  // Sum gradients over the replicas while the backward pass still goes on.
+  bool overlap = true;
+  // Its microbatches are those that a step is given. All stages have the same samples.
+  plan::ScheduleOptions schedule;
+  // Parameters that the sharers hold, too, in an order that is the same on all of them.
+  std::vector<size_t> shared;
+};
+
 class Step {
  public:
-  // The references must outlive the step. `replicas` take the other samples of a step;
-  // with `overlap` their gradients are summed while the backward pass still goes on.
-  Step(nn::Decoder& decoder, nn::ParameterSet& parameters, optim::FlatOptimizer& optimizer,
-       const config::OptimConfig& config, dist::Group replicas = {}, bool overlap = true);
+  // The chunks of this stage in the model's order, one of a stage alone being the whole model. They
+  // and the references must outlive the step.
+  Step(std::vector<nn::Decoder*> chunks, nn::ParameterSet& parameters,
+       optim::FlatOptimizer& optimizer, StepOptions options, StepRanks ranks = {});
 
   // Takes this replica's microbatches; all have equally many. The loss is the mean over all tokens
   // of the step whose mask is set, however they fall on microbatches and replicas. Throws
@@ -47,35 +71,56 @@ class Step {
   // the step.
   StepResult run(std::span<const data::Batch> microbatches);
 
-  // Sum of losses and number of counted tokens of this replica's batch, without gradients.
+  // Sum of losses and number of counted tokens of this replica's batches, without gradients.
   struct Evaluation {
     double loss_sum = 0;
     double tokens = 0;
   };
-  Evaluation evaluate(const data::Batch& batch);
+  Evaluation evaluate(std::span<const data::Batch> microbatches);
   // Each over all replicas.
   std::vector<double> sum(std::vector<double> values) const;
 
+  // Units whose activations this stage kept at once, at the worst moment of the last run.
+  int64_t peak_units() const { return pipeline_.peak_units(); }
+
  private:
+  using Unit = PipelineWork::Unit;
+  const plan::Schedule& schedule(size_t microbatches, bool forward_only);
+  // A unit's part of the step: what the chunk leaves, or the loss, which is added to `total`.
+  Tensors forward(const Unit& unit, const data::Batch& batch, const nn::DecoderInput& input,
+                  const CountedTokens& counted, const Tensors& before, at::Tensor& total);
+  nn::DecoderInput training_input(const Unit& unit, const data::Batch& batch, size_t microbatches);
   // The batch's share of the step's loss, with the predictions of more distant tokens that are
   // counted.
-  at::Tensor loss(const data::Batch& batch, const nn::DecoderInput& input,
-                  const CountedTokens& counted);
+  nn::Targets targets(const data::Batch& batch, const nn::DecoderInput& input,
+                      const CountedTokens& counted) const;
+  // Those of a chunk's layers from `layer` on; their reduction begins where nothing behind them in
+  // the flat buffer is missing.
+  void gradients_are_final(int32_t chunk, int64_t layer);
+  void chunk_is_complete(int32_t chunk);
+  void sum_shared_gradients();
   // Of all replicas.
   CountedTokens sum_of(CountedTokens counted) const;
   void sum_results(StepResult& result) const;
+  void finish_routing(StepResult& result);
   [[noreturn]] void fail_non_finite(std::span<const data::Batch> microbatches,
                                     const StepResult& result);
+  std::string first_bad_activation(std::span<const data::Batch> microbatches);
+  // All forward passes without gradients; returns the sum of losses. `before` sees every unit.
+  double go_forward(std::span<const data::Batch> microbatches,
+                    const std::function<void(const Unit&)>& before);
 
-  nn::Decoder& decoder_;
+  std::vector<nn::Decoder*> chunks_;
   std::vector<nn::MixtureOfExperts*> mixtures_;
   std::vector<nn::Indexer*> indexers_;
   nn::ParameterSet& parameters_;
   optim::FlatOptimizer& optimizer_;
-  config::OptimConfig config_;
-  dist::Group replicas_;
-  bool overlap_;
+  StepOptions options_;
+  StepRanks ranks_;
   at::Device device_;
+  Pipeline pipeline_;
+  std::map<std::pair<size_t, bool>, plan::Schedule> schedules_;  // by microbatches, forward only
+  std::vector<bool> complete_;  // chunks of the step that goes on whose gradients are there
 };
 
 // [segments + 1]: 0 … T; rows of the batch, or its packed documents.

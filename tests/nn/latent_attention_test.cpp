@@ -90,7 +90,7 @@ double indexer_loss(const model::ModelSpec& spec, nn::ParameterSet& parameters,
                                .training = true,
                                .auxiliary_loss_scale = 0.5};
   const at::Tensor weights = at::full({kTokens}, 1.0 / kTokens, at::kDouble);
-  const at::Tensor loss = decoder.loss(input, (tokens + 3) % 31, weights);
+  const at::Tensor loss = decoder.loss(input, {.labels = (tokens + 3) % 31, .weights = weights});
   if (backward) torch::autograd::backward({loss}, {});
   return nn::take_loss(decoder.indexers()).value_or(-1.0);
 }

@@ -66,7 +66,7 @@ class Check {
     const at::Tensor weights = counted.to(parameters_.flat().scalar_type()) / counted.sum();
     optimizer_.reset_gradients();
     const at::Tensor loss =
-        decoder_.loss(input, labels.clamp_min(0), weights, ahead_weights(input, counted));
+        decoder_.loss(input, {labels.clamp_min(0), weights, ahead_weights(input, counted)});
     torch::autograd::backward({loss}, {});
     optimizer_.finish_gradients();
     const double expected_loss = stored_tensor(golden_, "loss").item<double>();

@@ -117,7 +117,7 @@ void follow_golden_run(const std::string& family, at::ScalarType dtype, double t
                    lr = read_tensor(file, "lr");
   const config::OptimConfig config = golden_optimizer();
   Trainable golden(family, dtype, config);
-  train::Step step(golden.decoder, golden.parameters, golden.optimizer, config);
+  train::Step step({&golden.decoder}, golden.parameters, golden.optimizer, {.optim = config});
   for (int64_t i = 0; i < tokens.size(0); ++i) {
     std::vector<data::Batch> microbatches;
     for (int64_t m = 0; m < 2; ++m) {
@@ -145,7 +145,7 @@ INSTANTIATE_TEST_SUITE_P(Families, GoldenRun, ::testing::Values("llama2", "gpt2"
 TEST(Step, names_the_first_tensor_that_is_not_finite) {
   Trainable golden("llama2", at::kFloat);
   golden.parameters.at("decoder.layers.1.mlp.linear_fc1.weight").value().fill_(1e30);
-  train::Step step(golden.decoder, golden.parameters, golden.optimizer, {});
+  train::Step step({&golden.decoder}, golden.parameters, golden.optimizer, {});
   const data::Batch batch =
       batch_of(golden_tensor("llama2", "tokens"), golden_tensor("llama2", "labels"));
   const std::vector<data::Batch> microbatches{batch};
@@ -166,7 +166,8 @@ TEST(Step, microbatches_give_the_gradient_of_the_whole_batch) {
   std::vector<double> losses, norms;
   for (const bool split : {false, true}) {
     Trainable golden("llama2", at::kDouble);
-    train::Step step(golden.decoder, golden.parameters, golden.optimizer, golden_optimizer());
+    train::Step step({&golden.decoder}, golden.parameters, golden.optimizer,
+                     {.optim = golden_optimizer()});
     std::vector<data::Batch> microbatches;
     if (split) {
       for (int64_t row = 0; row < 2; ++row)

@@ -5,12 +5,14 @@
 
 #include "qianli/base/random.h"
 #include "qianli/model/presets.h"
+#include "qianli/plan/layers.h"
+#include "qianli/plan/mesh.h"
 #include "qianli/train/step.h"
 
 namespace qianli::testing {
 namespace {
 
-constexpr int64_t kSequence = 16, kMicroBatch = 1, kGlobalBatch = 12;
+constexpr int64_t kSequence = 16;
 constexpr double kTolerance = 1e-10;
 
 void make_tiny(model::ModelSpec& spec) {
@@ -32,23 +34,21 @@ void make_tiny(model::MixtureOfExperts& moe) {
   moe.aux_loss_coeff = 0.01;
 }
 
-// A batch of random tokens, a function of the sample; some positions do not count.
-data::Batch microbatch(int64_t first_sample, int64_t vocabulary) {
-  data::Batch batch{.sequences = kMicroBatch, .sequence_length = kSequence};
-  for (int64_t row = 0; row < kMicroBatch; ++row) {
-    const int64_t sample = first_sample + row;
-    const uint64_t key = random_key(static_cast<uint64_t>(sample), "sample");
-    const auto draw = [&](int64_t i, int64_t below) {
-      return static_cast<int64_t>(uniform_at(key, static_cast<uint64_t>(i)) *
-                                  static_cast<double>(below));
-    };
-    batch.sample_indices.push_back(sample);
-    for (int64_t i = 0; i < kSequence; ++i) {
-      batch.tokens.push_back(draw(3 * i, vocabulary));
-      batch.labels.push_back(draw(3 * i + 1, vocabulary));
-      batch.loss_mask.push_back(draw(3 * i + 2, 4) == 0 ? 0.0F : 1.0F);
-      batch.positions.push_back(i);
-    }
+// A microbatch of one sequence of random tokens, a function of the sample; some positions do not
+// count.
+data::Batch microbatch(int64_t sample, int64_t length, int64_t vocabulary) {
+  data::Batch batch{.sequences = 1, .sequence_length = length};
+  const uint64_t key = random_key(static_cast<uint64_t>(sample), "sample");
+  const auto draw = [&](int64_t i, int64_t below) {
+    return static_cast<int64_t>(uniform_at(key, static_cast<uint64_t>(i)) *
+                                static_cast<double>(below));
+  };
+  batch.sample_indices.push_back(sample);
+  for (int64_t i = 0; i < length; ++i) {
+    batch.tokens.push_back(draw(3 * i, vocabulary));
+    batch.labels.push_back(draw(3 * i + 1, vocabulary));
+    batch.loss_mask.push_back(draw(3 * i + 2, 4) == 0 ? 0.0F : 1.0F);
+    batch.positions.push_back(i);
   }
   return batch;
 }
@@ -57,11 +57,47 @@ data::Batch microbatch(int64_t first_sample, int64_t vocabulary) {
 std::vector<data::Batch> samples_of(int64_t step, int64_t replica, const Layout& layout,
                                     int64_t vocabulary) {
   std::vector<data::Batch> batches;
-  for (int64_t first = 0; first < kGlobalBatch; first += kMicroBatch * layout.data) {
-    batches.push_back(microbatch(step * kGlobalBatch + first + replica * kMicroBatch, vocabulary));
+  for (int64_t m = 0; m < layout.microbatches(); ++m) {
+    const int64_t sample = step * layout.samples + m * layout.data + replica;
+    const int64_t length = layout.several_lengths ? kSequence - 3 * (sample % 4) : kSequence;
+    batches.push_back(microbatch(sample, length, vocabulary));
   }
   return batches;
 }
+
+plan::ScheduleOptions options_of(const Layout& layout) {
+  return {.kind = plan::schedule_kind(layout.schedule),
+          .stages = layout.pipeline,
+          .microbatches = layout.microbatches(),
+          .chunks = layout.chunks,
+          .recompute = layout.recompute};
+}
+
+// The chunks of a stage.
+std::vector<plan::ChunkLayers> chunks_of(const model::ModelSpec& spec, const Layout& layout,
+                                         int64_t stage) {
+  plan::LayerSplit split{.layers = spec.num_layers,
+                         .mtp_layers = spec.mtp.num_layers,
+                         .stages = layout.pipeline,
+                         .chunks = layout.chunks,
+                         .folded = layout.schedule == "dualpipev"};
+  if (!layout.split.empty()) split.table = plan::parse_layer_table(layout.split);
+  return plan::place_layers(split)[static_cast<size_t>(stage)];
+}
+
+struct Groups {
+  train::StepRanks step;
+
+  Groups(const Layout& layout, const dist::World& world) {
+    const plan::Mesh mesh({.world = layout.ranks(), .pipeline = layout.pipeline});
+    const auto of = [&](plan::Axis axis) { return mesh.dense().group(world.rank(), {axis}); };
+    step = {.replicas = world.group(of(plan::Axis::kData), "data"),
+            .stages = world.group(of(plan::Axis::kPipeline), "stages"),
+            .pipeline = world.group(of(plan::Axis::kPipeline), "pipeline"),
+            .everyone = world.all()};
+    step.sharers = step.pipeline;
+  }
+};
 
 void expect_near(const at::Tensor& value, const at::Tensor& expected, const std::string& name) {
   const double scale = std::max(expected.abs().max().item<double>(), 1e-30);
@@ -111,46 +147,75 @@ model::ModelSpec tiny_model(const std::string& name) {
 }
 
 std::string text_of(const Layout& layout) {
-  return fmt::format("data {} zero {} buckets of {}{}", layout.data, layout.zero,
-                     layout.bucket_elements, layout.overlap ? " overlapped" : "");
+  return fmt::format(
+      "data {} zero {} buckets of {}{} pipeline {} x {} {} [{}] recompute {}, {} samples",
+      layout.data, layout.zero, layout.bucket_elements, layout.overlap ? " overlapped" : "",
+      layout.pipeline, layout.chunks, layout.schedule, layout.split,
+      static_cast<int>(layout.recompute), layout.samples);
 }
 
+plan::Schedule schedule_of(const Layout& layout) { return plan::make_schedule(options_of(layout)); }
+
 RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const dist::World& world) {
-  std::vector<int64_t> ranks(static_cast<size_t>(layout.data));
-  for (size_t i = 0; i < ranks.size(); ++i) ranks[i] = static_cast<int64_t>(i);
-  const dist::Group replicas = world.group(ranks, "data");
+  const Groups groups(layout, world);
+  const dist::Group& replicas = groups.step.replicas;
   const nn::FlatSharding sharding{.ranks = layout.data, .bucket_elements = layout.bucket_elements};
   nn::ParameterSet parameters(spec, at::kDouble, at::kCPU, /*master=*/true,
                               layout.zero > 0 ? sharding : nn::FlatSharding{}, replicas.rank());
   parameters.initialize(5);
-  nn::Decoder decoder(spec, parameters);
-  config::OptimConfig config;
-  config.lr = 1e-2;
-  config.warmup_steps = 0;
-  config.weight_decay = 0.1;
-  config.clip_grad_norm = 0.5;
-  optim::FlatOptimizer optimizer(parameters, config,
+  std::vector<std::unique_ptr<nn::Decoder>> chunks;
+  std::vector<nn::Decoder*> decoders;
+  for (const auto& part : chunks_of(spec, layout, groups.step.stages.rank())) {
+    chunks.push_back(std::make_unique<nn::Decoder>(spec, parameters, part));
+    decoders.push_back(chunks.back().get());
+  }
+  train::StepOptions options{.overlap = layout.overlap && layout.pipeline == 1,
+                             .schedule = options_of(layout)};
+  options.optim.lr = 1e-2;
+  options.optim.warmup_steps = 0;
+  options.optim.weight_decay = 0.1;
+  options.optim.clip_grad_norm = 0.5;
+  // Gradients that are zero but for rounding (of keys' biases) must not become steps.
+  options.optim.eps = 1e-5;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    if (!parameters.entry(i).buffer) options.shared.push_back(i);
+  }
+  optim::FlatOptimizer optimizer(parameters, options.optim,
                                  optim::DataParallel(replicas, sharding, layout.zero > 0));
-  train::Step step(decoder, parameters, optimizer, config, replicas, layout.overlap);
+  train::Step step(decoders, parameters, optimizer, options, groups.step);
   RunResult result;
+  const auto samples = [&](int64_t i) {
+    return samples_of(i, replicas.rank(), layout, spec.vocab_size);
+  };
   for (int64_t i = 0; i < kEqualitySteps; ++i) {
-    const auto done = step.run(samples_of(i, replicas.rank(), layout, spec.vocab_size));
+    const auto done = step.run(samples(i));
     result.losses.push_back(done.loss);
     result.norms.push_back(done.gradient_norm);
+    result.routing = done.routing;
   }
+  result.peak_units = step.peak_units();
+  result.message_bytes = groups.step.stages.traffic().bytes;
+  const auto evaluation = step.evaluate(samples(kEqualitySteps));
+  const auto sums = step.sum({evaluation.loss_sum, evaluation.tokens});
+  result.evaluation = sums[0] / sums[1];
   for (size_t i = 0; i < parameters.size(); ++i) {
-    result.parameters[parameters.entry(i).name] = parameters.exact(i).to(at::kDouble).clone();
+    if (!parameters.entry(i).buffer)
+      result.parameters[parameters.entry(i).name] = parameters.exact(i).to(at::kDouble).clone();
   }
   return result;
 }
 
-RunResult run_serially(const model::ModelSpec& spec) { return run_layout(spec, {}, dist::World()); }
+RunResult run_serially(const model::ModelSpec& spec, const Layout& samples) {
+  return run_layout(spec, {.samples = samples.samples, .several_lengths = samples.several_lengths},
+                    dist::World());
+}
 
 void expect_equal(const RunResult& run, const RunResult& serial) {
   for (size_t i = 0; i < serial.losses.size(); ++i) {
     EXPECT_NEAR(run.losses[i] / serial.losses[i], 1.0, kTolerance) << "loss of step " << i;
     EXPECT_NEAR(run.norms[i] / serial.norms[i], 1.0, kTolerance) << "gradient norm of step " << i;
   }
+  EXPECT_NEAR(run.evaluation / serial.evaluation, 1.0, kTolerance) << "loss without gradients";
   ASSERT_EQ(run.parameters.size(), serial.parameters.size());
   for (const auto& [name, expected] : serial.parameters) {
     expect_near(run.parameters.at(name), expected, name);

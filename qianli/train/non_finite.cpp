@@ -1,0 +1,123 @@
+// Where the first number of a step went wrong that is not finite.
+#include <ATen/ops/isfinite.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <tuple>
+
+#include "qianli/base/error.h"
+#include "qianli/dist/agreement.h"
+#include "qianli/train/step.h"
+
+namespace qianli::train {
+namespace {
+
+bool all_finite(const at::Tensor& tensor) { return at::isfinite(tensor).all().item<bool>(); }
+
+// The sign of a NaN says nothing.
+std::string number_text(double value) {
+  return std::isnan(value) ? "nan" : fmt::format("{}", value);
+}
+
+// "3, 17, 4", of a large batch the first ones.
+std::string samples_text(std::span<const int64_t> samples) {
+  constexpr size_t kShown = 64;
+  const std::string list =
+      fmt::format("{}", fmt::join(samples.first(std::min(samples.size(), kShown)), ", "));
+  return samples.size() <= kShown ? list
+                                  : fmt::format("{} and {} more", list, samples.size() - kShown);
+}
+
+// What was found, as a text that sorts by when the step came to it: parameters, then activations by
+// microbatch and place in the model, then gradients.
+enum class Phase { kParameters, kActivations, kGradients, kNone };
+struct Finding {
+  Phase phase = Phase::kNone;
+  int32_t microbatch = 0, place = 0;
+  std::string what = "the loss itself";
+
+  bool before(const Finding& other) const {
+    return std::tie(phase, microbatch, place) <
+           std::tie(other.phase, other.microbatch, other.place);
+  }
+  std::string text() const {
+    return fmt::format("{} {:08} {:08} {}", static_cast<int>(phase), microbatch, place, what);
+  }
+  static Finding of(const std::string& text) {
+    int phase = 0, begin = 0;
+    Finding finding;
+    std::sscanf(text.c_str(), "%d %d %d %n", &phase, &finding.microbatch, &finding.place, &begin);
+    finding.phase = static_cast<Phase>(phase);
+    finding.what = text.substr(static_cast<size_t>(begin));
+    return finding;
+  }
+};
+
+// The earliest of all stages'; all stages return it.
+Finding first_of(const dist::Group& pipeline, const Finding& own) {
+  if (pipeline.alone()) return own;
+  const auto found = dist::every_rank(pipeline, [&] { return own.text(); });
+  return Finding::of(
+      dist::first_rank(pipeline, [&] { return *std::min_element(found.begin(), found.end()); }));
+}
+
+}  // namespace
+
+void Step::fail_non_finite(std::span<const data::Batch> microbatches, const StepResult& result) {
+  const at::NoGradGuard no_grad;
+  const auto stage = static_cast<int32_t>(ranks_.stages.rank());
+  const auto first_parameter = [&](Phase phase, const char* what, const auto& is_bad) {
+    for (size_t i = 0; i < parameters_.size(); ++i) {
+      if (is_bad(i))
+        return Finding{phase, 0, stage, fmt::format("{} {}", what, parameters_.entry(i).name)};
+    }
+    return Finding();
+  };
+  Finding found =
+      first_of(ranks_.pipeline, first_parameter(Phase::kParameters, "parameter", [&](size_t i) {
+                 return !all_finite(parameters_.at(i).value());
+               }));
+  if (found.phase == Phase::kNone) {
+    found = first_of(ranks_.pipeline, Finding::of(first_bad_activation(microbatches)));
+  }
+  if (found.phase == Phase::kNone) {
+    found =
+        first_of(ranks_.pipeline, first_parameter(Phase::kGradients, "gradient of", [&](size_t i) {
+                   return !parameters_.entry(i).buffer && !all_finite(parameters_.at(i).grad());
+                 }));
+  }
+  std::vector<int64_t> samples;
+  for (size_t m = 0; m < microbatches.size(); ++m) {
+    // Where no forward pass shows it, it may be of any sample of the step.
+    if (found.phase == Phase::kActivations && m != static_cast<size_t>(found.microbatch)) continue;
+    const auto& own = microbatches[m].sample_indices;
+    samples.insert(samples.end(), own.begin(), own.end());
+  }
+  throw NonFiniteError(
+      "train",
+      fmt::format("expected finite numbers at step {}, got loss {} and gradient norm {}; first "
+                  "non-finite tensor: {}; samples {}",
+                  optimizer_.updates_done() + 1, number_text(result.loss),
+                  number_text(result.gradient_norm), found.what, samples_text(samples)),
+      "lower optim.lr, lengthen optim.warmup_steps, or use precision=fp32");
+}
+
+std::string Step::first_bad_activation(std::span<const data::Batch> microbatches) {
+  const plan::Places places(schedule(microbatches.size(), /*forward_only=*/true));
+  Finding found;
+  Unit now;
+  for (nn::Decoder* chunk : chunks_) {
+    chunk->observe([&](const std::string& name, const at::Tensor& value) {
+      const auto place = places.of(static_cast<int32_t>(ranks_.stages.rank()), now.chunk);
+      const Finding here{Phase::kActivations, now.microbatch, place, "activation " + name};
+      if (here.before(found) && !all_finite(value)) found = here;
+    });
+  }
+  go_forward(microbatches, [&](const Unit& unit) { now = unit; });
+  for (nn::Decoder* chunk : chunks_) chunk->observe({});
+  return found.text();
+}
+
+}  // namespace qianli::train
