@@ -259,12 +259,16 @@ struct OptimConfig {
   void fields(Visitor& v);
 };
 
-// Sizes of the rank mesh. This version trains on one rank: every size is 1.
+// Sizes of the rank mesh, and how its groups share the work.
 struct ParallelConfig {
   int64_t tensor = 1;
   bool sequence = false;
   int64_t pipeline = 1;
   int64_t context = 1;
+  std::string context_algorithm = "ring";
+  int64_t context_ulysses = 1;
+  int64_t context_window = 1;
+  std::string context_kv_cache = "none";
   int64_t expert = 1;
   int64_t zero = 0;
   bool overlap_grad_reduce = true;

@@ -137,6 +137,15 @@ void warn_without_effect(const Config& config, const Places& places) {
        "optim.lr_schedule is not wsd");
   warn(optim.lr_schedule == "constant" && optim.min_lr > 0, "optim.min_lr",
        "optim.lr_schedule is constant");
+  const ParallelConfig& parallel = config.parallel;
+  const bool alone = parallel.context == 1, hybrid = parallel.context_algorithm == "hybrid";
+  warn(alone && parallel.context_algorithm != ParallelConfig{}.context_algorithm,
+       "parallel.context_algorithm", "parallel.context is 1");
+  warn(parallel.context_ulysses > 1 && (alone || !hybrid), "parallel.context_ulysses",
+       "it belongs to parallel.context_algorithm=hybrid of several ranks");
+  warn(alone && parallel.context_window > 1, "parallel.context_window", "parallel.context is 1");
+  warn(parallel.context_kv_cache != "none" && (alone || parallel.context_algorithm == "ulysses"),
+       "parallel.context_kv_cache", "no keys come from other ranks one block after the other");
   warn(config.train.eval_every == 0 && config.data.validation_path, "data.validation_path",
        "train.eval_every is 0");
   warn(!config.checkpoint.save_final && config.checkpoint.hugging_face, "checkpoint.hugging_face",

@@ -2,23 +2,37 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace qianli::data {
+
+class ContextDeal;
+
+// What lies some tokens behind each position in its segment; 0 where that is behind the end.
+struct Ahead {
+  std::vector<int64_t> tokens, labels;
+  std::vector<float> loss_mask;
+};
 
 // `sequences` rows of `sequence_length` positions, row-major.
 struct Batch {
   int64_t sequences = 0;
   int64_t sequence_length = 0;
   std::vector<int64_t> tokens;
-  std::vector<int64_t> labels;      // the target of each position; 0 where loss_mask is 0 for padding
-  std::vector<float> loss_mask;     // 1 where the position counts
+  std::vector<int64_t> labels;   // the target of each position; 0 where loss_mask is 0 for padding
+  std::vector<float> loss_mask;  // 1 where the position counts
   std::vector<int64_t> positions;
-  // Ends of the attention segments in the flattened batch (like cu_seqlens without the leading 0), in
-  // ascending order; every row end is an end. Empty: one causal segment per row.
+  // Ends of the attention segments in the flattened batch (like cu_seqlens without the leading 0),
+  // in ascending order; every row end is an end. Empty: one causal segment per row.
   std::vector<int64_t> segment_ends;
   // Global numbers of the samples, for error messages.
   std::vector<int64_t> sample_indices;
+
+  // Where ranks share the sequences (deal_out), how; the rows are then one rank's, in its order.
+  std::shared_ptr<const ContextDeal> context;
+  std::vector<Ahead> ahead;  // [depth]: depth + 1 tokens further on
+  int64_t max_position = 0;  // of all ranks
 };
 
 }  // namespace qianli::data

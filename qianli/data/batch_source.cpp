@@ -156,6 +156,10 @@ std::vector<Batch> BatchSource::microbatches(int64_t step) const {
     std::iota(indices.begin(), indices.end(),
               step * layout_.global_batch_size + block * layout_.micro_batch_size);
     batches.push_back(make_batch(*samples_, indices, masks_));
+    if (layout_.context.size > 1) {
+      batches.back() =
+          deal_out(batches.back(), layout_.context, layout_.context_rank, layout_.depths);
+    }
   }
   return batches;
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "qianli/data/batch.h"
+#include "qianli/data/context_deal.h"
 #include "qianli/data/samples.h"
 
 namespace qianli::data {
@@ -36,6 +37,10 @@ struct BatchLayout {
   int64_t micro_batch_size = 1;
   int64_t data_parallel_rank = 0;
   int64_t data_parallel_size = 1;
+  // Ranks that share the sequences of each microbatch.
+  ContextOptions context;
+  int64_t context_rank = 0;
+  int64_t depths = 0;  // of multi-token prediction
 };
 
 // Everything it returns is a pure function of the step number, so resuming needs nothing else.
@@ -49,7 +54,7 @@ class BatchSource {
   int64_t microbatches_per_step() const;
   // Samples [step * G, (step + 1) * G) as one batch.
   Batch global_batch(int64_t step) const;
-  // This rank's microbatches of the step, in order.
+  // This rank's microbatches of the step, in order; its part of them where ranks share sequences.
   std::vector<Batch> microbatches(int64_t step) const;
   const SampleSet& samples() const { return *samples_; }
 

@@ -124,11 +124,9 @@ at::Tensor Decoder::loss(const DecoderInput& input, Carried after, const Targets
   at::Tensor state = spec_->mtp.after_final_norm ? normed : after.stream.residual;
   ForwardPass pass = begin(input);
   for (size_t depth = 0; depth < targets.ahead_weights.size(); ++depth) {
-    const auto shift = static_cast<int64_t>(depth) + 1;
-    const at::Tensor tokens = shifted_within_segments(input.tokens, input.segment_starts, shift);
-    const auto predicted = ahead_->forward(depth, embed(tokens, input.positions), state, pass);
-    const at::Tensor further = shifted_within_segments(targets.labels, input.segment_starts, shift);
-    total = total + cross_entropy(predicted.normed, further, targets.ahead_weights[depth]).loss;
+    const AheadTokens next = tokens_ahead(input, targets.labels, depth);
+    const auto predicted = ahead_->forward(depth, embed(next.tokens, input.positions), state, pass);
+    total = total + cross_entropy(predicted.normed, next.labels, targets.ahead_weights[depth]).loss;
     state = predicted.state;
   }
   return total;

@@ -5,11 +5,19 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <vector>
+
+#include "qianli/data/context_deal.h"
 
 namespace qianli::nn {
 
 class KvCache;
+
+// Of each position, the token and the label some tokens further on in its segment.
+struct AheadTokens {
+  at::Tensor tokens, labels;  // [T] int64
+};
 
 // T tokens of one or more packed sequences.
 struct DecoderInput {
@@ -17,8 +25,12 @@ struct DecoderInput {
   at::Tensor positions;      // [T] int64
   int64_t max_position = 0;  // no position lies behind it
   std::vector<int64_t>
-      segment_starts;        // [segments + 1]: 0 … T; nothing crosses from one to another
-  KvCache* cache = nullptr;  // one segment only; what it holds precedes the tokens
+      segment_starts;  // [segments + 1]: 0 … T; nothing crosses from one to another
+  // Training where ranks share the sequences: how. The tokens are then those of this rank alone,
+  // and the segments its runs of neighbours (ContextDeal::run_starts). Null: all tokens are here.
+  std::shared_ptr<const data::ContextDeal> context;
+  std::vector<AheadTokens> ahead;  // with `context`: [depth], from the whole sequences
+  KvCache* cache = nullptr;        // one segment only; what it holds precedes the tokens
   // Training: routers take jitter and samples, count their choices, and add their balancing losses.
   bool training = false;
   // Factor of the balancing losses in the gradient: the share of this microbatch in the step. Zero

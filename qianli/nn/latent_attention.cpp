@@ -3,6 +3,7 @@
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
 
+#include "qianli/nn/context_attention.h"
 #include "qianli/nn/kv_cache.h"
 #include "qianli/nn/self_attention.h"
 #include "qianli/ops/norm.h"
@@ -82,7 +83,7 @@ at::Tensor LatentAttention::explicit_form(const at::Tensor& q, const Latent& lat
   const at::Tensor v = up.narrow(2, plain, sizes_.v_head_dim);
   ops::AttentionLayout layout = attention_layout(spec_, layer_, pass.input);
   layout.chosen = pass.chosen_keys;
-  const at::Tensor context = ops::attention(q, k, v, layout);
+  const at::Tensor context = attend(q, k, v, layout, nullptr, pass);
   if (!indexer_ || !indexer_->learns(pass)) return context;
   return indexer_->learn(context, projected, q, k, layout, pass.input);
 }

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "qianli/base/random.h"
+#include "qianli/nn/context_sum.h"
 #include "qianli/nn/mlp.h"
 #include "qianli/ops/grouped_linear.h"
 #include "qianli/ops/linear.h"
@@ -64,11 +65,12 @@ MixtureOfExperts::MixtureOfExperts(const model::ModelSpec& spec, const model::La
 }
 
 at::Tensor MixtureOfExperts::forward(const at::Tensor& x, ForwardPass& pass) {
-  return forward(x, pass.input);
+  return forward(x, pass.input, pass.parallel);
 }
 
-at::Tensor MixtureOfExperts::forward(const at::Tensor& x, const DecoderInput& input) {
-  ops::Routing routing = route(x, input);
+at::Tensor MixtureOfExperts::forward(const at::Tensor& x, const DecoderInput& input,
+                                     const Parallel& parallel) {
+  ops::Routing routing = route(x, input, parallel);
   int64_t rows_per_expert = 0;
   if (input.training && moe_.capacity_factor) {
     const int64_t limit = capacity(x.size(0));
@@ -85,9 +87,13 @@ at::Tensor MixtureOfExperts::forward(const at::Tensor& x, const DecoderInput& in
   return shared_fc1_ ? y + shared_experts(x) : y;
 }
 
-ops::Routing MixtureOfExperts::route(const at::Tensor& x, const DecoderInput& input) {
-  std::optional<uint64_t> key;
-  if (input.training) key = random_key(input.random_key, name_);
+ops::Routing MixtureOfExperts::route(const at::Tensor& x, const DecoderInput& input,
+                                     const Parallel& parallel) {
+  std::optional<ops::RandomRows> key;
+  if (input.training) {
+    key.emplace(random_key(input.random_key, name_));
+    if (input.context) key->rows = input.context->tokens_of(parallel.context.rank());
+  }
   const bool jittered = key && moe_.input_jitter > 0;
   const at::Tensor seen = jittered ? ops::jitter(x, moe_.input_jitter, *key) : x;
   const at::Tensor logits =
@@ -95,18 +101,20 @@ ops::Routing MixtureOfExperts::route(const at::Tensor& x, const DecoderInput& in
   const at::Tensor bias = selection_bias_ ? selection_bias_->value() : at::Tensor();
   ops::Routing routing = ops::route(logits, bias, moe_, key);
   // Without gradients it is an evaluation, or a forward pass that will be made again.
-  if (input.training && at::GradMode::is_enabled()) add_balancing_losses(logits, routing, input);
+  if (input.training && at::GradMode::is_enabled()) {
+    add_balancing_losses(logits, routing, input, parallel);
+  }
   return routing;
 }
 
 void MixtureOfExperts::add_balancing_losses(const at::Tensor& logits, ops::Routing& routing,
-                                            const DecoderInput& input) {
-  const at::Tensor counts =
-      ops::count_choices(routing.experts, input.segment_starts, logits.size(1));
+                                            const DecoderInput& input, const Parallel& parallel) {
+  const ops::TokenSegments segments = token_segments(input, parallel.context);
+  const at::Tensor counts = ops::count_choices(routing.experts, segments, logits.size(1));
   statistics_.choices += counts.sum(0).cpu();
   ++statistics_.microbatches;
   const ops::BalancingLosses losses =
-      ops::balancing_losses(logits, routing, counts, input.segment_starts, moe_);
+      ops::balancing_losses(logits, routing, counts, segments, moe_);
   const at::Tensor sum = losses.weighted_sum(moe_);
   if (!sum.defined()) return;
   add_to(statistics_.losses, losses);

@@ -35,7 +35,7 @@ class MixtureOfExperts : public Block {
 
   // [T, h] -> [T, h]. In training with gradients it counts choices and injects the balancing
   // losses.
-  at::Tensor forward(const at::Tensor& x, const DecoderInput& input);
+  at::Tensor forward(const at::Tensor& x, const DecoderInput& input, const Parallel& parallel = {});
   at::Tensor forward(const at::Tensor& x, ForwardPass& pass) override;
 
   const std::string& name() const { return name_; }
@@ -47,9 +47,9 @@ class MixtureOfExperts : public Block {
   void reset_statistics();
 
  private:
-  ops::Routing route(const at::Tensor& x, const DecoderInput& input);
+  ops::Routing route(const at::Tensor& x, const DecoderInput& input, const Parallel& parallel);
   void add_balancing_losses(const at::Tensor& logits, ops::Routing& routing,
-                            const DecoderInput& input);
+                            const DecoderInput& input, const Parallel& parallel);
   int64_t capacity(int64_t tokens) const;
   // The way of the rows: here the experts are all at hand; with experts on many ranks these two
   // exchange rows.

@@ -39,4 +39,7 @@ class MultiTokenPrediction {
 at::Tensor shifted_within_segments(const at::Tensor& values,
                                    const std::vector<int64_t>& segment_starts, int64_t shift);
 
+// Of the token depth + 1 steps ahead of each position.
+AheadTokens tokens_ahead(const DecoderInput& input, const at::Tensor& labels, size_t depth);
+
 }  // namespace qianli::nn

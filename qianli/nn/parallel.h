@@ -10,7 +10,8 @@ struct Parallel {
   dist::Group tensor;     // each holds a part of every layer
   bool sequence = false;  // the ranks of `tensor` share the tokens, too, between the blocks
   dist::Group context;    // each takes a part of every sequence
-  dist::Group experts;    // each holds some of the experts of every mixture
+  dist::Group context_heads, context_ring;  // its parts (plan::context_parts)
+  dist::Group experts;                      // each holds some of the experts of every mixture
 };
 
 }  // namespace qianli::nn

@@ -3,6 +3,7 @@
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/sigmoid.h>
 
+#include "qianli/nn/context_attention.h"
 #include "qianli/nn/kv_cache.h"
 #include "qianli/ops/rotary.h"
 
@@ -41,7 +42,7 @@ at::Tensor SelfAttention::forward(const at::Tensor& x, ForwardPass& pass) {
     p.k = cached.k;
     p.v = cached.v;
   }
-  at::Tensor context = ops::attention(p.q, p.k, p.v, layout(pass), sinks_);  // [T, a, d]
+  at::Tensor context = attend(p.q, p.k, p.v, layout(pass), sinks_, pass);  // [T, a, d]
   if (head_gate_) context = context * at::sigmoid(head_gate_(x)).unsqueeze(-1);
   context = context.reshape({tokens, layer_.query_size()});
   if (p.gate.defined()) context = context * at::sigmoid(p.gate);

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "qianli/ops/attention_call.h"
 #include "qianli/ops/cuda/flash_attention.h"
 #include "qianli/ops/dispatch.h"
 #include "qianli/ops/reference_function.h"
@@ -17,77 +18,18 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-at::Tensor with_whole_heads(const at::Tensor& x) { return x.stride(2) == 1 ? x : x.contiguous(); }
-
-// One call, kept for the backward pass. Tensors that the kernels read as float32 and int64 on q's
-// device.
-struct Call : torch::CustomClassHolder {
-  AttentionLayout layout;
-  Parameter* sinks = nullptr;
-  at::Tensor slopes, sink_values, chosen;
-
-  Call(AttentionLayout given, Parameter* sinks_given, at::Device device)
-      : layout(std::move(given)), sinks(sinks_given) {
-    if (layout.slopes.defined()) slopes = layout.slopes.to(device, at::kFloat).contiguous();
-    if (sinks) sink_values = sinks->value().to(device, at::kFloat).contiguous();
-    if (layout.chosen.defined()) chosen = layout.chosen.to(device, at::kLong).contiguous();
-  }
-  bool sinks_trainable() const { return sinks && sinks->trainable(); }
-};
-
-// Our kernels, also where LibTorch's come first: the caller has seen that those do not serve.
-const KernelTable* own_kernels(const at::Tensor& q) {
-  const KernelTable* kernels = kernels_for(Op::kAttention, q);
-  return kernels ? kernels : kernels_beside_torch(Op::kAttention, q);
-}
-
-const float* float_data(const at::Tensor& tensor) {
-  return tensor.defined() ? tensor.data_ptr<float>() : nullptr;
-}
-
-AttentionForward forward_call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                              const at::Tensor& out, const at::Tensor& lse, const Call& call) {
-  const AttentionLayout& layout = call.layout;
-  return {.dtype = kernel_dtype(q),
-          .sequences = static_cast<int64_t>(layout.q_starts.size()) - 1,
-          .q_starts = layout.q_starts.data(),
-          .k_starts = layout.k_starts.data(),
-          .query_heads = q.size(1),
-          .key_heads = k.size(1),
-          .head_dim = q.size(2),
-          .value_dim = v.size(2),
-          .scale = layout.scale,
-          .softcap = layout.softcap,
-          .causal = layout.causal,
-          .window = layout.window,
-          .slopes = float_data(call.slopes),
-          .sinks = float_data(call.sink_values),
-          .chosen = call.chosen.defined() ? call.chosen.data_ptr<int64_t>() : nullptr,
-          .chosen_count = call.chosen.defined() ? call.chosen.size(1) : 0,
-          .q = q.data_ptr(),
-          .k = k.data_ptr(),
-          .v = v.data_ptr(),
-          .q_stride = q.stride(0),
-          .k_stride = k.stride(0),
-          .v_stride = v.stride(0),
-          .q_head_stride = q.stride(1),
-          .k_head_stride = k.stride(1),
-          .v_head_stride = v.stride(1),
-          .out = out.data_ptr(),
-          .lse = lse.defined() ? lse.data_ptr<float>() : nullptr};
-}
-
 class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q_given,
                             const at::Tensor& k_given, const at::Tensor& v_given, const at::Tensor&,
-                            const c10::intrusive_ptr<Call>& call, bool record) {
+                            const c10::intrusive_ptr<AttentionCall>& call, bool record) {
     const at::Tensor q = with_whole_heads(q_given), k = with_whole_heads(k_given),
                      v = with_whole_heads(v_given);
     at::Tensor out = at::empty({q.size(0), q.size(1), v.size(2)}, q.options());
     at::Tensor lse =
         record ? at::empty({q.size(1), q.size(0)}, q.options().dtype(at::kFloat)) : at::Tensor();
-    own_kernels(q)->attention_forward(forward_call(q, k, v, out, lse, *call), stream_of(q));
+    attention_kernels(q, v)->attention_forward(forward_call(q, k, v, out, lse, *call),
+                                               stream_of(q));
     if (record) {
       context->save_for_backward({q, k, v, out, lse});
       context->saved_data["call"] = c10::IValue::make_capsule(call);
@@ -99,12 +41,12 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
     const auto saved = context->get_saved_variables();
     const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2];
     const auto call =
-        c10::static_intrusive_pointer_cast<Call>(context->saved_data["call"].toCapsule());
+        c10::static_intrusive_pointer_cast<AttentionCall>(context->saved_data["call"].toCapsule());
     const at::Tensor grad_out = grads[0].contiguous();
     at::Tensor grad_q = at::empty(q.sizes(), q.options());
     at::Tensor grad_k = at::empty(k.sizes(), k.options());
     at::Tensor grad_v = at::empty(v.sizes(), v.options());
-    own_kernels(q)->attention_backward(
+    attention_kernels(q, v)->attention_backward(
         {.forward = forward_call(q, k, v, saved[3], saved[4], *call),
          .grad_out = grad_out.data_ptr(),
          .grad_q = grad_q.data_ptr(),
@@ -123,21 +65,22 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
 // LibTorch's fused kernels, batched when every sequence has the same length, else one by one.
 at::Tensor torch_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                            const AttentionLayout& layout) {
-  const auto attend = [&](const at::Tensor& queries, const at::Tensor& keys,
+  // Of sequence s, or of all where they are alike.
+  const auto attend = [&](size_t s, const at::Tensor& queries, const at::Tensor& keys,
                           const at::Tensor& values) {
     const int64_t q_length = queries.size(1), k_length = keys.size(1);
     const bool plain = layout.window == 0 && (!layout.causal || q_length == k_length);
     const std::optional<at::Tensor> mask =
         plain || (q_length == 1 && layout.window == 0)
             ? std::nullopt
-            : std::optional(reference::visible_keys(q_length, k_length, layout, q.device()));
+            : std::optional(reference::visible_keys(layout, s, q.device()));
     return at::scaled_dot_product_attention(
                queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), mask, 0.0,
                plain && layout.causal && q_length > 1, layout.scale, q.size(1) != k.size(1))
         .transpose(1, 2)
         .reshape({-1, q.size(1), v.size(2)});
   };
-  const auto sequences = static_cast<int64_t>(layout.q_starts.size()) - 1;
+  const int64_t sequences = layout.sequences();
   bool equal = true;
   for (int64_t s = 0; s < sequences; ++s) {
     equal = equal && layout.q_starts[s + 1] - layout.q_starts[s] == layout.q_starts[1] &&
@@ -146,13 +89,13 @@ at::Tensor torch_attention(const at::Tensor& q, const at::Tensor& k, const at::T
   const auto batched = [&](const at::Tensor& x) {
     return x.unflatten(0, {sequences, x.size(0) / sequences});
   };
-  if (equal && sequences > 0) return attend(batched(q), batched(k), batched(v));
+  if (equal && sequences > 0) return attend(0, batched(q), batched(k), batched(v));
   std::vector<at::Tensor> parts;
   for (int64_t s = 0; s < sequences; ++s) {
     const int64_t q_begin = layout.q_starts[s], k_begin = layout.k_starts[s];
     const int64_t q_rows = layout.q_starts[s + 1] - q_begin,
                   k_rows = layout.k_starts[s + 1] - k_begin;
-    parts.push_back(attend(q.narrow(0, q_begin, q_rows).unsqueeze(0),
+    parts.push_back(attend(static_cast<size_t>(s), q.narrow(0, q_begin, q_rows).unsqueeze(0),
                            k.narrow(0, k_begin, k_rows).unsqueeze(0),
                            v.narrow(0, k_begin, k_rows).unsqueeze(0)));
   }
@@ -170,6 +113,9 @@ void check_shapes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   layout.q_starts.back() == q.size(0) && layout.k_starts.back() == k.size(0),
               "[attention] expected starts that end at ", q.size(0), " queries and ", k.size(0),
               " keys");
+  TORCH_CHECK(
+      layout.offsets.empty() || static_cast<int64_t>(layout.offsets.size()) == layout.sequences(),
+      "[attention] expected one offset per sequence");
   TORCH_CHECK(!layout.slopes.defined() || layout.slopes.sizes() == at::IntArrayRef{q.size(1)},
               "[attention] expected one slope per head");
   TORCH_CHECK(!sinks.defined() || sinks.sizes() == at::IntArrayRef{q.size(1)},
@@ -181,7 +127,8 @@ void check_shapes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 
 // What every fused kernel offers.
 bool is_plain(const AttentionLayout& layout, const Parameter* sinks) {
-  return layout.softcap == 0.0 && !layout.slopes.defined() && !layout.chosen.defined() && !sinks;
+  return layout.softcap == 0.0 && layout.offsets.empty() && !layout.slopes.defined() &&
+         !layout.chosen.defined() && !sinks;
 }
 
 at::Tensor reference_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
@@ -204,9 +151,8 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
       return cuda::flash_attention(q, k, v, layout, sinks);
     if (is_plain(layout, sinks)) return torch_attention(q, k, v, layout);
   }
-  const bool heads_fit = !q.is_cuda() || std::max(q.size(2), v.size(2)) <= kMostCudaHeadDim;
-  if (heads_fit && own_kernels(q)) {
-    auto call = c10::make_intrusive<Call>(layout, sinks, q.device());
+  if (attention_kernels(q, v)) {
+    auto call = c10::make_intrusive<AttentionCall>(layout, sinks, q.device());
     const at::Tensor anchor =
         call->sinks_trainable() ? gradient_anchor() : gradient_anchor().detach();
     const bool record =

@@ -17,7 +17,8 @@
 namespace qianli::ops {
 
 // Sequence s owns query rows [q_starts[s], q_starts[s+1]) and key rows [k_starts[s],
-// k_starts[s+1]). Causal masks are aligned at the end: the last query sees the last key.
+// k_starts[s+1]). Causal masks are aligned at the end, the last query sees the last key, unless
+// `offsets` say where the queries stand.
 struct AttentionLayout {
   std::vector<int64_t> q_starts;
   std::vector<int64_t> k_starts;
@@ -31,6 +32,16 @@ struct AttentionLayout {
   // first key of its sequence, each once. Entries that are no key of the sequence, like -1, fill up
   // rows. Undefined: all. Shared by all heads (the indexer of DeepSeek-V3.2).
   at::Tensor chosen;
+  // [sequences]: the position of the first query, counted from the first key; may lie before the
+  // keys or behind them. Empty: aligned at the end.
+  std::vector<int64_t> offsets;
+
+  int64_t sequences() const { return static_cast<int64_t>(q_starts.size()) - 1; }
+  int64_t offset(size_t sequence) const {
+    if (!offsets.empty()) return offsets[sequence];
+    return (k_starts[sequence + 1] - k_starts[sequence]) -
+           (q_starts[sequence + 1] - q_starts[sequence]);
+  }
 };
 
 // q: [Tq, heads, D]; k: [Tk, key heads, D]; v: [Tk, key heads, Dv], key heads dividing heads. The
@@ -49,9 +60,11 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
 at::Tensor alibi_slopes(int64_t heads);
 
 namespace reference {
-// [Sq, Sk] bool: the keys that the queries of one sequence see by their positions.
-at::Tensor visible_keys(int64_t q_length, int64_t k_length, const AttentionLayout& layout,
-                        at::Device device);
+// [Sq, Sk] bool: the keys that the queries of sequence s see by their positions.
+at::Tensor visible_keys(const AttentionLayout& layout, size_t s, at::Device device);
+// Scores of sequence s before the masks. q: [heads, Sq, D]; k: [heads, Sk, D].
+at::Tensor scores(const at::Tensor& q, const at::Tensor& k, const AttentionLayout& layout,
+                  size_t s);
 // sinks: [heads] or undefined.
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const AttentionLayout& layout, const at::Tensor& sinks = {});

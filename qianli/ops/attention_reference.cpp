@@ -26,19 +26,6 @@ at::Tensor listed(const at::Tensor& chosen, int64_t k_length) {
   return mask.narrow(1, 0, k_length);
 }
 
-// Scores of one sequence before the masks. q: [heads, Sq, D]; k: [heads, Sk, D].
-at::Tensor scores_of(const at::Tensor& q, const at::Tensor& k, const AttentionLayout& layout) {
-  const at::ScalarType wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  at::Tensor scores = q.matmul(k.transpose(1, 2)).to(wide) * layout.scale;
-  if (layout.softcap > 0.0) scores = layout.softcap * at::tanh(scores / layout.softcap);
-  if (!layout.slopes.defined()) return scores;
-  const int64_t q_length = q.size(1), k_length = k.size(1);
-  const auto options = q.options().dtype(wide).requires_grad(false);
-  const at::Tensor distance = at::arange(k_length, options).unsqueeze(0) -
-                              (at::arange(q_length, options) + (k_length - q_length)).unsqueeze(1);
-  return scores + layout.slopes.to(options).view({-1, 1, 1}) * distance;
-}
-
 }  // namespace
 
 at::Tensor alibi_slopes(int64_t heads) {
@@ -57,14 +44,27 @@ at::Tensor alibi_slopes(int64_t heads) {
 
 namespace reference {
 
-at::Tensor visible_keys(int64_t q_length, int64_t k_length, const AttentionLayout& layout,
-                        at::Device device) {
+at::Tensor visible_keys(const AttentionLayout& layout, size_t s, at::Device device) {
   const auto options = at::TensorOptions().dtype(at::kLong).device(device);
-  const at::Tensor distance = at::arange(q_length, options).unsqueeze(1) + (k_length - q_length) -
+  const int64_t q_length = layout.q_starts[s + 1] - layout.q_starts[s];
+  const int64_t k_length = layout.k_starts[s + 1] - layout.k_starts[s];
+  const at::Tensor distance = at::arange(q_length, options).unsqueeze(1) + layout.offset(s) -
                               at::arange(k_length, options).unsqueeze(0);
   at::Tensor mask = layout.causal ? distance >= 0 : distance == distance;
   if (layout.window > 0) mask = mask & (distance < layout.window);
   return mask;
+}
+
+at::Tensor scores(const at::Tensor& q, const at::Tensor& k, const AttentionLayout& layout,
+                  size_t s) {
+  const at::ScalarType wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  at::Tensor scores = q.matmul(k.transpose(1, 2)).to(wide) * layout.scale;
+  if (layout.softcap > 0.0) scores = layout.softcap * at::tanh(scores / layout.softcap);
+  if (!layout.slopes.defined()) return scores;
+  const auto options = q.options().dtype(wide).requires_grad(false);
+  const at::Tensor distance = at::arange(k.size(1), options).unsqueeze(0) -
+                              (at::arange(q.size(1), options) + layout.offset(s)).unsqueeze(1);
+  return scores + layout.slopes.to(options).view({-1, 1, 1}) * distance;
 }
 
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
@@ -79,13 +79,14 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
         k.narrow(0, layout.k_starts[s], k_rows).transpose(0, 1).repeat_interleave(repeats, 0);
     const at::Tensor vs =
         v.narrow(0, layout.k_starts[s], k_rows).transpose(0, 1).repeat_interleave(repeats, 0);
-    at::Tensor seen = visible_keys(q_rows, k_rows, layout, q.device());
+    at::Tensor seen = visible_keys(layout, s, q.device());
     if (layout.chosen.defined()) {
       seen =
           seen & listed(layout.chosen.narrow(0, layout.q_starts[s], q_rows).to(q.device()), k_rows);
     }
-    at::Tensor scores = scores_of(qs, ks, layout);
-    scores = scores.masked_fill(seen.logical_not(), -std::numeric_limits<double>::infinity());
+    const at::Tensor scores =
+        reference::scores(qs, ks, layout, s)
+            .masked_fill(seen.logical_not(), -std::numeric_limits<double>::infinity());
     // A sink is a key whose value is 0; without one a row that sees nothing still needs a
     // denominator.
     const at::Tensor sink =

@@ -4,8 +4,11 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/logsumexp.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
+
+#include <numeric>
 
 namespace qianli::ops {
 namespace {
@@ -27,24 +30,19 @@ class InjectLossFunction : public torch::autograd::Function<InjectLossFunction> 
   }
 };
 
-std::vector<int64_t> whole(const std::vector<int64_t>& starts) { return {0, starts.back()}; }
-
 // The segment of each token: [T] int64.
-at::Tensor segment_of_token(const std::vector<int64_t>& starts, const at::Tensor& like) {
-  at::Tensor segments = at::empty({starts.back()}, at::kLong);
-  for (size_t s = 0; s + 1 < starts.size(); ++s) {
-    segments.narrow(0, starts[s], starts[s + 1] - starts[s]).fill_(static_cast<int64_t>(s));
+at::Tensor segment_of_token(const TokenSegments& segments, const at::Tensor& like) {
+  at::Tensor own = at::empty({segments.runs.back()}, at::kLong);
+  for (size_t run = 0; run + 1 < segments.runs.size(); ++run) {
+    own.narrow(0, segments.runs[run], segments.runs[run + 1] - segments.runs[run])
+        .fill_(static_cast<int64_t>(run) % segments.count());
   }
-  return segments.to(like.device());
+  return own.to(like.device());
 }
 
 // Lengths of the segments, [S, 1], in the dtype of `like`.
-at::Tensor lengths_of(const std::vector<int64_t>& starts, const at::Tensor& like) {
-  at::Tensor lengths = at::empty({static_cast<int64_t>(starts.size()) - 1, 1}, at::kDouble);
-  for (size_t s = 0; s + 1 < starts.size(); ++s) {
-    lengths.data_ptr<double>()[s] = static_cast<double>(starts[s + 1] - starts[s]);
-  }
-  return lengths.to(like.options());
+at::Tensor lengths_of(const TokenSegments& segments, const at::Tensor& like) {
+  return at::tensor(segments.lengths, at::kLong).unsqueeze(1).to(like.options());
 }
 
 // What the losses share, for one way of cutting the tokens into segments.
@@ -59,17 +57,20 @@ struct Balance {
   }
 };
 
+// counts: of the whole microbatch.
 Balance balance_of(const at::Tensor& probabilities, const at::Tensor& counts,
-                   const std::vector<int64_t>& starts, int64_t top_k) {
-  const int64_t experts = probabilities.size(1), segments = static_cast<int64_t>(starts.size()) - 1;
-  const at::Tensor lengths = lengths_of(starts, probabilities);
+                   const TokenSegments& segments, int64_t top_k) {
+  const int64_t experts = probabilities.size(1);
+  const at::Tensor lengths = lengths_of(segments, probabilities);
   const at::Tensor divisor = lengths.clamp_min(1.0);  // an empty segment weighs nothing
-  const at::Tensor sums =
-      segments == 1 ? probabilities.sum(0, /*keepdim=*/true)
-                    : at::zeros({segments, experts}, probabilities.options())
-                          .index_add(0, segment_of_token(starts, probabilities), probabilities);
+  const at::Tensor own =
+      segments.count() == 1
+          ? probabilities.sum(0, /*keepdim=*/true)
+          : at::zeros({segments.count(), experts}, probabilities.options())
+                .index_add(0, segment_of_token(segments, probabilities), probabilities);
   const double factor = static_cast<double>(experts) / static_cast<double>(top_k);
-  return {lengths, counts.to(probabilities.options()) * factor / divisor, sums / divisor};
+  return {lengths, counts.to(probabilities.options()) * factor / divisor,
+          segments.summed(own) / divisor};
 }
 
 // [S, E] -> [S, groups, E / groups]
@@ -78,39 +79,54 @@ at::Tensor in_groups(const at::Tensor& x, int64_t groups) {
 }
 
 // Of each segment, how many tokens have a choice in each group: [S, groups].
-at::Tensor tokens_in_groups(const Routing& routing, const std::vector<int64_t>& starts,
+at::Tensor tokens_in_groups(const Routing& routing, const TokenSegments& segments,
                             int64_t num_experts, int64_t groups) {
   const at::Tensor group = routing.experts.floor_divide(num_experts / groups);
   at::Tensor sent = at::zeros({group.size(0), groups}, routing.probabilities.options());
   sent.scatter_(1, group.clamp_min(0), 1.0);
-  return at::zeros({static_cast<int64_t>(starts.size()) - 1, groups}, sent.options())
-      .index_add(0, segment_of_token(starts, sent), sent);
+  return segments.summed(at::zeros({segments.count(), groups}, sent.options())
+                             .index_add(0, segment_of_token(segments, sent), sent));
 }
 
 }  // namespace
 
-at::Tensor count_choices(const at::Tensor& experts, const std::vector<int64_t>& starts,
+TokenSegments::TokenSegments(std::vector<int64_t> starts) : runs(std::move(starts)) {
+  for (size_t s = 1; s < runs.size(); ++s) lengths.push_back(runs[s] - runs[s - 1]);
+}
+
+TokenSegments::TokenSegments(std::vector<int64_t> own_runs, std::vector<int64_t> whole_lengths,
+                             std::function<at::Tensor(const at::Tensor&)> sum)
+    : runs(std::move(own_runs)), lengths(std::move(whole_lengths)), over_ranks(std::move(sum)) {}
+
+TokenSegments TokenSegments::as_one() const {
+  return {
+      {0, runs.back()}, {std::accumulate(lengths.begin(), lengths.end(), int64_t{0})}, over_ranks};
+}
+
+at::Tensor count_choices(const at::Tensor& experts, const TokenSegments& segments,
                          int64_t num_experts) {
-  const int64_t segments = static_cast<int64_t>(starts.size()) - 1;
   at::Tensor place = experts;
-  if (segments > 1) place = place + segment_of_token(starts, experts).unsqueeze(1) * num_experts;
-  return at::bincount(place.flatten(), {}, segments * num_experts)
+  if (segments.count() > 1)
+    place = place + segment_of_token(segments, experts).unsqueeze(1) * num_experts;
+  return at::bincount(place.flatten(), {}, segments.count() * num_experts)
       .to(at::kDouble)
-      .view({segments, num_experts});
+      .view({segments.count(), num_experts});
 }
 
 BalancingLosses balancing_losses(const at::Tensor& logits, const Routing& routing,
-                                 const at::Tensor& counts, const std::vector<int64_t>& starts,
+                                 const at::Tensor& own_counts, const TokenSegments& segments,
                                  const model::MixtureOfExperts& moe) {
   const at::Tensor& p = routing.probabilities;
   const bool per_sequence = moe.sequence_aux_loss_coeff != 0.0;
   const bool grouped = moe.device_aux_loss_coeff != 0.0 || moe.communication_aux_loss_coeff != 0.0;
+  const at::Tensor counts = segments.summed(own_counts);
   BalancingLosses losses;
   if (moe.aux_loss_coeff != 0.0 || (grouped && !per_sequence)) {
-    const Balance all = balance_of(p, counts.sum(0, /*keepdim=*/true), whole(starts), moe.top_k);
+    const Balance all =
+        balance_of(p, counts.sum(0, /*keepdim=*/true), segments.as_one(), moe.top_k);
     if (moe.aux_loss_coeff != 0.0) losses.tokens = all.mean((all.load * all.share).sum(1, true));
   }
-  const std::vector<int64_t> cut = per_sequence ? starts : whole(starts);
+  const TokenSegments cut = per_sequence ? segments : segments.as_one();
   const at::Tensor cut_counts = per_sequence ? counts : counts.sum(0, /*keepdim=*/true);
   if (per_sequence || grouped) {
     const Balance each = balance_of(p, cut_counts, cut, moe.top_k);
@@ -128,7 +144,11 @@ BalancingLosses balancing_losses(const at::Tensor& logits, const Routing& routin
       losses.communication = each.mean((load * group_share).sum(1, true));
     }
   }
-  if (moe.z_loss_coeff != 0.0) losses.z = at::logsumexp(logits, {-1}).square().mean();
+  if (moe.z_loss_coeff != 0.0) {
+    const TokenSegments all = segments.as_one();
+    losses.z = segments.summed(at::logsumexp(logits, {-1}).square().sum()) /
+               static_cast<double>(all.lengths[0]);
+  }
   return losses;
 }
 

@@ -7,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "qianli/model/spec.h"
@@ -14,9 +15,26 @@
 
 namespace qianli::ops {
 
-// choices[s, e]: how often expert e was chosen by the tokens of segment s. starts: [S + 1], 0 … T.
-// Returns [S, E], double.
-at::Tensor count_choices(const at::Tensor& experts, const std::vector<int64_t>& starts,
+// How a microbatch is cut into segments, and which of its tokens are here: all, or a rank's where
+// several share them.
+struct TokenSegments {
+  TokenSegments(std::vector<int64_t> starts);  // all: [S + 1], 0 … T
+  // `runs`: [n + 1], 0 … tokens here; run i is of segment i mod S. `lengths`: [S], of whole
+  // segments. `over_ranks` sums a tensor over the ranks; its gradient is the part of this rank.
+  TokenSegments(std::vector<int64_t> runs, std::vector<int64_t> lengths,
+                std::function<at::Tensor(const at::Tensor&)> over_ranks);
+
+  std::vector<int64_t> runs, lengths;
+  std::function<at::Tensor(const at::Tensor&)> over_ranks;  // empty: all tokens are here
+
+  int64_t count() const { return static_cast<int64_t>(lengths.size()); }
+  TokenSegments as_one() const;
+  at::Tensor summed(const at::Tensor& own) const { return over_ranks ? over_ranks(own) : own; }
+};
+
+// choices[s, e]: how often expert e was chosen by the tokens of segment s that are here. Returns
+// [S, E], double.
+at::Tensor count_choices(const at::Tensor& experts, const TokenSegments& segments,
                          int64_t num_experts);
 
 // Scalars in the dtype of the probabilities, without their coefficients; undefined where the
@@ -31,10 +49,10 @@ struct BalancingLosses {
   at::Tensor weighted_sum(const model::MixtureOfExperts& moe) const;
 };
 
-// counts: count_choices of the whole microbatch (where ranks hold parts of a sequence: summed over
-// them). The device and communication losses are per sequence where the sequence loss is on.
+// Of the whole microbatch, from the tokens that are here and their count_choices. The device and
+// communication losses are per sequence where the sequence loss is on.
 BalancingLosses balancing_losses(const at::Tensor& logits, const Routing& routing,
-                                 const at::Tensor& counts, const std::vector<int64_t>& starts,
+                                 const at::Tensor& counts, const TokenSegments& segments,
                                  const model::MixtureOfExperts& moe);
 
 // Returns `output`; in the backward pass `loss` gets the gradient `scale`, as if scale * loss had

@@ -168,10 +168,10 @@ struct SquaredNorm {
 };
 
 // Attention over packed sequences. Sequence s owns query rows [q_starts[s], q_starts[s+1]) and key
-// rows [k_starts[s], k_starts[s+1]). Causal is aligned at the end: query i of q_len sees keys j
-// with j - i <= k_len - q_len, and with window w > 0 only the last w of those. Query head h uses
-// key head h / (query_heads / key_heads). Score of a query at position p = i + k_len - q_len and a
-// key:
+// rows [k_starts[s], k_starts[s+1]). Query i of a sequence stands at position p = i + offsets[s],
+// where the keys are counted from 0; without offsets it is k_len - q_len, so that the last query
+// stands at the last key. Causal: it sees keys j <= p, and with window w > 0 only the last w of
+// those. Query head h uses key head h / (query_heads / key_heads). Score of a query and a key:
 //   z = scale q k;  z = softcap tanh(z / softcap) where softcap > 0;  z += slopes[h] (j - p)
 // Softmax in float32; a sink is one more logit in its denominator. A query that sees no key gets 0.
 inline constexpr int64_t kMostCudaHeadDim = 576;  // of both sizes
@@ -180,6 +180,7 @@ struct AttentionForward {
   int64_t sequences;
   const int64_t* q_starts;  // [sequences + 1]; host memory
   const int64_t* k_starts;  // [sequences + 1]; host memory
+  const int64_t* offsets = nullptr;  // [sequences] or null; host memory
   int64_t query_heads, key_heads;
   int64_t head_dim;   // of queries and keys
   int64_t value_dim;  // of values and outputs

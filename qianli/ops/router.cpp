@@ -111,13 +111,16 @@ at::Tensor normalized(const at::Tensor& weights, const model::MixtureOfExperts& 
   return moe.scaling_factor == 1.0 ? result : result * moe.scaling_factor;
 }
 
-// Uniform numbers of the key, in (0, 1).
-at::Tensor uniform(at::IntArrayRef shape, const at::Tensor& like, uint64_t key) {
+// Uniform numbers in (0, 1); shape: [T, width].
+at::Tensor uniform(at::IntArrayRef shape, const at::Tensor& like, const RandomRows& random) {
   at::Tensor values = at::empty(shape, at::kDouble);
   double* value = values.data_ptr<double>();
+  const int64_t width = shape[1];
   at::parallel_for(0, values.numel(), 4096, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      value[i] = uniform_at(key, static_cast<uint64_t>(i)) + 0x1p-54;
+      const int64_t number =
+          random.rows.empty() ? i : random.rows[static_cast<size_t>(i / width)] * width + i % width;
+      value[i] = uniform_at(random.key, static_cast<uint64_t>(number)) + 0x1p-54;
     }
   });
   return values.to(like.options());
@@ -130,7 +133,7 @@ struct Pick {
   at::Tensor expert;  // [T, 1]
 };
 Pick sparse_mixer_pick(const at::Tensor& logits, const at::Tensor& taken, double epsilon,
-                       bool sampled, uint64_t key) {
+                       bool sampled, const RandomRows& random) {
   const at::Tensor open = logits.masked_fill(taken, -kInfinity);
   at::Tensor kept, best, expert;
   {
@@ -141,7 +144,7 @@ Pick sparse_mixer_pick(const at::Tensor& logits, const at::Tensor& taken, double
     best = choose_largest(kept.detach(), 1);
     expert = best;
     if (sampled) {
-      const at::Tensor gumbel = -(-uniform(kept.sizes(), kept, key).log()).log();
+      const at::Tensor gumbel = -(-uniform(kept.sizes(), kept, random).log()).log();
       expert = choose_largest(kept.detach() + gumbel, 1);
     }
   }
@@ -150,7 +153,8 @@ Pick sparse_mixer_pick(const at::Tensor& logits, const at::Tensor& taken, double
   if (sampled) {
     // Heun's third-order estimate: the value is scaled, the gradient is that of the plain weight.
     const at::Tensor plain =
-        (expert == best).logical_or(uniform(best.sizes(), kept, key ^ 0x5bd1e995) > 0.75);
+        (expert == best)
+            .logical_or(uniform(best.sizes(), kept, {random.key ^ 0x5bd1e995, random.rows}) > 0.75);
     const at::Tensor factor = (plain.to(weight.scalar_type()) * 2.0 + 1.0) / 3.0;
     weight = weight + weight.detach() * (factor - 1.0);
   }
@@ -158,13 +162,14 @@ Pick sparse_mixer_pick(const at::Tensor& logits, const at::Tensor& taken, double
 }
 
 Routing sparse_mixer(const at::Tensor& logits, const model::MixtureOfExperts& moe,
-                     std::optional<uint64_t> key) {
+                     const std::optional<RandomRows>& random) {
   at::Tensor taken = at::zeros_like(logits, at::kBool);
   std::vector<at::Tensor> weights, experts;
   for (int64_t i = 0; i < moe.top_k; ++i) {
-    const uint64_t own = key.value_or(0) + 0x9e3779b97f4a7c15u * static_cast<uint64_t>(i + 1);
+    RandomRows own = random.value_or(RandomRows{});
+    own.key += 0x9e3779b97f4a7c15u * static_cast<uint64_t>(i + 1);
     const Pick pick =
-        sparse_mixer_pick(logits, taken, moe.sparse_mixer_epsilon, key.has_value(), own);
+        sparse_mixer_pick(logits, taken, moe.sparse_mixer_epsilon, random.has_value(), own);
     taken = taken.scatter(1, pick.expert, true);
     weights.push_back(pick.weight);
     experts.push_back(pick.expert);
@@ -197,9 +202,9 @@ at::Tensor router_logits(const at::Tensor& x, Parameter& weight, Parameter* bias
   return RouterLogitsFunction::apply(wide.contiguous(), anchor, &weight, bias);
 }
 
-at::Tensor jitter(const at::Tensor& x, double amplitude, uint64_t key) {
+at::Tensor jitter(const at::Tensor& x, double amplitude, const RandomRows& random) {
   const at::Tensor wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
-  return wide * (1.0 - amplitude + 2.0 * amplitude * uniform(x.sizes(), wide, key));
+  return wide * (1.0 - amplitude + 2.0 * amplitude * uniform(x.sizes(), wide, random));
 }
 
 at::Tensor choose_largest(const at::Tensor& scores, int64_t count) {
@@ -215,13 +220,13 @@ at::Tensor choose_largest(const at::Tensor& scores, int64_t count) {
 }
 
 Routing route(const at::Tensor& logits, const at::Tensor& selection_bias,
-              const model::MixtureOfExperts& moe, std::optional<uint64_t> sample_key) {
+              const model::MixtureOfExperts& moe, const std::optional<RandomRows>& random) {
   const auto choose = [&](const at::Tensor& scores) {
-    return choose_experts(logits, scores, selection_bias, moe, sample_key.has_value());
+    return choose_experts(logits, scores, selection_bias, moe, random.has_value());
   };
   switch (moe.score) {
     case model::RouterScore::kSparseMixer: {
-      Routing routing = sparse_mixer(logits, moe, sample_key);
+      Routing routing = sparse_mixer(logits, moe, random);
       routing.weights = normalized(routing.weights, moe);
       return routing;
     }

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "qianli/model/spec.h"
 #include "qianli/ops/parameter.h"
@@ -18,8 +20,16 @@ namespace qianli::ops {
 at::Tensor router_logits(const at::Tensor& x, Parameter& weight, Parameter* bias = nullptr,
                          model::RouterDtype dtype = model::RouterDtype::kFloat32);
 
-// x * U(1 - amplitude, 1 + amplitude), element by element; the numbers are functions of the key.
-at::Tensor jitter(const at::Tensor& x, double amplitude, uint64_t key);
+// Random numbers of a microbatch: functions of the key, and of the row's number in it.
+struct RandomRows {
+  RandomRows(uint64_t given_key = 0, std::vector<int64_t> given_rows = {})
+      : key(given_key), rows(std::move(given_rows)) {}
+  uint64_t key;
+  std::vector<int64_t> rows;  // [T]: the numbers; empty: 0, 1, 2 …
+};
+
+// x * U(1 - amplitude, 1 + amplitude), element by element.
+at::Tensor jitter(const at::Tensor& x, double amplitude, const RandomRows& random);
 
 struct Routing {
   at::Tensor weights;        // [T, k], carries the gradient
@@ -28,12 +38,12 @@ struct Routing {
 };
 
 // Scores, group limit, choice and weights as `moe` says. Equal scores: the lower index wins.
-// selection_bias: [E] or undefined, added to the scores for the choice alone. With a `sample_key`,
+// selection_bias: [E] or undefined, added to the scores for the choice alone. With `random`,
 // that is in training, moe.sinkhorn has the experts chosen from the balanced scores (sinkhorn.h),
 // and the sparse mixer samples its experts; its weights take the gradient of its authors (Liu et
 // al., arXiv:2409.12136), the numbers are functions of the key.
 Routing route(const at::Tensor& logits, const at::Tensor& selection_bias,
-              const model::MixtureOfExperts& moe, std::optional<uint64_t> sample_key = {});
+              const model::MixtureOfExperts& moe, const std::optional<RandomRows>& random = {});
 
 // scores: [T, E]. The `count` largest of each row, from largest to smallest: [T, count] int64.
 at::Tensor choose_largest(const at::Tensor& scores, int64_t count);

@@ -6,9 +6,21 @@
 #include "qianli/base/log.h"
 #include "qianli/base/version.h"
 #include "qianli/dist/agreement.h"
-#include "qianli/plan/mesh.h"
+#include "qianli/train/context.h"
 
 namespace qianli::train {
+
+nn::Parallel parallel_groups(const dist::World& world, const plan::Mesh& mesh,
+                             const data::ContextOptions& context) {
+  nn::Parallel parallel;
+  const plan::Ranks sharing = mesh.dense().group(world.rank(), {plan::Axis::kContext});
+  if (sharing.size() == 1) return parallel;
+  const auto parts = plan::context_parts(sharing, world.rank(), context.heads());
+  parallel.context = world.group(sharing, "context");
+  parallel.context_heads = world.group(parts.heads, "context heads");
+  parallel.context_ring = world.group(parts.ring, "context ring");
+  return parallel;
+}
 
 Ranks meet(const config::Config& config, const launch::RankEnvironment& environment) {
   if (!environment.notice.empty()) log::warn("launch", "{}", environment.notice);
@@ -32,13 +44,19 @@ Ranks meet(const config::Config& config, const launch::RankEnvironment& environm
       .all = world.all("all"),
       .replicas = world.group(
           mesh.dense().group(world.rank(), {plan::Axis::kContext, plan::Axis::kData}), "data"),
+      .parallel = parallel_groups(world, mesh, context_options(config.parallel)),
       // A rank that is dead is noticed at once, one that hangs by the groups that train.
       .savers = world.all("savers", std::chrono::hours(24)),
       .local_size = environment.local_world_size};
   dist::expect_same(ranks.all, "the program's version", version());
   dist::expect_same(ranks.all, "the configuration", config::to_yaml(config));
   if (ranks.first()) {
-    log::info("ranks", "{} ranks, each on its own samples ({})", world.size(), environment.source);
+    log::info("ranks", "{} ranks ({}): {} on samples of their own{}", world.size(),
+              environment.source, ranks.data_size(),
+              ranks.parallel.context.alone()
+                  ? std::string()
+                  : fmt::format(", sequences shared by {} ({})", ranks.parallel.context.size(),
+                                config.parallel.context_algorithm));
   }
   return ranks;
 }

@@ -13,6 +13,7 @@
 #include "qianli/model/parameter_table.h"
 #include "qianli/model/resolve.h"
 #include "qianli/ops/dispatch.h"
+#include "qianli/train/context.h"
 
 namespace qianli::train {
 namespace {
@@ -107,6 +108,7 @@ void open_model(Run& run) {
     log::warn("data", "data.sequence_length {} is longer than the {} positions the model declares",
               run.config.data.sequence_length, run.spec.max_position_embeddings);
   }
+  check_context(run.config, run.spec);
   run.parameters = std::make_unique<nn::ParameterSet>(
       run.spec, run.compute.dtype, run.device, /*master=*/true,
       run.config.parallel.zero > 0 ? sharding(run) : nn::FlatSharding{}, run.ranks.replicas.rank());
@@ -118,7 +120,7 @@ void open_model(Run& run) {
   } else {
     run.parameters->initialize(static_cast<uint64_t>(run.config.train.seed));
   }
-  run.decoder = std::make_unique<nn::Decoder>(run.spec, *run.parameters);
+  run.decoder = std::make_unique<nn::Decoder>(run.spec, *run.parameters, run.ranks.parallel);
 }
 
 void open_data(Run& run) {
@@ -134,8 +136,11 @@ void open_data(Run& run) {
   opened.masks.vocab_size = run.spec.vocab_size;
   const data::BatchLayout layout{.global_batch_size = *config.train.global_batch_size,
                                  .micro_batch_size = config.train.micro_batch_size,
-                                 .data_parallel_rank = run.ranks.replicas.rank(),
-                                 .data_parallel_size = run.ranks.replicas.size()};
+                                 .data_parallel_rank = run.ranks.data_rank(),
+                                 .data_parallel_size = run.ranks.data_size(),
+                                 .context = context_options(config.parallel),
+                                 .context_rank = run.ranks.parallel.context.rank(),
+                                 .depths = run.spec.mtp.num_layers};
   run.train_data = std::make_shared<data::BatchSource>(opened.train, layout, opened.masks);
   if (opened.validation) {
     run.validation_data =

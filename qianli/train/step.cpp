@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "qianli/base/random.h"
+#include "qianli/data/context_deal.h"
 #include "qianli/optim/schedule.h"
 
 namespace qianli::train {
@@ -24,7 +25,7 @@ at::Tensor tensor_of(const std::vector<T>& values, at::ScalarType dtype, at::Dev
 
 // Two microbatches of equal numbers make tensors of equal shapes.
 int64_t kind_of(const data::Batch& batch) {
-  const std::vector<int64_t> starts = segment_starts(batch);
+  const std::vector<int64_t> starts = data::segment_starts(batch);
   int64_t longest = 0;
   for (size_t s = 0; s + 1 < starts.size(); ++s)
     longest = std::max(longest, starts[s + 1] - starts[s]);
@@ -39,29 +40,32 @@ uint64_t microbatch_key(int64_t step, const data::Batch& batch) {
 
 }  // namespace
 
-std::vector<int64_t> segment_starts(const data::Batch& batch) {
-  std::vector<int64_t> starts = {0};
-  if (batch.segment_ends.empty()) {
-    for (int64_t row = 1; row <= batch.sequences; ++row)
-      starts.push_back(row * batch.sequence_length);
-  } else {
-    starts.insert(starts.end(), batch.segment_ends.begin(), batch.segment_ends.end());
-  }
-  return starts;
-}
-
 nn::DecoderInput decoder_input(const data::Batch& batch, at::Device device) {
-  return {.tokens = tensor_of(batch.tokens, at::kLong, device),
-          .positions = tensor_of(batch.positions, at::kLong, device),
-          .max_position = *std::max_element(batch.positions.begin(), batch.positions.end()),
-          .segment_starts = segment_starts(batch)};
+  nn::DecoderInput input{
+      .tokens = tensor_of(batch.tokens, at::kLong, device),
+      .positions = tensor_of(batch.positions, at::kLong, device),
+      .max_position = batch.context
+                          ? batch.max_position
+                          : *std::max_element(batch.positions.begin(), batch.positions.end()),
+      .segment_starts = data::segment_starts(batch),
+      .context = batch.context};
+  for (const data::Ahead& ahead : batch.ahead) {
+    input.ahead.push_back({tensor_of(ahead.tokens, at::kLong, device),
+                           tensor_of(ahead.labels, at::kLong, device)});
+  }
+  return input;
 }
 
 CountedTokens count_tokens(std::span<const data::Batch> microbatches, int64_t depths) {
   CountedTokens counted{.next = 0, .ahead = std::vector<double>(static_cast<size_t>(depths), 0.0)};
   for (const auto& batch : microbatches) {
     counted.next = std::accumulate(batch.loss_mask.begin(), batch.loss_mask.end(), counted.next);
-    const std::vector<int64_t> starts = segment_starts(batch);
+    for (size_t depth = 0; batch.context && depth < counted.ahead.size(); ++depth) {
+      const auto& mask = batch.ahead[depth].loss_mask;
+      counted.ahead[depth] = std::accumulate(mask.begin(), mask.end(), counted.ahead[depth]);
+    }
+    if (batch.context) continue;
+    const std::vector<int64_t> starts = data::segment_starts(batch);
     for (size_t s = 0; s + 1 < starts.size(); ++s) {
       for (int64_t depth = 0; depth < depths; ++depth) {
         const int64_t first = std::min(starts[s] + depth + 1, starts[s + 1]);
@@ -163,8 +167,11 @@ nn::DecoderInput Step::training_input(const Unit& unit, const data::Batch& batch
                                       size_t microbatches) {
   nn::DecoderInput input = decoder_input(batch, device_);
   input.training = true;
+  // Ranks that share a microbatch have one balancing loss together.
+  const int64_t sharing = batch.context ? batch.context->options().size : 1;
   input.auxiliary_loss_scale =
-      1.0 / static_cast<double>(static_cast<int64_t>(microbatches) * ranks_.replicas.size());
+      static_cast<double>(sharing) /
+      static_cast<double>(static_cast<int64_t>(microbatches) * ranks_.replicas.size());
   input.random_key = microbatch_key(optimizer_.updates_done(), batch);
   if (options_.overlap && unit.completes) {
     input.after_backward = [this, chunk = unit.chunk](int64_t layer) {
@@ -197,7 +204,9 @@ nn::Targets Step::targets(const data::Batch& batch, const nn::DecoderInput& inpu
                       .weights = weights(mask, counted.next)};
   for (size_t depth = 0; depth < counted.ahead.size(); ++depth) {
     const at::Tensor shifted =
-        nn::shifted_within_segments(mask, input.segment_starts, static_cast<int64_t>(depth) + 1);
+        batch.context ? tensor_of(batch.ahead[depth].loss_mask, at::kFloat, device_)
+                      : nn::shifted_within_segments(mask, input.segment_starts,
+                                                    static_cast<int64_t>(depth) + 1);
     targets.ahead_weights.push_back(
         weights(shifted, counted.ahead[depth]) *
         (ahead.loss_scaling_factor / static_cast<double>(ahead.num_layers)));

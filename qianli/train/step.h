@@ -40,7 +40,7 @@ CountedTokens count_tokens(std::span<const data::Batch> microbatches, int64_t de
 
 // Who takes part in a step.
 struct StepRanks {
-  dist::Group replicas;  // hold the same parameters and take other samples
+  dist::Group replicas;  // hold the same parameters and take other tokens
   dist::Group stages;    // of this rank's pipeline, in order; nothing else uses it
   dist::Group pipeline;  // the same ranks, for sums
   // Other stages that hold some of this one's parameters as well, and itself.
@@ -123,8 +123,6 @@ class Step {
   std::vector<bool> complete_;  // chunks of the step that goes on whose gradients are there
 };
 
-// [segments + 1]: 0 … T; rows of the batch, or its packed documents.
-std::vector<int64_t> segment_starts(const data::Batch& batch);
 // A batch's tokens, positions and segments on the device of the model.
 nn::DecoderInput decoder_input(const data::Batch& batch, at::Device device);
 

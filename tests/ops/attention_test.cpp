@@ -18,6 +18,7 @@ struct AttentionCase {
   int64_t window = 0;
   bool slopes = false, sinks = false;
   int64_t chosen = 0;  // keys per query
+  std::vector<int64_t> offsets = {};
 };
 
 // Of every query `count` keys of its sequence, spread out; then some that are none.
@@ -44,7 +45,8 @@ ops::AttentionLayout layout_of(const AttentionCase& c) {
           .scale = 1.0 / std::sqrt(static_cast<double>(c.dim)),
           .softcap = c.softcap,
           .slopes = c.slopes ? ops::alibi_slopes(c.heads) : at::Tensor(),
-          .chosen = c.chosen > 0 ? some_keys(c) : at::Tensor()};
+          .chosen = c.chosen > 0 ? some_keys(c) : at::Tensor(),
+          .offsets = c.offsets};
 }
 
 void check_case(const AttentionCase& c) {
@@ -84,6 +86,43 @@ TEST(Attention, causal_packed_grouped_and_windowed) {
               .k_starts = {0, 5},
               .causal = false});
   check_case({"decoding", 4, 2, 8, 8, {0, 2}, {0, 11}});
+}
+
+// Queries that stand before, among and behind the keys.
+TEST(Attention, where_the_caller_says_how_queries_stand_to_keys) {
+  for (const int64_t window : {0, 50}) {
+    for (const bool causal : {true, false}) {
+      check_case({.name = "offsets",
+                  .heads = 4,
+                  .key_heads = 2,
+                  .dim = 16,
+                  .value_dim = 16,
+                  .q_starts = {0, 70, 90, 170, 170, 200},
+                  .k_starts = {0, 150, 190, 190, 220, 310},
+                  .softcap = causal ? 0.0 : 2.0,
+                  .causal = causal,
+                  .window = window,
+                  .slopes = true,
+                  .offsets = {-20, 130, 5, 0, 40}});
+    }
+  }
+  check_case({.name = "behind all keys, few queries",
+              .heads = 4,
+              .key_heads = 1,
+              .dim = 8,
+              .value_dim = 8,
+              .q_starts = {0, 2},
+              .k_starts = {0, 90},
+              .window = 60,
+              .offsets = {100}});
+  check_case({.name = "before all keys",
+              .heads = 2,
+              .key_heads = 2,
+              .dim = 8,
+              .value_dim = 8,
+              .q_starts = {0, 80},
+              .k_starts = {0, 70},
+              .offsets = {-79}});
 }
 
 TEST(Attention, with_values_of_another_size) {

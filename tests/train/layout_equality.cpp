@@ -7,6 +7,7 @@
 #include "qianli/model/presets.h"
 #include "qianli/plan/layers.h"
 #include "qianli/plan/mesh.h"
+#include "qianli/train/ranks.h"
 #include "qianli/train/step.h"
 
 namespace qianli::testing {
@@ -36,7 +37,7 @@ void make_tiny(model::MixtureOfExperts& moe) {
 
 // A microbatch of one sequence of random tokens, a function of the sample; some positions do not
 // count.
-data::Batch microbatch(int64_t sample, int64_t length, int64_t vocabulary) {
+data::Batch microbatch(int64_t sample, int64_t length, int64_t vocabulary, bool packed) {
   data::Batch batch{.sequences = 1, .sequence_length = length};
   const uint64_t key = random_key(static_cast<uint64_t>(sample), "sample");
   const auto draw = [&](int64_t i, int64_t below) {
@@ -44,23 +45,47 @@ data::Batch microbatch(int64_t sample, int64_t length, int64_t vocabulary) {
                                 static_cast<double>(below));
   };
   batch.sample_indices.push_back(sample);
+  const int64_t border = packed ? 1 + draw(3 * length, length - 1) : length;
   for (int64_t i = 0; i < length; ++i) {
     batch.tokens.push_back(draw(3 * i, vocabulary));
     batch.labels.push_back(draw(3 * i + 1, vocabulary));
     batch.loss_mask.push_back(draw(3 * i + 2, 4) == 0 ? 0.0F : 1.0F);
-    batch.positions.push_back(i);
+    batch.positions.push_back(i < border ? i : i - border);
   }
+  if (packed) batch.segment_ends = {border, length};
   return batch;
 }
 
+struct Groups {
+  train::StepRanks step;
+  nn::Parallel parallel;
+
+  Groups(const Layout& layout, const dist::World& world) {
+    const plan::Mesh mesh({.world = layout.ranks(),
+                           .context = layout.context.size,
+                           .pipeline = layout.pipeline});
+    const auto of = [&](const plan::Axes& axes) { return mesh.dense().group(world.rank(), axes); };
+    step = {.replicas = world.group(of({plan::Axis::kContext, plan::Axis::kData}), "data"),
+            .stages = world.group(of({plan::Axis::kPipeline}), "stages"),
+            .pipeline = world.group(of({plan::Axis::kPipeline}), "pipeline"),
+            .everyone = world.all()};
+    step.sharers = step.pipeline;
+    parallel = train::parallel_groups(world, mesh, layout.context);
+  }
+};
+
 // Megatron's order: blocks of one microbatch for each replica.
-std::vector<data::Batch> samples_of(int64_t step, int64_t replica, const Layout& layout,
-                                    int64_t vocabulary) {
+std::vector<data::Batch> samples_of(int64_t step, const Groups& groups, const Layout& layout,
+                                    const model::ModelSpec& spec) {
+  const int64_t replica = groups.step.replicas.rank() / layout.context.size;
   std::vector<data::Batch> batches;
   for (int64_t m = 0; m < layout.microbatches(); ++m) {
     const int64_t sample = step * layout.samples + m * layout.data + replica;
     const int64_t length = layout.several_lengths ? kSequence - 3 * (sample % 4) : kSequence;
-    batches.push_back(microbatch(sample, length, vocabulary));
+    batches.push_back(microbatch(sample, length, spec.vocab_size, layout.packed));
+    if (layout.context.size == 1) continue;
+    batches.back() = data::deal_out(batches.back(), layout.context,
+                                    groups.parallel.context.rank(), spec.mtp.num_layers);
   }
   return batches;
 }
@@ -84,20 +109,6 @@ std::vector<plan::ChunkLayers> chunks_of(const model::ModelSpec& spec, const Lay
   if (!layout.split.empty()) split.table = plan::parse_layer_table(layout.split);
   return plan::place_layers(split)[static_cast<size_t>(stage)];
 }
-
-struct Groups {
-  train::StepRanks step;
-
-  Groups(const Layout& layout, const dist::World& world) {
-    const plan::Mesh mesh({.world = layout.ranks(), .pipeline = layout.pipeline});
-    const auto of = [&](plan::Axis axis) { return mesh.dense().group(world.rank(), {axis}); };
-    step = {.replicas = world.group(of(plan::Axis::kData), "data"),
-            .stages = world.group(of(plan::Axis::kPipeline), "stages"),
-            .pipeline = world.group(of(plan::Axis::kPipeline), "pipeline"),
-            .everyone = world.all()};
-    step.sharers = step.pipeline;
-  }
-};
 
 void expect_near(const at::Tensor& value, const at::Tensor& expected, const std::string& name) {
   const double scale = std::max(expected.abs().max().item<double>(), 1e-30);
@@ -148,10 +159,12 @@ model::ModelSpec tiny_model(const std::string& name) {
 
 std::string text_of(const Layout& layout) {
   return fmt::format(
-      "data {} zero {} buckets of {}{} pipeline {} x {} {} [{}] recompute {}, {} samples",
-      layout.data, layout.zero, layout.bucket_elements, layout.overlap ? " overlapped" : "",
+      "data {} context {} (algorithm {}, inner {}, window {}) zero {} buckets of {}{} pipeline {} x "
+      "{} {} [{}] recompute {}, {} samples{}",
+      layout.data, layout.context.size, static_cast<int>(layout.context.algorithm),
+      layout.context.inner, layout.context.window, layout.zero, layout.bucket_elements, layout.overlap ? " overlapped" : "",
       layout.pipeline, layout.chunks, layout.schedule, layout.split,
-      static_cast<int>(layout.recompute), layout.samples);
+      static_cast<int>(layout.recompute), layout.samples, layout.packed ? ", packed" : "");
 }
 
 plan::Schedule schedule_of(const Layout& layout) { return plan::make_schedule(options_of(layout)); }
@@ -159,14 +172,15 @@ plan::Schedule schedule_of(const Layout& layout) { return plan::make_schedule(op
 RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const dist::World& world) {
   const Groups groups(layout, world);
   const dist::Group& replicas = groups.step.replicas;
-  const nn::FlatSharding sharding{.ranks = layout.data, .bucket_elements = layout.bucket_elements};
+  const nn::FlatSharding sharding{.ranks = replicas.size(),
+                                  .bucket_elements = layout.bucket_elements};
   nn::ParameterSet parameters(spec, at::kDouble, at::kCPU, /*master=*/true,
                               layout.zero > 0 ? sharding : nn::FlatSharding{}, replicas.rank());
   parameters.initialize(5);
   std::vector<std::unique_ptr<nn::Decoder>> chunks;
   std::vector<nn::Decoder*> decoders;
   for (const auto& part : chunks_of(spec, layout, groups.step.stages.rank())) {
-    chunks.push_back(std::make_unique<nn::Decoder>(spec, parameters, part));
+    chunks.push_back(std::make_unique<nn::Decoder>(spec, parameters, part, groups.parallel));
     decoders.push_back(chunks.back().get());
   }
   train::StepOptions options{.overlap = layout.overlap && layout.pipeline == 1,
@@ -185,7 +199,7 @@ RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const d
   train::Step step(decoders, parameters, optimizer, options, groups.step);
   RunResult result;
   const auto samples = [&](int64_t i) {
-    return samples_of(i, replicas.rank(), layout, spec.vocab_size);
+    return samples_of(i, groups, layout, spec);
   };
   for (int64_t i = 0; i < kEqualitySteps; ++i) {
     const auto done = step.run(samples(i));
@@ -206,7 +220,10 @@ RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const d
 }
 
 RunResult run_serially(const model::ModelSpec& spec, const Layout& samples) {
-  return run_layout(spec, {.samples = samples.samples, .several_lengths = samples.several_lengths},
+  return run_layout(spec,
+                    {.samples = samples.samples,
+                     .several_lengths = samples.several_lengths,
+                     .packed = samples.packed},
                     dist::World());
 }
 

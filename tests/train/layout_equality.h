@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "qianli/data/context_deal.h"
 #include "qianli/dist/world.h"
 #include "qianli/model/spec.h"
 #include "qianli/nn/mixture_of_experts.h"
@@ -23,6 +24,7 @@ model::ModelSpec tiny_model(const std::string& name);
 
 struct Layout {
   int64_t data = 1;
+  data::ContextOptions context = {};
   int64_t zero = 0;
   int64_t bucket_elements = 1000;
   bool overlap = true;
@@ -33,8 +35,9 @@ struct Layout {
   plan::Recompute recompute = plan::Recompute::kNone;
   int64_t samples = 12;          // of a step
   bool several_lengths = false;  // of the sequences of different samples
+  bool packed = false;           // two documents in each sample
 
-  int64_t ranks() const { return data * pipeline; }
+  int64_t ranks() const { return data * context.size * pipeline; }
   int64_t microbatches() const { return samples / data; }
 };
 std::string text_of(const Layout& layout);

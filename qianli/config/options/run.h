@@ -28,12 +28,34 @@ void ParallelConfig::fields(Visitor& v) {
                .max = 1,
                .hint = kOneRank});
   v(context, {.key = "context",
-              .help = "Ranks that share a sequence.",
+              .help = "Ranks that share each sequence.",
               .unit = "ranks",
               .flag = "--context-parallel-size",
-              .min = 1,
-              .max = 1,
-              .hint = kOneRank});
+              .min = 1});
+  v(context_algorithm,
+    {.key = "context_algorithm",
+     .help = "How they attend over it: ring passes keys round, ulysses exchanges heads, hybrid "
+             "exchanges heads among neighbours and passes keys round across them, kv_allgather "
+             "gathers all keys.",
+     .flag = "--context-parallel-algo",
+     .choices = {"ring", "ulysses", "hybrid", "kv_allgather"}});
+  v(context_ulysses, {.key = "context_ulysses",
+                      .help = "With context_algorithm hybrid: neighbours that exchange heads.",
+                      .unit = "ranks",
+                      .flag = "--ulysses-degree-in-cp",
+                      .min = 1});
+  v(context_window, {.key = "context_window",
+                     .help = "With a ring: keys go round within windows of so many ranks before "
+                             "they go on to the next window (a machine's ranks, say).",
+                     .unit = "ranks",
+                     .flag = "--cp-window-size",
+                     .min = 1});
+  v(context_kv_cache,
+    {.key = "context_kv_cache",
+     .help = "What of other ranks' keys and values stays in memory for the backward pass, instead "
+             "of coming again: none, half (keys) or full.",
+     .flag = "--context-parallel-kv-cache-policy",
+     .choices = {"none", "half", "full"}});
   v(expert, {.key = "expert",
              .help = "Ranks that share the experts.",
              .unit = "ranks",

@@ -14,26 +14,29 @@ inline constexpr int64_t kUnbounded = int64_t{1} << 44;
 // One sequence: query i of q_len sees the keys [first_key(i), end_key(i)).
 struct Sequence {
   int64_t q_start, q_len, k_start, k_len;
+  int64_t offset;  // position of query 0, counted from key 0
   bool causal;
   int64_t window;
 
-  int64_t offset() const { return k_len - q_len; }
   int64_t end_key(int64_t query) const {
-    return causal ? std::clamp<int64_t>(query + offset() + 1, 0, k_len) : k_len;
+    return causal ? std::clamp<int64_t>(query + offset + 1, 0, k_len) : k_len;
   }
   int64_t first_key(int64_t query) const {
-    return window > 0 ? std::clamp<int64_t>(query + offset() + 1 - window, 0, k_len) : 0;
+    return window > 0 ? std::clamp<int64_t>(query + offset + 1 - window, 0, k_len) : 0;
   }
   // The first query that sees `key`, and the one behind the last, both unclamped.
-  int64_t first_query(int64_t key) const { return causal ? key - offset() : -kUnbounded; }
-  int64_t end_query(int64_t key) const { return window > 0 ? key - offset() + window : kUnbounded; }
+  int64_t first_query(int64_t key) const { return causal ? key - offset : -kUnbounded; }
+  int64_t end_query(int64_t key) const { return window > 0 ? key - offset + window : kUnbounded; }
 };
 
 inline Sequence sequence_of(const AttentionForward& a, int64_t s) {
+  const int64_t q_len = a.q_starts[s + 1] - a.q_starts[s],
+                k_len = a.k_starts[s + 1] - a.k_starts[s];
   return {.q_start = a.q_starts[s],
-          .q_len = a.q_starts[s + 1] - a.q_starts[s],
+          .q_len = q_len,
           .k_start = a.k_starts[s],
-          .k_len = a.k_starts[s + 1] - a.k_starts[s],
+          .k_len = k_len,
+          .offset = a.offsets ? a.offsets[s] : k_len - q_len,
           .causal = a.causal,
           .window = a.window};
 }

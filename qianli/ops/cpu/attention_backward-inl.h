@@ -222,7 +222,7 @@ class BackwardTiles {
     const V factor = set(static_cast<float>(f_.scale * (capped ? 1.0 / f_.softcap : kLog2E)));
     const V cap = set(static_cast<float>(f_.softcap * kLog2E));
     const V slope = set(slope_ * static_cast<float>(kLog2E));
-    const float position = static_cast<float>(query_ + i + s_.offset());
+    const float position = static_cast<float>(query_ + i + s_.offset);
     for (int64_t j = begin / lanes() * lanes(); j < end; j += lanes()) {
       V score = hn::Mul(load(p_row + j), factor);
       if (capped) {

@@ -164,7 +164,7 @@ HWY_NOINLINE void adjust_scores(const AttentionForward& a, const ForwardTile& ti
   float slopes[kTileQueries] = {}, positions[kTileQueries] = {};
   for (int64_t c = 0; a.slopes && c < tile.columns(); ++c) {
     slopes[c] = a.slopes[tile.head + c % tile.heads] * static_cast<float>(kLog2E);
-    positions[c] = static_cast<float>(tile.query + c / tile.heads + tile.sequence.offset());
+    positions[c] = static_cast<float>(tile.query + c / tile.heads + tile.sequence.offset);
   }
   const V cap = set(static_cast<float>(a.softcap * kLog2E));
   for (int64_t c = 0; c < tile.columns(); c += lanes()) {

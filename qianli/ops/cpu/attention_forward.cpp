@@ -102,7 +102,7 @@ void forward_picked_tile(const AttentionForward& a, const ForwardTile& tile, flo
                 end = tile.sequence.end_key(tile.query);
   // Inside a block every row is seen.
   ForwardTile block = tile;
-  block.sequence = {0, 1, 0, kTileKeys, /*causal=*/false, /*window=*/0};
+  block.sequence = {0, 1, 0, kTileKeys, kTileKeys - 1, /*causal=*/false, /*window=*/0};
   block.query = 0;
   bool started = false;
   for (int64_t next = tile.key_begin; next < tile.key_end;) {

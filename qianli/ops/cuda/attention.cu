@@ -12,7 +12,7 @@ __global__ void forward_kernel(AttentionCall call) {
   if (row >= call.q_rows) return;
   const Place place = place_of(call, call.q_starts, row);
   const Keys keys = keys_of(call, place, row);
-  const int64_t position = row - place.q_start + place.offset();
+  const int64_t position = row - place.q_start + place.offset;
   float q[N], sum_v[N] = {};
   load_head(head_of<T>(call.q, row, call.q_stride, head, call.q_head_stride), call.head_dim, q);
   float maximum = kLowest, sum = 0;

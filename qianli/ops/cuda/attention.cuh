@@ -32,7 +32,7 @@ struct AttentionCall : AttentionForward {
 // A row and the sequence it belongs to.
 struct Place {
   int64_t sequence, q_start, q_len, k_start, k_len;
-  __device__ int64_t offset() const { return k_len - q_len; }
+  int64_t offset;  // position of query 0, counted from key 0
 };
 
 inline __device__ Place place_of(const AttentionCall& call, const int64_t* starts, int64_t row) {
@@ -45,8 +45,10 @@ inline __device__ Place place_of(const AttentionCall& call, const int64_t* start
       high = middle;
     }
   }
-  return {low, call.q_starts[low], call.q_starts[low + 1] - call.q_starts[low], call.k_starts[low],
-          call.k_starts[low + 1] - call.k_starts[low]};
+  const int64_t q_len = call.q_starts[low + 1] - call.q_starts[low],
+                k_len = call.k_starts[low + 1] - call.k_starts[low];
+  return {low, call.q_starts[low], q_len, call.k_starts[low], k_len,
+          call.offsets ? call.offsets[low] : k_len - q_len};
 }
 
 inline __device__ int64_t clamped(int64_t x, int64_t low, int64_t high) {
@@ -54,10 +56,10 @@ inline __device__ int64_t clamped(int64_t x, int64_t low, int64_t high) {
 }
 // Query i of a sequence sees the keys [first_key, end_key) as far as masks go.
 inline __device__ int64_t end_key(const AttentionCall& call, const Place& p, int64_t i) {
-  return call.causal ? clamped(i + p.offset() + 1, 0, p.k_len) : p.k_len;
+  return call.causal ? clamped(i + p.offset + 1, 0, p.k_len) : p.k_len;
 }
 inline __device__ int64_t first_key(const AttentionCall& call, const Place& p, int64_t i) {
-  return call.window > 0 ? clamped(i + p.offset() + 1 - call.window, 0, p.k_len) : 0;
+  return call.window > 0 ? clamped(i + p.offset + 1 - call.window, 0, p.k_len) : 0;
 }
 
 template <int N, class T>
@@ -126,25 +128,27 @@ inline __device__ Keys keys_of(const AttentionCall& call, const Place& place, in
   return {call.chosen + row * call.chosen_count, call.chosen_count, first, end};
 }
 
-// The starts of a call, copied to the device.
+// The starts and offsets of a call, copied to the device.
 class DeviceCall {
  public:
   DeviceCall(const AttentionForward& given, Stream stream)
-      : starts_(2 * sizeof(int64_t) * (given.sequences + 1), stream) {
+      : starts_(3 * sizeof(int64_t) * (given.sequences + 1), stream) {
     static_cast<AttentionForward&>(call) = given;
     call.q_rows = given.q_starts[given.sequences];
     call.k_rows = given.k_starts[given.sequences];
     call.mask = nullptr;
     call.mask_words = 0;
     const std::size_t count = given.sequences + 1;
-    std::vector<int64_t> both(given.q_starts, given.q_starts + count);
-    both.insert(both.end(), given.k_starts, given.k_starts + count);
+    std::vector<int64_t> all(given.q_starts, given.q_starts + count);
+    all.insert(all.end(), given.k_starts, given.k_starts + count);
+    if (given.offsets) all.insert(all.end(), given.offsets, given.offsets + given.sequences);
     // From pageable memory: the bytes are taken before the call returns.
-    check(cudaMemcpyAsync(starts_.as<int64_t>(), both.data(), both.size() * sizeof(int64_t),
+    check(cudaMemcpyAsync(starts_.as<int64_t>(), all.data(), all.size() * sizeof(int64_t),
                           cudaMemcpyHostToDevice, static_cast<cudaStream_t>(stream)),
           "attention");
     call.q_starts = starts_.as<int64_t>();
     call.k_starts = starts_.as<int64_t>() + count;
+    if (given.offsets) call.offsets = starts_.as<int64_t>() + 2 * count;
   }
 
   AttentionCall call;

@@ -13,7 +13,7 @@ __global__ void grad_query_kernel(AttentionCall call, AttentionBackward backward
   if (row >= call.q_rows) return;
   const Place place = place_of(call, call.q_starts, row);
   const Keys keys = keys_of(call, place, row);
-  const int64_t position = row - place.q_start + place.offset();
+  const int64_t position = row - place.q_start + place.offset;
   const int64_t out_at = (row * call.query_heads + head) * call.value_dim;
   float q[N], grad[N], grad_q[N] = {}, out[N];
   load_head(head_of<T>(call.q, row, call.q_stride, head, call.q_head_stride), call.head_dim, q);
@@ -50,9 +50,9 @@ __global__ void grad_key_kernel(AttentionCall call, AttentionBackward backward,
   if (row >= call.k_rows) return;
   const Place place = place_of(call, call.k_starts, row);
   const int64_t key = row - place.k_start;
-  const int64_t begin = call.causal ? clamped(key - place.offset(), 0, place.q_len) : 0;
+  const int64_t begin = call.causal ? clamped(key - place.offset, 0, place.q_len) : 0;
   const int64_t end = call.window > 0
-                          ? clamped(key - place.offset() + call.window, begin, place.q_len)
+                          ? clamped(key - place.offset + call.window, begin, place.q_len)
                           : place.q_len;
   float k[N], v[N], grad_k[N] = {}, grad_v[N] = {};
   load_head(head_of<T>(call.k, row, call.k_stride, kv_head, call.k_head_stride), call.head_dim, k);
@@ -68,7 +68,7 @@ __global__ void grad_key_kernel(AttentionCall call, AttentionBackward backward,
       load_head(static_cast<const T*>(backward.grad_out) + out_at, call.value_dim, grad);
       const float dot = warp_reduce(lane_dot(q, k), Sum());
       const float grad_p = warp_reduce(lane_dot(grad, v), Sum());
-      const Score score = score_of(call, head, dot, key - i - place.offset());
+      const Score score = score_of(call, head, dot, key - i - place.offset);
       const int64_t statistic = head * call.q_rows + q_row;
       const float p = expf(score.z - call.lse[statistic]);
       const float ds = p * (grad_p - delta[statistic]) * score.cap_slope;

@@ -13,7 +13,8 @@
 namespace qianli::ops::cuda {
 
 // float16 or bfloat16 on a CUDA device of compute capability 8.0 or more, head size a multiple of 8
-// up to 256, values no longer than that; no softcap, no slopes, no chosen keys.
+// up to 256, values no longer than that; no offsets, no softcap, no slopes, no
+// chosen keys.
 bool flash_attention_serves(const at::Tensor& q, const at::Tensor& v,
                             const AttentionLayout& layout);
 

@@ -16,6 +16,7 @@ struct Case {
   bool slopes = false, sinks = false;
   int64_t chosen = 0;     // keys listed per query, some of them none
   bool by_heads = false;  // k and v lie [heads, rows, dim]
+  std::vector<int64_t> offsets = {};
 };
 
 std::vector<Case> cases() {
@@ -33,6 +34,16 @@ std::vector<Case> cases() {
       {"chosen", {0, 4, 13}, {0, 4, 50}, 2, 1, 8, 8, true, 0, 0.0, false, false, 7},
       {"everything", {0, 3, 3, 12}, {0, 3, 5, 40}, 4, 2, 20, 12, true, 15, 3.0, true, true, 9},
       {"by heads", {0, 3}, {0, 12}, 4, 2, 20, 12, true, 0, 0.0, false, false, 0, true},
+      {.name = "offsets",
+       .q_starts = {0, 9, 15, 15, 24, 30},
+       .k_starts = {0, 12, 24, 30, 30, 40},
+       .heads = 4,
+       .key_heads = 2,
+       .dim = 20,
+       .value_dim = 12,
+       .window = 9,
+       .slopes = true,
+       .offsets = {-4, 11, 0, 3, 2}},
   };
 }
 
@@ -87,7 +98,8 @@ void row_of(const Inputs& in, std::size_t s, int64_t i, int64_t head, Expected& 
   const Case& c = in.c;
   const int64_t k_start = c.k_starts[s], k_len = c.k_starts[s + 1] - k_start;
   const int64_t row = c.q_starts[s] + i, kv = head / (c.heads / c.key_heads);
-  const int64_t position = i + k_len - (c.q_starts[s + 1] - c.q_starts[s]);
+  const int64_t position =
+      i + (c.offsets.empty() ? k_len - (c.q_starts[s + 1] - c.q_starts[s]) : c.offsets[s]);
   const double* q = &in.q.values()[(row * c.heads + head) * c.dim];
   const double* grad = &in.grad.values()[(row * c.heads + head) * c.value_dim];
   std::vector<int64_t> keys;
@@ -157,6 +169,7 @@ TEST_F(CudaAttention, equals_the_formula_with_every_switch) {
                                           .sequences = static_cast<int64_t>(c.q_starts.size()) - 1,
                                           .q_starts = c.q_starts.data(),
                                           .k_starts = c.k_starts.data(),
+                                          .offsets = c.offsets.empty() ? nullptr : c.offsets.data(),
                                           .query_heads = c.heads,
                                           .key_heads = c.key_heads,
                                           .head_dim = c.dim,

@@ -1,0 +1,240 @@
+#include "qianli/data/context_deal.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "qianli/base/error.h"
+
+namespace qianli::data {
+namespace {
+
+// The divisors of n from `least` to `most` that lie nearest to `value`, for a sentence.
+std::string nearest_divisors(int64_t n, int64_t value, int64_t least, int64_t most) {
+  int64_t below = 0, above = 0;
+  for (int64_t d = least; d <= most; ++d) {
+    if (n % d != 0) continue;
+    if (d <= value) below = d;
+    if (d >= value && above == 0) above = d;
+  }
+  if (below == 0 && above == 0) return "there is none";
+  if (below == 0 || above == 0) return fmt::format("nearest: {}", std::max(below, above));
+  return fmt::format("nearest: {} or {}", below, above);
+}
+
+// The lengths of a segment's chunks. Tokens that are over go to the places in turn, from `next` on,
+// so that no place gets more of them than another over many segments.
+std::vector<int64_t> chunk_lengths(int64_t length, int64_t chunks, int64_t places, int64_t& next) {
+  std::vector<int64_t> lengths(static_cast<size_t>(chunks), length / chunks);
+  for (int64_t left = length % chunks; left > 0; --left, next = (next + 1) % places) {
+    int64_t& first = lengths[static_cast<size_t>(next)];
+    const bool second = first > length / chunks;
+    ++(second ? lengths[static_cast<size_t>(chunks - 1 - next)] : first);
+  }
+  return lengths;
+}
+
+template <class T>
+std::vector<T> taken(const std::vector<T>& values, const std::vector<int64_t>& indices) {
+  std::vector<T> out;
+  out.reserve(indices.size());
+  for (const int64_t index : indices) out.push_back(values[static_cast<size_t>(index)]);
+  return out;
+}
+
+// values[i + shift] at i within each segment, 0 where that lies behind its end.
+template <class T>
+std::vector<T> shifted(const std::vector<T>& values, const ContextDeal& deal, int64_t shift) {
+  std::vector<T> out(values.size(), T{});
+  const auto& starts = deal.segment_starts();
+  for (size_t s = 0; s + 1 < starts.size(); ++s) {
+    for (int64_t i = starts[s]; i + shift < starts[s + 1]; ++i)
+      out[static_cast<size_t>(i)] = values[static_cast<size_t>(i + shift)];
+  }
+  return out;
+}
+
+}  // namespace
+
+ContextAlgorithm context_algorithm(std::string_view name) {
+  if (name == "ring") return ContextAlgorithm::kRing;
+  if (name == "ulysses") return ContextAlgorithm::kUlysses;
+  if (name == "hybrid") return ContextAlgorithm::kHybrid;
+  if (name == "kv_allgather") return ContextAlgorithm::kKvAllGather;
+  throw ConfigError("parallel",
+                    fmt::format("expected ring, ulysses, hybrid or kv_allgather, got {}", name));
+}
+
+KeptKeys kept_keys(std::string_view name) {
+  if (name == "none") return KeptKeys::kNone;
+  if (name == "half") return KeptKeys::kKeys;
+  if (name == "full") return KeptKeys::kAll;
+  throw ConfigError("parallel", fmt::format("expected none, half or full, got {}", name));
+}
+
+int64_t ContextOptions::heads() const {
+  if (algorithm == ContextAlgorithm::kUlysses) return size;
+  return algorithm == ContextAlgorithm::kHybrid ? inner : 1;
+}
+
+std::vector<std::string> context_problems(const ContextOptions& options, int64_t query_heads,
+                                          int64_t tokens) {
+  const int64_t size = options.size, inner = options.inner;
+  if (options.algorithm == ContextAlgorithm::kHybrid &&
+      (inner < 2 || inner >= size || size % inner != 0)) {
+    return {fmt::format(
+        "expected ranks that exchange heads to be more than 1, fewer than the {} that share a "
+        "sequence, and a divisor of them, got {}; {}",
+        size, inner, nearest_divisors(size, inner, 2, size - 1))};
+  }
+  std::vector<std::string> problems;
+  if (options.heads() > query_heads) {
+    problems.push_back(fmt::format(
+        "expected at most as many ranks that exchange heads as there are heads, {}, got {}; ring "
+        "and kv_allgather take any number",
+        query_heads, options.heads()));
+  }
+  const bool ring = options.algorithm == ContextAlgorithm::kRing ||
+                    options.algorithm == ContextAlgorithm::kHybrid;
+  const int64_t places = ring ? options.places() : 1;
+  if (options.window < 1 || places % options.window != 0) {
+    problems.push_back(
+        fmt::format("expected a window that divides the {} ranks of the ring, got {}; {}", places,
+                    options.window, nearest_divisors(places, options.window, 1, places)));
+  }
+  if (tokens < size) {
+    problems.push_back(fmt::format(
+        "expected a microbatch of at least one token for each of {} ranks, got {}", size, tokens));
+  }
+  return problems;
+}
+
+std::vector<int64_t> even_starts(int64_t count, int64_t ranks) {
+  std::vector<int64_t> starts = {0};
+  for (int64_t i = 0; i < ranks; ++i)
+    starts.push_back(starts.back() + count / ranks + (i < count % ranks ? 1 : 0));
+  return starts;
+}
+
+ContextDeal::ContextDeal(std::vector<int64_t> segment_starts, const ContextOptions& options)
+    : segment_starts_(std::move(segment_starts)), options_(options) {
+  const int64_t places = options_.places();
+  if (places == 1) {
+    parts_ = {{whole()}};
+    return;
+  }
+  const int64_t per_place = options_.causal ? 2 : 1, chunks = per_place * places;
+  parts_.assign(static_cast<size_t>(places),
+                std::vector<ContextPart>(static_cast<size_t>(per_place), {{0}, {}}));
+  int64_t next = 0;
+  for (size_t s = 0; s + 1 < segment_starts_.size(); ++s) {
+    const auto lengths =
+        chunk_lengths(segment_starts_[s + 1] - segment_starts_[s], chunks, places, next);
+    int64_t position = 0;
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const bool second = chunk >= places;
+      const int64_t place = second ? chunks - 1 - chunk : chunk;
+      ContextPart& part = parts_[static_cast<size_t>(place)][second ? 1 : 0];
+      const int64_t length = lengths[static_cast<size_t>(chunk)];
+      part.positions.push_back(position);
+      part.starts.push_back(part.starts.back() + length);
+      position += length;
+    }
+  }
+}
+
+const std::vector<ContextPart>& ContextDeal::parts(int64_t place) const {
+  return parts_[static_cast<size_t>(place)];
+}
+
+int64_t ContextDeal::rows(int64_t place) const {
+  int64_t rows = 0;
+  for (const auto& part : parts(place)) rows += part.rows();
+  return rows;
+}
+
+ContextPart ContextDeal::whole() const {
+  return {segment_starts_, std::vector<int64_t>(segment_starts_.size() - 1, 0)};
+}
+
+std::vector<int64_t> ContextDeal::tokens_of_place(int64_t place) const {
+  std::vector<int64_t> tokens;
+  for (const auto& part : parts(place)) {
+    for (size_t s = 0; s < part.positions.size(); ++s) {
+      const int64_t first = segment_starts_[s] + part.positions[s];
+      for (int64_t i = 0; i < part.starts[s + 1] - part.starts[s]; ++i) tokens.push_back(first + i);
+    }
+  }
+  return tokens;
+}
+
+std::vector<int64_t> ContextDeal::tokens_of(int64_t rank) const {
+  const int64_t heads = options_.heads(), place = rank / heads;
+  const auto all = tokens_of_place(place);
+  const auto starts = even_starts(static_cast<int64_t>(all.size()), heads);
+  const auto own = static_cast<size_t>(rank % heads);
+  return {all.begin() + starts[own], all.begin() + starts[own + 1]};
+}
+
+std::vector<int64_t> ContextDeal::run_starts(int64_t rank) const {
+  const int64_t heads = options_.heads(), place = rank / heads;
+  const auto starts = even_starts(rows(place), heads);
+  const int64_t begin = starts[static_cast<size_t>(rank % heads)],
+                end = starts[static_cast<size_t>(rank % heads) + 1];
+  std::vector<int64_t> runs = {0};
+  int64_t before = 0;  // rows of the parts before
+  for (const auto& part : parts(place)) {
+    for (size_t s = 1; s < part.starts.size(); ++s)
+      runs.push_back(std::clamp(before + part.starts[s], begin, end) - begin);
+    before += part.rows();
+  }
+  return runs;
+}
+
+std::vector<int64_t> segment_starts(const Batch& batch) {
+  std::vector<int64_t> starts = {0};
+  if (batch.segment_ends.empty()) {
+    for (int64_t row = 1; row <= batch.sequences; ++row)
+      starts.push_back(row * batch.sequence_length);
+  } else {
+    starts.insert(starts.end(), batch.segment_ends.begin(), batch.segment_ends.end());
+  }
+  return starts;
+}
+
+Batch deal_out(const Batch& batch, const ContextOptions& options, int64_t rank, int64_t depths) {
+  const auto deal = std::make_shared<const ContextDeal>(segment_starts(batch), options);
+  const auto own = deal->tokens_of(rank), runs = deal->run_starts(rank);
+  Batch part{.sequences = 1,
+             .sequence_length = static_cast<int64_t>(own.size()),
+             .tokens = taken(batch.tokens, own),
+             .labels = taken(batch.labels, own),
+             .loss_mask = taken(batch.loss_mask, own),
+             .positions = taken(batch.positions, own),
+             .segment_ends = {runs.begin() + 1, runs.end()},
+             .sample_indices = batch.sample_indices,
+             .context = deal,
+             .max_position = *std::ranges::max_element(batch.positions)};
+  for (int64_t shift = 1; shift <= depths; ++shift) {
+    part.ahead.push_back({.tokens = taken(shifted(batch.tokens, *deal, shift), own),
+                          .labels = taken(shifted(batch.labels, *deal, shift), own),
+                          .loss_mask = taken(shifted(batch.loss_mask, *deal, shift), own)});
+  }
+  return part;
+}
+
+bool meet(const ContextPart& queries, const ContextPart& keys, bool causal, int64_t window) {
+  for (size_t s = 0; s < queries.positions.size(); ++s) {
+    const int64_t q_rows = queries.starts[s + 1] - queries.starts[s],
+                  k_rows = keys.starts[s + 1] - keys.starts[s];
+    if (q_rows == 0 || k_rows == 0) continue;
+    const bool reached = !causal || queries.positions[s] + q_rows > keys.positions[s];
+    const bool within =
+        window == 0 || queries.positions[s] - (keys.positions[s] + k_rows - 1) < window;
+    if (reached && within) return true;
+  }
+  return false;
+}
+
+}  // namespace qianli::data

@@ -1,0 +1,102 @@
+// How the ranks of a context group share the tokens of a microbatch. Pure arithmetic: every rank
+// knows what every other one holds.
+//
+// A group of C ranks is cut into groups of U neighbours that exchange heads, and R = C / U places
+// of a ring that keys go round (plan::context_parts). Every place holds a part of each segment:
+// of 2 R chunks the place c has the chunks c and 2 R - 1 - c, so that under a causal mask all
+// places do the same work (zig-zag); of R chunks, without a mask, the chunk c. Chunks differ by one
+// token at most, and so do the places' sums, whatever the lengths of the segments.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "qianli/data/batch.h"
+
+namespace qianli::data {
+
+enum class ContextAlgorithm {
+  kRing,         // keys and values go round all ranks
+  kUlysses,      // each rank computes some heads over whole sequences
+  kHybrid,       // heads among neighbours, a ring across
+  kKvAllGather,  // every rank gets all keys and values
+};
+// ring, ulysses, hybrid, kv_allgather. Throws ConfigError for another name.
+ContextAlgorithm context_algorithm(std::string_view name);
+
+// What of the keys and values that have come from other ranks stays for the backward pass, which
+// then need not fetch it again.
+enum class KeptKeys { kNone, kKeys, kAll };
+// none, half, full. Throws ConfigError for another name.
+KeptKeys kept_keys(std::string_view name);
+
+struct ContextOptions {
+  int64_t size = 1;  // C
+  ContextAlgorithm algorithm = ContextAlgorithm::kRing;
+  int64_t inner = 1;   // U of the hybrid algorithm
+  int64_t window = 1;  // places of the ring within which keys go round before they go on to the
+                       // next such window (double ring): 1, or a divisor of R
+  KeptKeys kept = KeptKeys::kNone;
+  bool causal = true;
+
+  int64_t heads() const;                             // U
+  int64_t places() const { return size / heads(); }  // R
+};
+// What is wrong with them, a sentence each that names the nearest valid values; `query_heads` are
+// those of a tensor-parallel rank, `tokens` those of a microbatch.
+std::vector<std::string> context_problems(const ContextOptions& options, int64_t query_heads,
+                                          int64_t tokens);
+
+// The rows that a place holds of each segment: one run of neighbours, perhaps empty.
+struct ContextPart {
+  std::vector<int64_t> starts;     // [segments + 1]: rows of the part
+  std::vector<int64_t> positions;  // [segments]: of a run's first row in its segment
+
+  int64_t rows() const { return starts.back(); }
+};
+
+// `count` things for `ranks`: rank i has those from starts[i] on, ⌊count / ranks⌋ or one more.
+std::vector<int64_t> even_starts(int64_t count, int64_t ranks);
+
+class ContextDeal {
+ public:
+  // segment_starts: [segments + 1], 0 … tokens of the microbatch.
+  ContextDeal(std::vector<int64_t> segment_starts, const ContextOptions& options);
+
+  const ContextOptions& options() const { return options_; }
+  int64_t segments() const { return static_cast<int64_t>(segment_starts_.size()) - 1; }
+  const std::vector<int64_t>& segment_starts() const { return segment_starts_; }
+  int64_t tokens() const { return segment_starts_.back(); }
+
+  // Of one place of the ring: its rows are those of its parts, one part after the other.
+  const std::vector<ContextPart>& parts(int64_t place) const;
+  int64_t rows(int64_t place) const;
+  // All rows as one part.
+  ContextPart whole() const;
+  // The rows of a place, as tokens of the microbatch.
+  std::vector<int64_t> tokens_of_place(int64_t place) const;
+
+  // Rank c of the group is at place c / U and keeps the (c mod U)-th part of the place's rows.
+  std::vector<int64_t> tokens_of(int64_t rank) const;
+  // The rows of that rank as runs that are neighbours in one segment: run i, of rows [starts[i],
+  // starts[i + 1]), belongs to segment i mod segments().
+  std::vector<int64_t> run_starts(int64_t rank) const;
+
+ private:
+  std::vector<int64_t> segment_starts_;
+  ContextOptions options_;
+  std::vector<std::vector<ContextPart>> parts_;  // [place][part]
+};
+
+// The rows of `rank`, with `depths` tokens ahead of them (Batch::ahead). `batch` is whole.
+Batch deal_out(const Batch& batch, const ContextOptions& options, int64_t rank, int64_t depths);
+
+// [segments + 1]: 0 … tokens; rows of the batch, or its packed documents.
+std::vector<int64_t> segment_starts(const Batch& batch);
+
+// Whether any query of `queries` sees a key of `keys`; window 0: none.
+bool meet(const ContextPart& queries, const ContextPart& keys, bool causal, int64_t window);
+
+}  // namespace qianli::data

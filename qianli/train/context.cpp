@@ -1,0 +1,75 @@
+#include "qianli/train/context.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "qianli/base/error.h"
+
+namespace qianli::train {
+namespace {
+
+// Of the layer with the fewest, on one rank of the tensor group.
+int64_t least_query_heads(const model::ModelSpec& spec, int64_t tensor) {
+  int64_t least = spec.num_attention_heads;
+  for (int64_t l = 0; l < spec.num_layers; ++l) least = std::min(least, spec.layer(l).num_heads);
+  return least / tensor;
+}
+
+// Parts of the model that need whole sequences on one rank.
+void find_whole_sequences(const model::ModelSpec& spec, std::vector<std::string>& problems) {
+  bool recurrent = false, indexer = false;
+  for (int64_t l = 0; l < spec.num_layers + spec.mtp.num_layers; ++l) {
+    const model::LayerSpec layer = spec.layer(l);
+    recurrent = recurrent || layer.mixer == model::MixerKind::kGatedDeltaNet ||
+                layer.mixer == model::MixerKind::kMamba2;
+    indexer = indexer || layer.owns_indexer;
+  }
+  if (recurrent) {
+    problems.emplace_back(
+        "expected attention in all layers, got recurrent ones (gated delta net or Mamba-2), whose "
+        "state goes through the whole sequence");
+  }
+  if (indexer) {
+    problems.emplace_back(
+        "expected attention to all keys, got an indexer, which chooses them from the whole "
+        "sequence");
+  }
+  if (!spec.moe) return;
+  if (spec.moe->capacity_factor) {
+    problems.emplace_back(
+        "expected a mixture of experts without model.moe.capacity_factor, which drops tokens by "
+        "their rank in the whole microbatch");
+  }
+  if (spec.moe->sinkhorn) {
+    problems.emplace_back(
+        "expected a router without Sinkhorn balancing, which looks at the whole microbatch");
+  }
+}
+
+}  // namespace
+
+data::ContextOptions context_options(const config::ParallelConfig& parallel) {
+  return {.size = parallel.context,
+          .algorithm = data::context_algorithm(parallel.context_algorithm),
+          .inner = parallel.context_ulysses,
+          .window = parallel.context_window,
+          .kept = data::kept_keys(parallel.context_kv_cache)};
+}
+
+void check_context(const config::Config& config, const model::ModelSpec& spec) {
+  if (config.parallel.context == 1) return;
+  auto problems = data::context_problems(
+      context_options(config.parallel), least_query_heads(spec, config.parallel.tensor),
+      config.train.micro_batch_size * config.data.sequence_length);
+  find_whole_sequences(spec, problems);
+  if (problems.empty()) return;
+  throw ConfigError("parallel",
+                    fmt::format("parallel.context={} with parallel.context_algorithm={}: {}",
+                                config.parallel.context, config.parallel.context_algorithm,
+                                fmt::join(problems, "; ")),
+                    "change parallel.context or parallel.context_algorithm, or use data "
+                    "parallelism alone");
+}
+
+}  // namespace qianli::train

@@ -1,0 +1,15 @@
+// What the configuration says about ranks that share sequences, and whether the model can.
+#pragma once
+
+#include "qianli/config/config.h"
+#include "qianli/data/context_deal.h"
+#include "qianli/model/spec.h"
+
+namespace qianli::train {
+
+data::ContextOptions context_options(const config::ParallelConfig& parallel);
+
+// Throws ConfigError that names everything in the way of parallel.context > 1.
+void check_context(const config::Config& config, const model::ModelSpec& spec);
+
+}  // namespace qianli::train

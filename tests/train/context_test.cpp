@@ -1,0 +1,110 @@
+// Ranks that share the sequences, against the serial run.
+#include "qianli/train/context.h"
+
+#include <gtest/gtest.h>
+
+#include "qianli/base/error.h"
+#include "qianli/dist/rank_threads.h"
+#include "qianli/model/presets.h"
+#include "tests/train/layout_equality.h"
+
+namespace qianli::testing {
+namespace {
+
+using data::ContextAlgorithm;
+
+class ContextRun : public ::testing::TestWithParam<std::string> {};
+
+std::vector<Layout> layouts() {
+  std::vector<Layout> layouts;
+  for (const auto algorithm :
+       {ContextAlgorithm::kRing, ContextAlgorithm::kUlysses, ContextAlgorithm::kKvAllGather}) {
+    layouts.push_back({.context = 2, .context_algorithm = algorithm});
+    layouts.push_back({.context = 4, .context_algorithm = algorithm});
+  }
+  layouts.push_back(
+      {.context = 4, .context_algorithm = ContextAlgorithm::kHybrid, .context_ulysses = 2});
+  layouts.push_back({.context = 4, .context_window = 2});
+  return layouts;
+}
+
+void expect_serial(const model::ModelSpec& spec, const Layout& layout, const RunResult& serial) {
+  SCOPED_TRACE(text_of(layout));
+  dist::run_ranks(layout.ranks(), [&](const dist::World& world) {
+    expect_equal(run_layout(spec, layout, world), serial);
+  });
+}
+
+TEST_P(ContextRun, equals_the_serial_run) {
+  const model::ModelSpec spec = tiny_model(GetParam());
+  const RunResult serial = run_serially(spec);
+  for (const Layout& layout : layouts()) expect_serial(spec, layout, serial);
+}
+
+TEST_P(ContextRun, equals_the_serial_run_over_packed_documents) {
+  const model::ModelSpec spec = tiny_model(GetParam());
+  const RunResult serial = run_serially(spec, /*packed=*/true);
+  for (Layout layout : layouts()) {
+    layout.packed = true;
+    expect_serial(spec, layout, serial);
+  }
+}
+
+TEST_P(ContextRun, equals_the_serial_run_beside_data_parallelism) {
+  const model::ModelSpec spec = tiny_model(GetParam());
+  const RunResult serial = run_serially(spec);
+  for (const auto algorithm : {ContextAlgorithm::kRing, ContextAlgorithm::kUlysses}) {
+    expect_serial(spec, {.data = 2, .context = 2, .context_algorithm = algorithm, .zero = 1},
+                  serial);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, ContextRun, ::testing::ValuesIn(tiny_model_names()),
+                         [](const auto& info) { return info.param; });
+
+// Everything of a router that depends on a token's place in the microbatch, and every loss.
+TEST(ContextParallelRouter, draws_and_balances_as_the_serial_run_does) {
+  model::ModelSpec spec = tiny_model("deepseek_v3");
+  spec.moe->input_jitter = 0.1;
+  spec.moe->aux_loss_coeff = 0.02;
+  spec.moe->sequence_aux_loss_coeff = 0.03;
+  spec.moe->device_aux_loss_coeff = 0.04;
+  spec.moe->communication_aux_loss_coeff = 0.05;
+  spec.moe->z_loss_coeff = 0.01;
+  const RunResult serial = run_serially(spec, /*packed=*/true);
+  for (const auto algorithm : {ContextAlgorithm::kRing, ContextAlgorithm::kUlysses}) {
+    expect_serial(spec, {.data = 2, .context = 2, .context_algorithm = algorithm, .packed = true},
+                  serial);
+  }
+}
+
+std::string refusal(const config::Config& config, const model::ModelSpec& spec) {
+  try {
+    train::check_context(config, spec);
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(ContextParallelCheck, refuses_what_needs_whole_sequences) {
+  config::Config config;
+  config.data.sequence_length = 16;
+  config.parallel.context = 4;
+  EXPECT_EQ(refusal(config, tiny_model("llama")), "");
+  config.parallel.context = 8;
+  config.parallel.context_algorithm = "ulysses";
+  EXPECT_NE(refusal(config, tiny_model("llama")).find("heads, 4, got 8"), std::string::npos);
+  config.parallel.context_algorithm = "hybrid";
+  config.parallel.context_ulysses = 3;
+  EXPECT_NE(refusal(config, tiny_model("llama")).find("nearest: 2 or 4"), std::string::npos);
+  config.parallel.context_algorithm = "ring";
+  model::ModelSpec dropping = tiny_model("qwen3_moe");
+  dropping.moe->capacity_factor = 1.0;
+  EXPECT_NE(refusal(config, dropping).find("capacity_factor"), std::string::npos);
+  const std::string recurrent = refusal(config, model::preset("mamba2-8b"));
+  EXPECT_NE(recurrent.find("Mamba-2"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace qianli::testing
