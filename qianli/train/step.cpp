@@ -41,17 +41,16 @@ uint64_t microbatch_key(int64_t step, const data::Batch& batch) {
 }  // namespace
 
 nn::DecoderInput decoder_input(const data::Batch& batch, at::Device device) {
-  nn::DecoderInput input{
-      .tokens = tensor_of(batch.tokens, at::kLong, device),
-      .positions = tensor_of(batch.positions, at::kLong, device),
-      .max_position = batch.context
-                          ? batch.max_position
-                          : *std::max_element(batch.positions.begin(), batch.positions.end()),
-      .segment_starts = data::segment_starts(batch),
-      .context = batch.context};
+  nn::DecoderInput input{.tokens = tensor_of(batch.tokens, at::kLong, device),
+                         .positions = tensor_of(batch.positions, at::kLong, device),
+                         .max_position = batch.context ? batch.max_position
+                                                       : *std::max_element(batch.positions.begin(),
+                                                                           batch.positions.end()),
+                         .segment_starts = data::segment_starts(batch),
+                         .context = batch.context};
   for (const data::Ahead& ahead : batch.ahead) {
-    input.ahead.push_back({tensor_of(ahead.tokens, at::kLong, device),
-                           tensor_of(ahead.labels, at::kLong, device)});
+    input.ahead.push_back(
+        {tensor_of(ahead.tokens, at::kLong, device), tensor_of(ahead.labels, at::kLong, device)});
   }
   return input;
 }
@@ -203,10 +202,10 @@ nn::Targets Step::targets(const data::Batch& batch, const nn::DecoderInput& inpu
   nn::Targets targets{.labels = tensor_of(batch.labels, at::kLong, device_),
                       .weights = weights(mask, counted.next)};
   for (size_t depth = 0; depth < counted.ahead.size(); ++depth) {
-    const at::Tensor shifted =
-        batch.context ? tensor_of(batch.ahead[depth].loss_mask, at::kFloat, device_)
-                      : nn::shifted_within_segments(mask, input.segment_starts,
-                                                    static_cast<int64_t>(depth) + 1);
+    const at::Tensor shifted = batch.context
+                                   ? tensor_of(batch.ahead[depth].loss_mask, at::kFloat, device_)
+                                   : nn::shifted_within_segments(mask, input.segment_starts,
+                                                                 static_cast<int64_t>(depth) + 1);
     targets.ahead_weights.push_back(
         weights(shifted, counted.ahead[depth]) *
         (ahead.loss_scaling_factor / static_cast<double>(ahead.num_layers)));

@@ -15,7 +15,10 @@ using data::ContextAlgorithm;
 
 class ContextRun : public ::testing::TestWithParam<std::string> {};
 
-void expect_serial(const model::ModelSpec& spec, const Layout& layout, const RunResult& serial) {
+constexpr int64_t kSamples = 4;
+
+void expect_serial(const model::ModelSpec& spec, Layout layout, const RunResult& serial) {
+  layout.samples = kSamples;
   SCOPED_TRACE(text_of(layout));
   dist::run_ranks(layout.ranks(), [&](const dist::World& world) {
     expect_equal(run_layout(spec, layout, world), serial);
@@ -24,27 +27,33 @@ void expect_serial(const model::ModelSpec& spec, const Layout& layout, const Run
 
 TEST_P(ContextRun, equals_the_serial_run) {
   const model::ModelSpec spec = tiny_model(GetParam());
-  const RunResult serial = run_serially(spec);
+  const RunResult serial = run_serially(spec, {.samples = kSamples});
   for (const Layout& layout :
-       {Layout{.context = 2}, Layout{.context = 4, .context_window = 2},
-        Layout{.context = 4, .context_algorithm = ContextAlgorithm::kUlysses},
-        Layout{.context = 4, .context_algorithm = ContextAlgorithm::kHybrid, .context_ulysses = 2},
-        Layout{.context = 2, .context_algorithm = ContextAlgorithm::kKvAllGather},
-        Layout{.data = 2, .context = 2, .zero = 1}}) {
+       {Layout{.context = {.size = 2}}, Layout{.context = {.size = 4, .window = 2}},
+        Layout{.context = {.size = 4, .algorithm = ContextAlgorithm::kUlysses}},
+        Layout{.context = {.size = 4, .algorithm = ContextAlgorithm::kHybrid, .inner = 2}},
+        Layout{.context = {.size = 2, .algorithm = ContextAlgorithm::kKvAllGather}},
+        Layout{.data = 2, .context = {.size = 2}, .zero = 1}}) {
     expect_serial(spec, layout, serial);
   }
 }
 
 TEST_P(ContextRun, equals_the_serial_run_over_packed_documents) {
   const model::ModelSpec spec = tiny_model(GetParam());
-  const RunResult serial = run_serially(spec, /*packed=*/true);
+  const RunResult serial = run_serially(spec, {.samples = kSamples, .packed = true});
   for (const Layout& layout :
-       {Layout{.context = 4, .packed = true},
-        Layout{.context = 2, .context_algorithm = ContextAlgorithm::kUlysses, .packed = true},
-        Layout{
-            .context = 4, .context_algorithm = ContextAlgorithm::kKvAllGather, .packed = true}}) {
+       {Layout{.context = {.size = 4}, .packed = true},
+        Layout{.context = {.size = 2, .algorithm = ContextAlgorithm::kUlysses}, .packed = true},
+        Layout{.context = {.size = 4, .algorithm = ContextAlgorithm::kKvAllGather},
+        .packed = true}}) {
     expect_serial(spec, layout, serial);
   }
+}
+
+TEST_P(ContextRun, equals_the_serial_run_in_a_pipeline) {
+  const model::ModelSpec spec = tiny_model(GetParam());
+  expect_serial(spec, {.context = {.size = 2}, .zero = 1, .pipeline = 2},
+                run_serially(spec, {.samples = kSamples}));
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, ContextRun, ::testing::ValuesIn(tiny_model_names()),
@@ -59,9 +68,9 @@ TEST(ContextParallelRouter, draws_and_balances_as_the_serial_run_does) {
   spec.moe->device_aux_loss_coeff = 0.04;
   spec.moe->communication_aux_loss_coeff = 0.05;
   spec.moe->z_loss_coeff = 0.01;
-  const RunResult serial = run_serially(spec, /*packed=*/true);
+  const RunResult serial = run_serially(spec, {.samples = kSamples, .packed = true});
   for (const auto algorithm : {ContextAlgorithm::kRing, ContextAlgorithm::kUlysses}) {
-    expect_serial(spec, {.data = 2, .context = 2, .context_algorithm = algorithm, .packed = true},
+    expect_serial(spec, {.data = 2, .context = {.size = 2, .algorithm = algorithm}, .packed = true},
                   serial);
   }
 }

@@ -61,9 +61,8 @@ struct Groups {
   nn::Parallel parallel;
 
   Groups(const Layout& layout, const dist::World& world) {
-    const plan::Mesh mesh({.world = layout.ranks(),
-                           .context = layout.context.size,
-                           .pipeline = layout.pipeline});
+    const plan::Mesh mesh(
+        {.world = layout.ranks(), .context = layout.context.size, .pipeline = layout.pipeline});
     const auto of = [&](const plan::Axes& axes) { return mesh.dense().group(world.rank(), axes); };
     step = {.replicas = world.group(of({plan::Axis::kContext, plan::Axis::kData}), "data"),
             .stages = world.group(of({plan::Axis::kPipeline}), "stages"),
@@ -84,8 +83,8 @@ std::vector<data::Batch> samples_of(int64_t step, const Groups& groups, const La
     const int64_t length = layout.several_lengths ? kSequence - 3 * (sample % 4) : kSequence;
     batches.push_back(microbatch(sample, length, spec.vocab_size, layout.packed));
     if (layout.context.size == 1) continue;
-    batches.back() = data::deal_out(batches.back(), layout.context,
-                                    groups.parallel.context.rank(), spec.mtp.num_layers);
+    batches.back() = data::deal_out(batches.back(), layout.context, groups.parallel.context.rank(),
+                                    spec.mtp.num_layers);
   }
   return batches;
 }
@@ -159,12 +158,14 @@ model::ModelSpec tiny_model(const std::string& name) {
 
 std::string text_of(const Layout& layout) {
   return fmt::format(
-      "data {} context {} (algorithm {}, inner {}, window {}) zero {} buckets of {}{} pipeline {} x "
+      "data {} context {} (algorithm {}, inner {}, window {}) zero {} buckets of {}{} pipeline {} "
+      "x "
       "{} {} [{}] recompute {}, {} samples{}",
       layout.data, layout.context.size, static_cast<int>(layout.context.algorithm),
-      layout.context.inner, layout.context.window, layout.zero, layout.bucket_elements, layout.overlap ? " overlapped" : "",
-      layout.pipeline, layout.chunks, layout.schedule, layout.split,
-      static_cast<int>(layout.recompute), layout.samples, layout.packed ? ", packed" : "");
+      layout.context.inner, layout.context.window, layout.zero, layout.bucket_elements,
+      layout.overlap ? " overlapped" : "", layout.pipeline, layout.chunks, layout.schedule,
+      layout.split, static_cast<int>(layout.recompute), layout.samples,
+      layout.packed ? ", packed" : "");
 }
 
 plan::Schedule schedule_of(const Layout& layout) { return plan::make_schedule(options_of(layout)); }
@@ -198,9 +199,7 @@ RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const d
                                  optim::DataParallel(replicas, sharding, layout.zero > 0));
   train::Step step(decoders, parameters, optimizer, options, groups.step);
   RunResult result;
-  const auto samples = [&](int64_t i) {
-    return samples_of(i, groups, layout, spec);
-  };
+  const auto samples = [&](int64_t i) { return samples_of(i, groups, layout, spec); };
   for (int64_t i = 0; i < kEqualitySteps; ++i) {
     const auto done = step.run(samples(i));
     result.losses.push_back(done.loss);
