@@ -266,6 +266,7 @@ struct ParallelConfig {
   int64_t pipeline = 1;
   int64_t context = 1;
   int64_t expert = 1;
+  int64_t expert_tensor = 0;  // 0: as tensor
   int64_t zero = 0;
   bool overlap_grad_reduce = true;
   int64_t bucket_elements = 40'000'000;

@@ -11,6 +11,9 @@ struct Parallel {
   bool sequence = false;  // the ranks of `tensor` share the tokens, too, between the blocks
   dist::Group context;    // each takes a part of every sequence
   dist::Group experts;    // each holds some of the experts of every mixture
+  // Each holds a part of the same experts: neighbours in `tensor`, whose ranks share the tokens of
+  // a mixture where these are not all of them.
+  dist::Group expert_tensor;
 };
 
 }  // namespace qianli::nn

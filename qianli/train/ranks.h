@@ -2,23 +2,46 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 
 #include "qianli/config/config.h"
 #include "qianli/dist/world.h"
 #include "qianli/launch/rank_environment.h"
+#include "qianli/nn/parallel.h"
+#include "qianli/nn/parameter_set.h"
+#include "qianli/optim/flat_optimizer.h"
+#include "qianli/plan/mesh.h"
+#include "qianli/plan/model_part.h"
 
 namespace qianli::train {
 
 struct Ranks {
   dist::World world;
   dist::Group all;
-  dist::Group replicas;    // hold the same parameters and take other samples
-  dist::Group savers;      // all, for saving in the background
+  dist::Group replicas;         // hold the same parameters and take other tokens
+  dist::Group expert_replicas;  // hold the same experts
+  dist::Group savers;           // all, for saving in the background
+  nn::Parallel parallel;
+  plan::ModelPart part;    // of the model, that this rank holds
+  plan::Share samples;     // of a step, that it takes
   int64_t local_size = 1;  // ranks on this machine
 
   bool first() const { return world.rank() == 0; }
+  // Whether the experts have other replicas than the rest of the model.
+  bool experts_apart() const { return expert_replicas.ranks() != replicas.ranks(); }
+  // Which slices of the flat buffers this rank saves, and which it updates.
+  nn::FlatOwners savers_of(const config::ParallelConfig& config) const;
+  nn::FlatOwners updaters_of(const config::ParallelConfig& config) const;
 };
+
+// The groups of a world laid out as a mesh; every rank calls it.
+Ranks join_groups(const dist::World& world, const plan::Mesh& mesh, bool sequence);
+
+// Who has a part in the gradients of this rank's parameters; makes the groups of those that hold
+// the same keys and values. Every rank calls it.
+optim::GradientGroups gradient_groups(const Ranks& ranks, const nn::ParameterSet& parameters,
+                                      const config::ParallelConfig& config);
 
 // Meets the other ranks of the job that the environment tells of, and makes sure that they run the
 // same program with the same configuration. Throws ConfigError or LostRankError.

@@ -1,6 +1,6 @@
 #include "qianli/train/setup.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include "qianli/base/error.h"
 #include "qianli/base/file.h"
@@ -57,10 +57,10 @@ void take_special_ids(model::ModelSpec& spec, const text::Tokenizer& tokenizer) 
   if (!spec.pad_token_id && tokenizer.pad_id()) spec.pad_token_id = *tokenizer.pad_id();
 }
 
-// Of the flat buffers over the replicas: what each updates under ZeRO, and what each writes.
-nn::FlatSharding sharding(const Run& run) {
-  return {.ranks = run.ranks.replicas.size(),
-          .bucket_elements = run.config.parallel.bucket_elements};
+void expect_shareable(const Run& run) {
+  const auto problems = plan::part_problems(run.spec, run.ranks.part);
+  if (problems.empty()) return;
+  throw ConfigError("parallel", fmt::format("{}", fmt::join(problems, "; ")));
 }
 
 void open_model(Run& run) {
@@ -107,9 +107,10 @@ void open_model(Run& run) {
     log::warn("data", "data.sequence_length {} is longer than the {} positions the model declares",
               run.config.data.sequence_length, run.spec.max_position_embeddings);
   }
-  run.parameters = std::make_unique<nn::ParameterSet>(
-      run.spec, run.compute.dtype, run.device, /*master=*/true,
-      run.config.parallel.zero > 0 ? sharding(run) : nn::FlatSharding{}, run.ranks.replicas.rank());
+  expect_shareable(run);
+  run.parameters = std::make_unique<nn::ParameterSet>(run.spec, run.compute.dtype, run.device,
+                                                      /*master=*/true, run.ranks.part,
+                                                      run.ranks.updaters_of(run.config.parallel));
   log::info("model", "{}: {} parameters, {} layers, hidden {}, vocabulary {}", run.spec.family,
             human_count(static_cast<double>(model::parameter_count(run.spec))), run.spec.num_layers,
             run.spec.hidden_size, run.spec.vocab_size);
@@ -118,7 +119,7 @@ void open_model(Run& run) {
   } else {
     run.parameters->initialize(static_cast<uint64_t>(run.config.train.seed));
   }
-  run.decoder = std::make_unique<nn::Decoder>(run.spec, *run.parameters);
+  run.decoder = std::make_unique<nn::Decoder>(run.spec, *run.parameters, run.ranks.parallel);
 }
 
 void open_data(Run& run) {
@@ -134,8 +135,8 @@ void open_data(Run& run) {
   opened.masks.vocab_size = run.spec.vocab_size;
   const data::BatchLayout layout{.global_batch_size = *config.train.global_batch_size,
                                  .micro_batch_size = config.train.micro_batch_size,
-                                 .data_parallel_rank = run.ranks.replicas.rank(),
-                                 .data_parallel_size = run.ranks.replicas.size()};
+                                 .data_parallel_rank = run.ranks.samples.index,
+                                 .data_parallel_size = run.ranks.samples.count};
   run.train_data = std::make_shared<data::BatchSource>(opened.train, layout, opened.masks);
   if (opened.validation) {
     run.validation_data =
@@ -220,8 +221,7 @@ Run build_run(const config::Config& config) {
   open_data(run);
   dist::expect_same(run.ranks.all, "the data", run.train_data->samples().fingerprint());
   run.optimizer = std::make_unique<optim::FlatOptimizer>(
-      *run.parameters, config.optim,
-      optim::DataParallel(run.ranks.replicas, sharding(run), config.parallel.zero > 0));
+      *run.parameters, config.optim, gradient_groups(run.ranks, *run.parameters, config.parallel));
   run.step = std::make_unique<Step>(
       std::vector{run.decoder.get()}, *run.parameters, *run.optimizer,
       StepOptions{.optim = config.optim, .overlap = config.parallel.overlap_grad_reduce},
@@ -236,7 +236,7 @@ Run build_run(const config::Config& config) {
                                .resumed_from = point.value_or(fs::path()),
                                .spec = run.spec,
                                .ranks = run.ranks.savers,
-                               .sharding = sharding(run)});
+                               .owners = run.ranks.savers_of(config.parallel)});
   const int64_t sequences = *config.train.global_batch_size;
   run.flops_per_step = model::training_flops(run.spec, sequences, config.data.sequence_length);
   if (!run.ranks.first()) return run;

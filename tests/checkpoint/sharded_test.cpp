@@ -30,9 +30,10 @@ class RankRun {
   RankRun(const model::ModelSpec& spec, const Sharing& sharing, const dist::World& world)
       : group_(world.all()),
         sharding_{.ranks = sharing.ranks, .bucket_elements = 1000},
-        parameters_(spec, at::kBFloat16, at::kCPU, /*master=*/true,
-                    sharing.zero ? sharding_ : nn::FlatSharding{}, group_.rank()),
-        optimizer_(parameters_, {}, optim::DataParallel(group_, sharding_, sharing.zero)) {}
+        parameters_(spec, at::kBFloat16, at::kCPU, /*master=*/true, {},
+                    sharing.zero ? owners() : nn::FlatOwners{}),
+        optimizer_(parameters_, {},
+                   {.replicas = optim::DataParallel(group_, sharding_, sharing.zero)}) {}
 
   void fill() {
     for (size_t i = 0; i < parameters_.size(); ++i) {
@@ -70,7 +71,7 @@ class RankRun {
                              .spec = spec,
                              .max_shard_bytes = 20'000,
                              .ranks = group_,
-                             .sharding = sharding_});
+                             .owners = owners()});
     saver.save(state_of(3), parameters_, optimizer_);
     saver.wait();
   }
@@ -79,6 +80,9 @@ class RankRun {
   optim::FlatOptimizer& optimizer() { return optimizer_; }
 
  private:
+  nn::FlatOwners owners() const {
+    return {.dense = {.sharding = sharding_, .rank = group_.rank()}};
+  }
   // Of all elements of parameter i: float32.
   at::Tensor values(size_t i, double phase) const {
     const auto places = at::arange(parameters_.entry(i).elements(), at::kDouble);

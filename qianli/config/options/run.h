@@ -6,7 +6,7 @@
 namespace qianli::config {
 
 inline constexpr std::string_view kOneRank =
-    "this version gives ranks other samples, not other parts of the model; leave it at 1";
+    "this version cannot share the model so yet; leave it at 1";
 
 template <class Visitor>
 void ParallelConfig::fields(Visitor& v) {
@@ -14,11 +14,9 @@ void ParallelConfig::fields(Visitor& v) {
              .help = "Ranks that share each weight matrix.",
              .unit = "ranks",
              .flag = "--tensor-model-parallel-size",
-             .min = 1,
-             .max = 1,
-             .hint = kOneRank});
+             .min = 1});
   v(sequence, {.key = "sequence",
-               .help = "Shard norms along the sequence inside the tensor group; needs tensor > 1.",
+               .help = "The ranks of a tensor group share the tokens between the blocks, too.",
                .flag = "--sequence-parallel"});
   v(pipeline, {.key = "pipeline",
                .help = "Pipeline stages.",
@@ -38,9 +36,12 @@ void ParallelConfig::fields(Visitor& v) {
              .help = "Ranks that share the experts.",
              .unit = "ranks",
              .flag = "--expert-model-parallel-size",
-             .min = 1,
-             .max = 1,
-             .hint = kOneRank});
+             .min = 1});
+  v(expert_tensor, {.key = "expert_tensor",
+                    .help = "Ranks that share each expert; 0: as tensor.",
+                    .unit = "ranks",
+                    .flag = "--expert-tensor-parallel-size",
+                    .min = 0});
   v(zero,
     {.key = "zero",
      .help = "What the data-parallel ranks share out: 0 nothing, 1 the optimizer's states and "
