@@ -46,11 +46,15 @@ Ranks join_groups(const dist::World& world, const plan::Mesh& mesh, bool sequenc
               .expert_replicas = group(mesh.expert(), {Axis::kData}, "expert data"),
               // A rank that is dead is noticed at once, one that hangs by the groups that train.
               .savers = world.all("savers", std::chrono::hours(24)),
+              .stages = group(dense, {Axis::kPipeline}, "stages"),
+              .pipeline = group(dense, {Axis::kPipeline}, "pipeline"),
               .parallel = {.tensor = group(dense, {Axis::kTensor}, "tensor"),
                            .context = group(dense, {Axis::kContext}, "context"),
                            .experts = group(mesh.expert(), {Axis::kExpert}, "experts"),
                            .expert_tensor = group(mesh.expert(), {Axis::kTensor}, "expert tensor")},
               .samples = {dense.coordinate(world.rank(), Axis::kData), dense.size(Axis::kData)}};
+  const plan::Ranks ends = mesh.embedding_group(world.rank());
+  if (ends.size() > 1) ranks.embedding = world.group(ends, "embedding");
   ranks.parallel.sequence = sequence && !ranks.parallel.tensor.alone();
   ranks.part = {.tensor = share_of(ranks.parallel.tensor),
                 .experts = share_of(ranks.parallel.experts),

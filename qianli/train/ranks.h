@@ -22,6 +22,9 @@ struct Ranks {
   dist::Group replicas;         // hold the same parameters and take other tokens
   dist::Group expert_replicas;  // hold the same experts
   dist::Group savers;           // all, for saving in the background
+  dist::Group stages;           // of this rank's pipeline, for what passes between them
+  dist::Group pipeline;         // the same ranks, for all else
+  dist::Group embedding;        // the first and the last of them; alone: this is neither
   nn::Parallel parallel;
   plan::ModelPart part;    // of the model, that this rank holds
   plan::Share samples;     // of a step, that it takes

@@ -57,6 +57,14 @@ void take_special_ids(model::ModelSpec& spec, const text::Tokenizer& tokenizer) 
   if (!spec.pad_token_id && tokenizer.pad_id()) spec.pad_token_id = *tokenizer.pad_id();
 }
 
+// Which layers and which order of microbatches are this rank's.
+void take_stage(Run& run) {
+  const int64_t block = run.config.train.micro_batch_size * run.ranks.samples.count;
+  const int64_t microbatches = std::max<int64_t>(1, *run.config.train.global_batch_size / block);
+  run.stages = plan::plan_stages(run.config.parallel, run.spec, microbatches);
+  run.ranks.part.chunks = run.stages.chunks[static_cast<size_t>(run.ranks.stages.rank())];
+}
+
 void expect_shareable(const Run& run) {
   const auto problems = plan::part_problems(run.spec, run.ranks.part);
   if (problems.empty()) return;
@@ -107,6 +115,7 @@ void open_model(Run& run) {
     log::warn("data", "data.sequence_length {} is longer than the {} positions the model declares",
               run.config.data.sequence_length, run.spec.max_position_embeddings);
   }
+  take_stage(run);
   expect_shareable(run);
   run.parameters = std::make_unique<nn::ParameterSet>(run.spec, run.compute.dtype, run.device,
                                                       /*master=*/true, run.ranks.part,
@@ -119,7 +128,7 @@ void open_model(Run& run) {
   } else {
     run.parameters->initialize(static_cast<uint64_t>(run.config.train.seed));
   }
-  run.decoder = std::make_unique<nn::Decoder>(run.spec, *run.parameters, run.ranks.parallel);
+  run.chunks = build_chunks(run.spec, *run.parameters, run.ranks);
 }
 
 void open_data(Run& run) {
@@ -223,9 +232,9 @@ Run build_run(const config::Config& config) {
   run.optimizer = std::make_unique<optim::FlatOptimizer>(
       *run.parameters, config.optim, gradient_groups(run.ranks, *run.parameters, config.parallel));
   run.step = std::make_unique<Step>(
-      std::vector{run.decoder.get()}, *run.parameters, *run.optimizer,
-      StepOptions{.optim = config.optim, .overlap = config.parallel.overlap_grad_reduce},
-      StepRanks{.replicas = run.ranks.replicas, .everyone = run.ranks.all});
+      pointers(run.chunks), *run.parameters, *run.optimizer,
+      step_options(run.stages, config.parallel, config.optim, run.spec, *run.parameters),
+      step_ranks(run.ranks));
   const auto point = resume_point(run);
   if (point) resume(run, *point);
   run.saver = std::make_unique<checkpoint::Saver>(
