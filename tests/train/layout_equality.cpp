@@ -130,11 +130,13 @@ model::ModelSpec tiny_model(const std::string& name) {
 
 std::string text_of(const Layout& layout) {
   return fmt::format(
-      "data {} tensor {}{} expert {} of {} zero {} buckets of {}{} pipeline {} x {} {} [{}] recompute {}, {} "
+      "data {} tensor {}{} expert {} of {} zero {} buckets of {}{} pipeline {} x {} {} [{}] "
+      "recompute {}, {} "
       "samples",
-      layout.data, layout.tensor, layout.sequence ? " with sequence" : "", layout.expert, layout.expert_tensor, layout.zero,
-      layout.bucket_elements, layout.overlap ? " overlapped" : "", layout.pipeline, layout.chunks,
-      layout.schedule, layout.split, layout.recompute, layout.samples);
+      layout.data, layout.tensor, layout.sequence ? " with sequence" : "", layout.expert,
+      layout.expert_tensor, layout.zero, layout.bucket_elements,
+      layout.overlap ? " overlapped" : "", layout.pipeline, layout.chunks, layout.schedule,
+      layout.split, layout.recompute, layout.samples);
 }
 
 plan::Schedule schedule_of(const Layout& layout) {
