@@ -11,6 +11,7 @@
 #include "qianli/base/strings.h"
 #include "qianli/config/config.h"
 #include "qianli/plan/mesh.h"
+#include "qianli/plan/stages.h"
 
 namespace qianli::app {
 namespace {
@@ -102,9 +103,10 @@ void show(const Options& options) {
     throw ConfigError("plan",
                       fmt::format("expected a configuration, got '{}'{}", options.config, meant));
   }
-  const Layout layout = layout_of(config::load(options.config, options.overrides), options.ranks);
+  const config::Config config = config::load(options.config, options.overrides);
+  const Layout layout = layout_of(config, options.ranks);
   const PlannedSchedule made =
-      plan_schedule({.stages = layout.sizes.pipeline, .microbatches = layout.microbatches});
+      plan_schedule(plan::configured_schedule(config.parallel, layout.microbatches));
   if (!options.draw.empty()) write_svg(made, options.draw);
   if (options.json) {
     const OrderedJson json = {{"layout", layout_json(layout)}, {"schedule", schedule_json(made)}};

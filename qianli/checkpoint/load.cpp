@@ -14,6 +14,8 @@ namespace {
 
 using formats::TensorKind;
 
+constexpr int64_t kElementsAtOnce = int64_t{1} << 24;  // of a tensor of which a rank takes a part
+
 // The states of an optimizer in a checkpoint.
 class StateLoader {
  public:
@@ -29,18 +31,18 @@ class StateLoader {
       const formats::TensorSpec& tensor = find(formats::state_name(kind, entry.name), entry.shape);
       const nn::FlatPlace& place = parameters.place(i);
       for (const auto& part : parameters.owned().within(place.offset, place.offset + place.count)) {
-        read(tensor, part.begin - place.offset, own.narrow(0, part.place, part.count));
+        read(tensor, parameters.part(i), part.begin - place.offset,
+             own.narrow(0, part.place, part.count));
       }
-      ++loaded_;
     }
   }
 
   // Refuses states of parameters that the model does not have.
   void expect_no_others(nn::ParameterSet& parameters) const {
-    if (source_->tensors().size() == loaded_) return;
     for (const formats::TensorSpec& tensor : source_->tensors()) {
       const std::string parameter = tensor.name.substr(tensor.name.find('.') + 1);
-      if (!parameters.find(parameter)) refuse(tensor.name, "the model has no such parameter");
+      if (!parameters.find(parameter) && !parameters.is_elsewhere(parameter))
+        refuse(tensor.name, "the model has no such parameter");
     }
   }
 
@@ -66,18 +68,51 @@ class StateLoader {
     return *tensor;
   }
 
-  // Elements [first, first + target.numel()) of the tensor, by way of the rows that hold them.
-  void read(const formats::TensorSpec& tensor, int64_t first, const at::Tensor& target) const {
+  // Elements [first, first + target.numel()) of what the rank holds of the tensor.
+  void read(const formats::TensorSpec& tensor, const plan::ParameterPart& held, int64_t first,
+            const at::Tensor& target) const {
+    int64_t next = 0;
+    for (const formats::Box& box : formats::boxes_of(held.shape, first, target.numel())) {
+      const at::Tensor place = target.narrow(0, next, box.elements()).view(box.shape);
+      next += box.elements();
+      for (const plan::PlacedBox& piece : plan::placed(held, box)) {
+        at::Tensor own = place;
+        for (size_t axis = 0; axis < box.shape.size(); ++axis) {
+          own = own.narrow(static_cast<int64_t>(axis), piece.local.offset[axis] - box.offset[axis],
+                           piece.local.shape[axis]);
+        }
+        read_box(tensor, piece.whole, own);
+      }
+    }
+  }
+
+  // By way of the rows along the first axis that hold the box, not too many at once.
+  void read_box(const formats::TensorSpec& tensor, const formats::Box& box,
+                const at::Tensor& target) const {
     const int64_t row = tensor.num_elements() / formats::num_rows(tensor);
-    const int64_t begin = first / row, end = (first + target.numel() + row - 1) / row;
-    const at::Tensor rows = at::empty({(end - begin) * row}, *scalar_type(tensor.dtype));
-    source_->read_rows(tensor, begin, end - begin,
-                       {static_cast<std::byte*>(rows.mutable_data_ptr()), rows.nbytes()});
-    target.copy_(rows.narrow(0, first - begin * row, target.numel()));
+    const bool one = box.shape.empty();
+    const int64_t count = one ? 1 : box.shape[0], offset = one ? 0 : box.offset[0];
+    const int64_t step = std::max<int64_t>(1, kElementsAtOnce / row);
+    for (int64_t done = 0; done < count; done += step) {
+      const int64_t rows = std::min(step, count - done);
+      at::Tensor values = at::empty({rows * row}, *scalar_type(tensor.dtype));
+      source_->read_rows(tensor, offset + done, rows,
+                         {static_cast<std::byte*>(values.mutable_data_ptr()), values.nbytes()});
+      if (one) {
+        target.copy_(values.view({}));
+        return;
+      }
+      std::vector<int64_t> shape = tensor.shape;
+      shape[0] = rows;
+      values = values.view(shape);
+      for (size_t axis = 1; axis < box.shape.size(); ++axis) {
+        values = values.narrow(static_cast<int64_t>(axis), box.offset[axis], box.shape[axis]);
+      }
+      target.narrow(0, done, rows).copy_(values);
+    }
   }
 
   std::unique_ptr<formats::TensorSource> source_;
-  size_t loaded_ = 0;
 };
 
 }  // namespace

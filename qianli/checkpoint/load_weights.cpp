@@ -2,6 +2,8 @@
 #include <ATen/ops/from_blob.h>
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "qianli/base/error.h"
 #include "qianli/base/log.h"
 #include "qianli/base/strings.h"
@@ -36,8 +38,9 @@ class WeightLoader {
     const auto ranges = convert::row_ranges(source_.table, kElementsAtOnce);
     std::vector<convert::RowRange> near, far;  // read into their place, or by way of a buffer
     for (const convert::RowRange& range : ranges) {
-      if (!places_[range.parameter]) continue;
-      (in_place() ? near : far).push_back(range);
+      if (!places_[range.parameter] || !has(range)) continue;
+      const bool whole = parameters_.part(*places_[range.parameter]).whole();
+      (whole && in_place() ? near : far).push_back(range);
     }
     const int threads = available_cores();
     parallel_for(static_cast<int64_t>(near.size()), threads, [&](int64_t i) {
@@ -57,7 +60,7 @@ class WeightLoader {
     for (size_t i = 0; i < source_.table.size(); ++i) {
       const model::ParameterEntry& entry = source_.table[i];
       if (parameters_.find(entry.name) == nullptr) {
-        if (is_optional(entry.name)) continue;
+        if (is_optional(entry.name) || parameters_.is_elsewhere(entry.name)) continue;
         refuse(entry.name, "the model has no such parameter");
       }
       const size_t place = parameters_.index_of(entry.name);
@@ -70,6 +73,16 @@ class WeightLoader {
       found[place] = true;
     }
     start_fresh(found);
+  }
+
+  // Whether the rank holds anything of the rows.
+  bool has(const convert::RowRange& range) const {
+    const plan::ParameterPart& part = parameters_.part(*places_[range.parameter]);
+    if (part.whole()) return true;
+    const int64_t columns = convert::matrix_columns(source_.table[range.parameter]);
+    return std::ranges::any_of(
+        formats::boxes_of(part.entry.shape, range.first * columns, range.rows * columns),
+        [&](const formats::Box& box) { return !plan::common(part, box).empty(); });
   }
 
   void start_fresh(const std::vector<bool>& found) {

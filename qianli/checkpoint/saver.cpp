@@ -87,12 +87,10 @@ class PieceCutter {
 
   void add_buffers() {
     for (size_t i = 0; i < parameters_.size(); ++i) {
-      const auto& entry = parameters_.entry(i);
-      if (!entry.buffer) continue;
-      pieces_.push_back({.name = entry.name,
-                         .shape = entry.shape,
-                         .box = {std::vector<int64_t>(entry.shape.size(), 0), entry.shape},
-                         .values = on_cpu(parameters_.exact(i), copy_).view(-1)});
+      const plan::ParameterPart& part = parameters_.part(i);
+      if (!part.entry.buffer || part.counted == 0) continue;
+      add_box(TensorKind::kWeight, part, {std::vector<int64_t>(part.shape.size(), 0), part.shape},
+              on_cpu(parameters_.exact(i), copy_).view(-1));
     }
   }
 
@@ -103,18 +101,32 @@ class PieceCutter {
   void add(TensorKind kind, size_t i, const nn::FlatRanges::Part& part, const at::Tensor& values) {
     const nn::FlatPlace& place = parameters_.place(i);
     const int64_t begin = std::max(place.offset, part.begin);
-    const int64_t end = std::min(place.offset + place.count, part.begin + part.count);
+    const plan::ParameterPart& held = parameters_.part(i);
+    const int64_t end =
+        std::min(place.offset + std::min(place.count, held.counted), part.begin + part.count);
     if (begin >= end) return;
-    const auto& entry = parameters_.entry(i);
     int64_t next = begin - part.begin;
-    for (formats::Box& box : formats::boxes_of(entry.shape, begin - place.offset, end - begin)) {
-      const int64_t elements = box.elements();
+    for (const formats::Box& box :
+         formats::boxes_of(held.shape, begin - place.offset, end - begin)) {
+      add_box(kind, held, box, values.narrow(0, next, box.elements()));
+      next += box.elements();
+    }
+  }
+
+  // `values`: the elements of a box of what the rank holds.
+  void add_box(TensorKind kind, const plan::ParameterPart& held, const formats::Box& box,
+               const at::Tensor& values) {
+    for (const plan::PlacedBox& piece : plan::placed(held, box)) {
+      at::Tensor own = values.view(box.shape);
+      for (size_t axis = 0; axis < box.shape.size(); ++axis) {
+        own = own.narrow(static_cast<int64_t>(axis), piece.local.offset[axis] - box.offset[axis],
+                         piece.local.shape[axis]);
+      }
       pieces_.push_back({.kind = kind,
-                         .name = entry.name,
-                         .shape = entry.shape,
-                         .box = std::move(box),
-                         .values = values.narrow(0, next, elements)});
-      next += elements;
+                         .name = held.entry.name,
+                         .shape = held.entry.shape,
+                         .box = piece.whole,
+                         .values = own.contiguous().view(-1)});
     }
   }
 
@@ -199,11 +211,9 @@ StepContents Saver::contents(const formats::TrainingState& state,
                     .rank = options_.ranks.rank(),
                     .ranks = options_.ranks.size()};
   PieceCutter cutter(parameters, optimizer, options_.asynchronous, step.pieces);
-  const auto slices = options_.sharding.slices(parameters.flat_size(), step.rank);
-  for (const auto& part : slices.parts()) {
-    cutter.cut({part.begin, part.begin + part.count});
-  }
-  if (step.rank == 0) cutter.add_buffers();
+  const nn::FlatRanges slices = parameters.slices(options_.owners);
+  for (const auto& part : slices.parts()) cutter.cut({part.begin, part.begin + part.count});
+  if (options_.owners.dense.rank == 0) cutter.add_buffers();
   return step;
 }
 

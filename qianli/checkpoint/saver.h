@@ -43,7 +43,8 @@ struct SaverOptions {
   int64_t max_shard_bytes = int64_t{4} << 30;
   // All that save together; nothing else uses the group, because saves run in the background.
   dist::Group ranks;
-  nn::FlatSharding sharding;  // rank r of `ranks` writes slices(r) of the flat buffers
+  // Which slices of the flat buffers this rank writes, of what it answers for.
+  nn::FlatOwners owners;
 };
 
 class Saver {

@@ -264,12 +264,24 @@ struct ParallelConfig {
   int64_t tensor = 1;
   bool sequence = false;
   int64_t pipeline = 1;
+  int64_t pipeline_chunks = 1;
+  std::string schedule = "auto";
+  int64_t schedule_group = 0;  // 0: as many as stages
+  bool detach_weight_grads = false;
+  std::string recompute = "none";
+  std::string layers;  // of each chunk; empty: even
+  std::optional<int64_t> first_stage_layers;
+  std::optional<int64_t> last_stage_layers;
+  bool count_embedding = false;
+  bool count_loss = false;
+  std::string noop_layers;
   int64_t context = 1;
   std::string context_algorithm = "ring";
   int64_t context_ulysses = 1;
   int64_t context_window = 1;
   std::string context_kv_cache = "none";
   int64_t expert = 1;
+  int64_t expert_tensor = 0;  // 0: as tensor
   int64_t zero = 0;
   bool overlap_grad_reduce = true;
   int64_t bucket_elements = 40'000'000;

@@ -119,9 +119,6 @@ void validate_at(const Config& config, const Places& places) {
   check_batches(config.train, check);
   check_schedule(config, check);
   check_groups(config.optim, places);
-  check.expect(!config.parallel.sequence, "parallel.sequence",
-               "expected parallel.sequence to be false, got true",
-               "it shards over a tensor group, which this version does not have");
 }
 
 void validate(const Config& config) { validate_at(config, {}); }

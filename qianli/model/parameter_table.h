@@ -20,8 +20,17 @@ enum class Init {
   kDecay,         // log of a number in (1, 16): A_log
   kTimeStepBias,  // softplus of it lies in (0.001, 0.1), uniform in the logarithm: dt_bias
 };
-// How an axis is cut over a group; kNone: replicated.
-enum class Cut { kNone, kTensor };
+// How tensor-parallel ranks share an axis: it is a row of sections, each a row of `pieces` equal
+// pieces of `width`, and every rank takes neighbouring pieces of each section. Where there are
+// fewer pieces than ranks, neighbouring ranks share a piece: it is cut further into `finer` parts,
+// or held by all of them where that is 1 (the keys and values of grouped queries).
+struct CutSection {
+  int64_t pieces = 0;
+  int64_t width = 1;
+  int64_t finer = 1;
+
+  int64_t size() const { return pieces * width; }
+};
 
 // A part of a parameter in a Hugging Face folder. The foreign tensor is cut into `slices` of equal
 // size along its elements; slice `index` is seen as a matrix of `columns` columns, transposed where
@@ -53,9 +62,12 @@ struct ParameterEntry {
   std::string name;            // Megatron-core's: decoder.layers.0.self_attention.linear_qkv.weight
   std::vector<int64_t> shape;  // global, not padded
   Init init = Init::kNormal;
-  double init_std = 0.0;  // for the initialisers that have a width, already scaled
-  Cut cut = Cut::kNone;
+  double init_std = 0.0;        // for the initialisers that have a width, already scaled
+  std::vector<CutSection> cut;  // of cut_axis; empty: every rank has all of it
   int cut_axis = 0;
+  // Used within attention or a feed-forward block, which tensor-parallel ranks compute together:
+  // where all of them hold it, each gets a part of its gradient.
+  bool within_block = false;
   bool expert = false;  // axis 0 runs over the experts of a mixture
   // Decoder layer, -1 outside the layers; those of multi-token prediction come behind the last one.
   int64_t layer = -1;

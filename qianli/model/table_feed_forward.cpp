@@ -13,12 +13,16 @@ std::vector<TableWriter::Part> TableWriter::gated_parts(const std::vector<std::s
   return {{.foreign = name(0), .rows = width}, {.foreign = name(1), .rows = width}};
 }
 
+TableWriter::Cut TableWriter::branches(int64_t width) const {
+  return Cut(spec_.gated_mlp ? 2 : 1, {.pieces = width});
+}
+
 void TableWriter::mlp() {
   const int64_t h = spec_.hidden_size, f = spec_.ffn_hidden_size;
   linear("mlp.linear_fc1", gated_parts(names_.mlp_in, f), h, spec_.mlp_bias, Init::kNormal,
-         Cut::kTensor, 0);
+         Shared::kRows, branches(f));
   linear("mlp.linear_fc2", {{.foreign = names_.mlp_out, .rows = h}}, f, spec_.mlp_bias,
-         Init::kNormalScaledByDepth, Cut::kTensor, 1);
+         Init::kNormalScaledByDepth, Shared::kColumns, {{.pieces = f}});
 }
 
 void TableWriter::mixture(const std::string& name) {
@@ -26,7 +30,7 @@ void TableWriter::mixture(const std::string& name) {
   const ForeignNames::Experts& names = names_.experts;
   const int64_t h = spec_.hidden_size, all = moe.num_experts + moe.num_zero_experts;
   linear(name + ".router", {{.foreign = names.router, .rows = all}}, h, moe.router_bias,
-         Init::kNormal, Cut::kNone, 0);
+         Init::kNormal);
   if (moe.selection_bias) {
     ParameterEntry& bias = add(name + ".router.expert_bias", {all}, {.init = Init::kZeros});
     bias.buffer = true;
@@ -36,9 +40,9 @@ void TableWriter::mixture(const std::string& name) {
   if (moe.shared_ffn_hidden_size == 0) return;
   const int64_t width = moe.shared_ffn_hidden_size;
   linear(name + ".shared_experts.linear_fc1", gated_parts(names.shared_in, width), h, false,
-         Init::kNormal, Cut::kTensor, 0);
+         Init::kNormal, Shared::kRows, branches(width));
   linear(name + ".shared_experts.linear_fc2", {{.foreign = names.shared_out, .rows = h}}, width,
-         false, Init::kNormalScaledByDepth, Cut::kTensor, 1);
+         false, Init::kNormalScaledByDepth, Shared::kColumns, {{.pieces = width}});
   if (!moe.shared_gate) return;
   whole(add(name + ".shared_experts.gate_weight", {1, h}, {.weight_decay = true}),
         names.shared_gate.empty() ? "" : with_suffix(foreign(names.shared_gate), "weight"));
@@ -54,14 +58,18 @@ void TableWriter::experts(const std::string& name) {
     std::vector<int64_t> shape{moe.num_experts, rows};
     if (!bias) shape.push_back(columns);
     const Init matrix = in ? Init::kNormal : Init::kNormalScaledByDepth;
-    const bool cut = in || !bias;
+    Cut cut;
+    if (in) {
+      cut = branches(m);
+    } else if (!bias) {
+      cut = {{.pieces = m}};
+    }
     ParameterEntry& made =
         add(name + (in ? ".linear_fc1." : ".linear_fc2.") + (bias ? "bias" : "weight"), shape,
             {.init = bias ? Init::kZeros : matrix,
-             .cut = cut ? Cut::kTensor : Cut::kNone,
+             .cut = cut,
              .cut_axis = in ? 1 : 2,
              .weight_decay = !bias});
-    if (!cut) made.cut_axis = 0;
     made.expert = true;
     if (!foreign_) return;
     const auto single = in ? names.in : std::vector{names.out};

@@ -52,8 +52,9 @@ ParameterEntry& TableWriter::add(const std::string& name, std::vector<int64_t> s
   entry.shape = std::move(shape);
   entry.init = style.init;
   entry.init_std = std_of(style.init);
-  entry.cut = style.cut;
+  entry.cut = std::move(style.cut);
   entry.cut_axis = style.cut_axis;
+  entry.within_block = within_block_;
   entry.layer = layer_;
   entry.weight_decay = style.weight_decay;
   return table_.emplace_back(std::move(entry));
@@ -74,7 +75,7 @@ void TableWriter::whole(ParameterEntry& entry, const std::string& foreign_name) 
 }
 
 void TableWriter::norm_of(const std::string& name, const std::string& foreign_name,
-                          std::vector<int64_t> shape, Init init, Cut cut) {
+                          std::vector<int64_t> shape, Init init, const Cut& cut) {
   ParameterEntry& entry = add(name, std::move(shape), {.init = init, .cut = cut});
   if (!foreign_name.empty()) {
     const std::string suffix = name.substr(name.rfind('.') + 1);
@@ -85,12 +86,12 @@ void TableWriter::norm_of(const std::string& name, const std::string& foreign_na
 void TableWriter::norm(const std::string& name, const std::string& foreign_name) {
   const int64_t h = spec_.hidden_size;
   const Init weight = spec_.norm_zero_centered ? Init::kZeros : Init::kOnes;
-  norm_of(name + ".weight", foreign_name, {h}, weight, Cut::kNone);
-  if (spec_.norm_bias) norm_of(name + ".bias", foreign_name, {h}, Init::kZeros, Cut::kNone);
+  norm_of(name + ".weight", foreign_name, {h}, weight);
+  if (spec_.norm_bias) norm_of(name + ".bias", foreign_name, {h}, Init::kZeros);
 }
 
 void TableWriter::linear(const std::string& name, const std::vector<Part>& parts, int64_t columns,
-                         bool bias, Init init, Cut cut, int cut_axis) {
+                         bool bias, Init init, Shared shared, const Cut& cut) {
   int64_t rows = 0;
   for (const Part& part : parts) rows += part.rows;
   const bool transposed = names_.input_major && layer_ >= 0;
@@ -113,16 +114,19 @@ void TableWriter::linear(const std::string& name, const std::vector<Part>& parts
     }
   };
   fill(add(name + ".weight", {rows, columns},
-           {.init = init, .cut = cut, .cut_axis = cut_axis, .weight_decay = true}),
+           {.init = init,
+            .cut = cut,
+            .cut_axis = shared == Shared::kColumns ? 1 : 0,
+            .weight_decay = true}),
        "weight", true);
   if (!bias) return;
   // Cut by columns, every rank holds a partial sum of all rows: the bias is added once, after.
-  const Cut bias_cut = cut_axis == 0 ? cut : Cut::kNone;
+  const Cut bias_cut = shared == Shared::kRows ? cut : Cut();
   fill(add(name + ".bias", {rows}, {.init = Init::kZeros, .cut = bias_cut}), "bias", false);
 }
 
 void TableWriter::vocabulary(const std::string& name, const std::string& foreign_name, int64_t rows,
-                             Cut cut) {
+                             const Cut& cut) {
   ParameterEntry& entry =
       add(name + ".weight", {rows, spec_.hidden_size}, {.cut = cut, .weight_decay = true});
   if (!foreign_name.empty()) whole(entry, with_suffix(foreign_name, "weight"));
@@ -137,13 +141,14 @@ void TableWriter::copies(const std::string& foreign_name) {
 }
 
 void TableWriter::embeddings() {
-  vocabulary("embedding.word_embeddings", names_.embedding, spec_.vocab_size, Cut::kTensor);
+  vocabulary("embedding.word_embeddings", names_.embedding, spec_.vocab_size,
+             {{.pieces = spec_.vocab_size}});
   copies(names_.mtp.embedding_copy);
   if (spec_.tie_word_embeddings) copies(names_.mtp.output_copy);
   if (spec_.embedding_norm) norm("embedding.word_embeddings.norm", names_.embedding_norm);
   if (spec_.position == PositionKind::kLearned) {
     vocabulary("embedding.position_embeddings", names_.position_embedding,
-               spec_.max_position_embeddings, Cut::kNone);
+               spec_.max_position_embeddings, {});
   }
 }
 
@@ -161,15 +166,15 @@ void TableWriter::head() {
   norm("decoder.final_layernorm", names_.final_norm);
   if (spec_.tie_word_embeddings) return output_bias();
   linear("output_layer", {{.foreign = names_.output, .rows = spec_.vocab_size}}, spec_.hidden_size,
-         false, Init::kNormal, Cut::kTensor, 0);
+         false, Init::kNormal, Shared::kRows, {{.pieces = spec_.vocab_size}});
   copies(names_.mtp.output_copy);
   output_bias();
 }
 
 void TableWriter::output_bias() {
   if (!spec_.output_bias) return;
-  ParameterEntry& entry =
-      add("output_layer.bias", {spec_.vocab_size}, {.init = Init::kZeros, .cut = Cut::kTensor});
+  ParameterEntry& entry = add("output_layer.bias", {spec_.vocab_size},
+                              {.init = Init::kZeros, .cut = {{.pieces = spec_.vocab_size}}});
   whole(entry, names_.output.empty() ? "" : with_suffix(names_.output, "bias"));
 }
 
@@ -180,8 +185,9 @@ void TableWriter::multi_token_prediction(int64_t index) {
   const auto named = [&](const std::string& name) { return filled(name, "{j}", index); };
   norm("enorm", named(names_.mtp.embedding_norm));
   norm("hnorm", named(names_.mtp.hidden_norm));
+  // Held whole by every rank: Megatron-core cuts it and gathers its output at once.
   linear("eh_proj", {{.foreign = named(names_.mtp.projection), .rows = h}}, 2 * h, false,
-         Init::kNormal, Cut::kTensor, 0);
+         Init::kNormal);
   own_prefix_ += "transformer_layer.";
   foreign_prefix_ = named(names_.mtp.layer);
   decoder_layer(spec_.layer(layer_));

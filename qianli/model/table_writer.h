@@ -31,10 +31,11 @@ class TableWriter {
   };
   struct Style {
     Init init = Init::kNormal;
-    Cut cut = Cut::kNone;
+    std::vector<CutSection> cut = {};
     int cut_axis = 0;
     bool weight_decay = false;
   };
+  using Cut = std::vector<CutSection>;
 
   // Names with the places of this layer.
   std::string own(const std::string& name) const { return own_prefix_ + name; }
@@ -48,13 +49,16 @@ class TableWriter {
 
   void norm(const std::string& name, const std::string& foreign_name);
   void norm_of(const std::string& name, const std::string& foreign_name, std::vector<int64_t> shape,
-               Init init, Cut cut);
-  // A matrix [sum of rows, columns], its rows from `parts`, and its bias.
+               Init init, const Cut& cut = {});
+  // A matrix [sum of rows, columns], its rows from `parts`, and its bias. Tensor-parallel ranks
+  // hold it whole, share its rows (the first linear of a block), or its columns (the last one).
+  enum class Shared { kNot, kRows, kColumns };
   void linear(const std::string& name, const std::vector<Part>& parts, int64_t columns, bool bias,
-              Init init, Cut cut, int cut_axis);
+              Init init, Shared shared = Shared::kNot, const Cut& cut = {});
   // The copies of the last entry that the layers of multi-token prediction repeat.
   void copies(const std::string& foreign_name);
-  void vocabulary(const std::string& name, const std::string& foreign_name, int64_t rows, Cut cut);
+  void vocabulary(const std::string& name, const std::string& foreign_name, int64_t rows,
+                  const Cut& cut);
 
   void output_bias();
 
@@ -64,7 +68,7 @@ class TableWriter {
   void latent_attention(const LayerSpec& layer);
   void gated_delta_net();
   void mamba2();
-  void convolution(const std::string& name, const std::string& foreign_name, int64_t channels,
+  void convolution(const std::string& name, const std::string& foreign_name, const Cut& channels,
                    int64_t kernel, bool bias);
   void mlp();
   void mixture(const std::string& name);
@@ -75,6 +79,10 @@ class TableWriter {
                        bool bias) const;
 
   std::vector<Part> qkv_parts(const LayerSpec& layer) const;
+  // `per_head` elements for each query head.
+  static CutSection query_heads(const LayerSpec& layer, int64_t per_head);
+  // Of a gated or plain first linear of this width.
+  Cut branches(int64_t width) const;
   std::vector<Part> gated_parts(const std::vector<std::string>& names, int64_t width) const;
   double std_of(Init init) const;
 
@@ -84,6 +92,7 @@ class TableWriter {
   bool foreign_;
   std::string own_prefix_, foreign_prefix_;  // of the layer at hand
   int64_t layer_ = -1;
+  bool within_block_ = false;
   int64_t half_ = 0;
 };
 

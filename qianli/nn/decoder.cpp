@@ -4,6 +4,7 @@
 #include <fmt/core.h>
 
 #include "qianli/nn/kv_cache.h"
+#include "qianli/nn/tensor_parallel.h"
 #include "qianli/ops/embedding.h"
 
 namespace qianli::nn {
@@ -29,7 +30,7 @@ Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters, Paralle
 
 Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters,
                  const plan::ChunkLayers& part, Parallel parallel)
-    : spec_(std::make_unique<model::ModelSpec>(spec)),
+    : spec_(std::make_unique<model::ModelSpec>(plan::spec_of_part(spec, tensor_share(parallel)))),
       part_(part),
       word_embeddings_(parameters.find("embedding.word_embeddings.weight")),
       position_embeddings_(parameters.find("embedding.position_embeddings.weight")),
@@ -48,6 +49,7 @@ Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters,
                                      .multiplier = spec.logits_multiplier,
                                      .softcap = spec.final_logit_softcap.value_or(0),
                                      .normalized_rows = spec.normalized_output});
+    share_vocabulary(*output_, spec.vocab_size, parallel_);
   }
   if (part.mtp_layers > 0) ahead_ = std::make_unique<MultiTokenPrediction>(*spec_, parameters);
 }
@@ -115,7 +117,8 @@ at::Tensor Decoder::logits(const at::Tensor& hidden) {
 
 ops::CrossEntropyResult Decoder::cross_entropy(const at::Tensor& hidden, const at::Tensor& labels,
                                                const at::Tensor& weights) {
-  return ops::linear_cross_entropy(scaled(hidden), *output_, labels, weights);
+  return ops::linear_cross_entropy(enter_block(scaled(hidden), labels.size(0), parallel_), *output_,
+                                   labels, weights);
 }
 
 at::Tensor Decoder::loss(const DecoderInput& input, Carried after, const Targets& targets) {
@@ -137,12 +140,14 @@ ForwardPass Decoder::begin(const DecoderInput& input) {
 }
 
 at::Tensor Decoder::embed(const at::Tensor& tokens, const at::Tensor& positions) {
-  at::Tensor x = ops::embedding(tokens, *word_embeddings_);
+  at::Tensor x = embed_tokens(tokens, *word_embeddings_, spec_->vocab_size, parallel_);
   if (spec_->embedding_multiplier !=
       1.0) {  // in the activations' precision, as published models have it
     x = x * at::scalar_tensor(spec_->embedding_multiplier, x.options());
   }
-  if (position_embeddings_) x = x + ops::embedding(positions, *position_embeddings_);
+  if (position_embeddings_) {
+    x = x + ops::embedding(on_stream(positions, parallel_), *position_embeddings_);
+  }
   return embedding_norm_ ? embedding_norm_(x) : x;
 }
 

@@ -7,6 +7,7 @@
 #include "qianli/nn/mixture_of_experts.h"
 #include "qianli/nn/mlp.h"
 #include "qianli/nn/self_attention.h"
+#include "qianli/nn/tensor_parallel.h"
 
 namespace qianli::nn {
 namespace {
@@ -92,24 +93,32 @@ void DecoderLayer::forward(Stream& stream, ForwardPass& pass) {
 
 void DecoderLayer::mix(Stream& stream, ForwardPass& pass) {
   const at::Tensor x = stream.add_and_norm(input_norm_);
-  stream.branch = finish(mixer_->forward(x, pass), post_attention_norm_);
+  const at::Tensor y = mixer_->forward(enter_block(x, pass.tokens(), pass.parallel), pass);
+  stream.branch = finish(leave_block(y, pass.parallel), post_attention_norm_);
   pass.report(name_ + ".self_attention", stream.branch);
 }
 
 void DecoderLayer::feed_forward(Stream& stream, ForwardPass& pass) {
   const at::Tensor x = stream.add_and_norm(mlp_norm_);
-  if (shortcut_) pass.shortcut = shortcut_->forward(x, pass);
-  stream.branch = finish(feed_forward_->forward(x, pass), post_mlp_norm_);
+  const at::Tensor entered = enter_block(x, pass.tokens(), pass.parallel);
+  if (shortcut_) pass.shortcut = leave_block(shortcut_->forward(entered, pass), pass.parallel);
+  const at::Tensor y = leave_block(feed_forward_->forward(entered, pass), pass.parallel);
+  stream.branch = finish(y, post_mlp_norm_);
   if (joins_shortcut_) stream.branch = stream.branch + pass.shortcut;
   pass.report(name_ + ".mlp", stream.branch);
 }
 
 void DecoderLayer::parallel(Stream& stream, ForwardPass& pass) {
   const at::Tensor x = stream.add_and_norm(input_norm_);
-  const at::Tensor mlp_x = mlp_norm_ ? mlp_norm_(stream.residual) : x;
-  const at::Tensor attention = mixer_->forward(x, pass);
+  const auto entered = [&](const at::Tensor& value) {
+    return enter_block(value, pass.tokens(), pass.parallel);
+  };
+  const at::Tensor into_mixer = entered(x);
+  const at::Tensor into_mlp = mlp_norm_ ? entered(mlp_norm_(stream.residual)) : into_mixer;
+  const at::Tensor attention = mixer_->forward(into_mixer, pass);
   pass.report(name_ + ".self_attention", attention);
-  stream.branch = finish(attention + feed_forward_->forward(mlp_x, pass), Norm{});
+  const at::Tensor sum = attention + feed_forward_->forward(into_mlp, pass);
+  stream.branch = finish(leave_block(sum, pass.parallel), Norm{});
   pass.report(name_ + ".mlp", stream.branch);
 }
 

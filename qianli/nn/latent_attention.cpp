@@ -70,7 +70,9 @@ at::Tensor LatentAttention::forward(const at::Tensor& x, ForwardPass& pass) {
   const bool decoding = pass.input.cache && (pass.input.cache->length() > 0 || pass.tokens() == 1);
   const at::Tensor context =
       decoding ? absorbed_form(q, own, pass) : explicit_form(q, own, projected, pass);
-  return proj_(context.reshape({pass.tokens(), spec_.num_attention_heads * sizes_.v_head_dim}));
+  return proj_.partial(
+      context.reshape({pass.tokens(), spec_.num_attention_heads * sizes_.v_head_dim}),
+      pass.parallel);
 }
 
 at::Tensor LatentAttention::explicit_form(const at::Tensor& q, const Latent& latent,

@@ -6,6 +6,10 @@ namespace qianli::nn {
 
 at::Tensor Linear::operator()(const at::Tensor& x) const { return ops::linear(x, *weight, bias); }
 
+at::Tensor Linear::partial(const at::Tensor& x, const Parallel& parallel) const {
+  return ops::linear(x, *weight, parallel.tensor.rank() == 0 ? bias : nullptr);
+}
+
 Linear find_linear(ParameterSet& parameters, const std::string& prefix) {
   return {parameters.find(prefix + ".weight"), parameters.find(prefix + ".bias")};
 }

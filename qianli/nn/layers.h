@@ -6,6 +6,7 @@
 #include <string>
 
 #include "qianli/model/spec.h"
+#include "qianli/nn/parallel.h"
 #include "qianli/nn/parameter_set.h"
 #include "qianli/ops/norm.h"
 #include "qianli/ops/parameter.h"
@@ -19,6 +20,9 @@ struct Linear {
 
   explicit operator bool() const { return weight != nullptr; }
   at::Tensor operator()(const at::Tensor& x) const;
+  // Of the ranks of a tensor group that have columns of the weight each: parts of a sum, of which
+  // the first rank's has the bias.
+  at::Tensor partial(const at::Tensor& x, const Parallel& parallel) const;
 };
 
 // `prefix`.weight and, where the model has it, `prefix`.bias; no weight: an empty Linear.

@@ -1,6 +1,7 @@
 #include "qianli/nn/mixture_of_experts.h"
 
 #include <ATen/ops/cat.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
@@ -9,9 +10,11 @@
 
 #include "qianli/base/random.h"
 #include "qianli/nn/context_sum.h"
+#include "qianli/nn/expert_exchange.h"
 #include "qianli/nn/mlp.h"
 #include "qianli/ops/grouped_linear.h"
 #include "qianli/ops/linear.h"
+#include "qianli/plan/model_part.h"
 
 namespace qianli::nn {
 namespace {
@@ -42,6 +45,21 @@ RoutingSummary summary_of(const ops::BalancingLosses& sums, int64_t microbatches
           .communication_aux_loss = mean(sums.communication),
           .z_loss = mean(sums.z),
           .max_load = max_load};
+}
+
+// The ranks of a tensor group that do not hold parts of the same experts share the tokens: each
+// computes y for its own, and the sum over the group has all. [T, h] -> [T, h].
+template <class Compute>
+at::Tensor on_own_tokens(const at::Tensor& x, const ops::Routing& routing, const Parallel& parallel,
+                         const Compute& compute) {
+  const int64_t together = parallel.expert_tensor.size();
+  const plan::Share share{parallel.tensor.rank() / together, parallel.tensor.size() / together};
+  if (share.whole()) return compute(x, routing);
+  const plan::IndexRange own = share.of(x.size(0));
+  const auto rows = [&](const at::Tensor& all) { return all.narrow(0, own.begin, own.count()); };
+  const at::Tensor y = compute(
+      rows(x), {.weights = rows(routing.weights), .experts = rows(routing.experts).contiguous()});
+  return at::constant_pad_nd(y, {0, 0, own.begin, x.size(0) - own.end});
 }
 
 }  // namespace
@@ -77,14 +95,15 @@ at::Tensor MixtureOfExperts::forward(const at::Tensor& x, const DecoderInput& in
     routing = ops::within_capacity(routing, moe_.num_experts, limit, moe_.token_drop_policy);
     if (moe_.pad_to_capacity) rows_per_expert = limit;
   }
-  const ops::RowPlan plan = ops::plan_rows(routing.experts, moe_.num_experts, rows_per_expert);
-  const at::Tensor rows = experts(dispatch(x, plan), plan.counts);
-  at::Tensor y = combine(rows, routing, plan);
-  if (moe_.num_zero_experts > 0) {
+  at::Tensor y = on_own_tokens(x, routing, parallel,
+                               [&](const at::Tensor& own, const ops::Routing& own_routing) {
+                                 return routed_experts(own, own_routing, rows_per_expert, parallel);
+                               });
+  if (moe_.num_zero_experts > 0 && parallel.tensor.rank() == 0) {
     const at::Tensor kept = routing.experts.ge(moe_.num_experts).to(routing.weights.scalar_type());
     y = y + x * (routing.weights * kept).sum(1, /*keepdim=*/true).to(x.scalar_type());
   }
-  return shared_fc1_ ? y + shared_experts(x) : y;
+  return shared_fc1_ ? y + shared_experts(x, parallel) : y;
 }
 
 ops::Routing MixtureOfExperts::route(const at::Tensor& x, const DecoderInput& input,
@@ -118,7 +137,9 @@ void MixtureOfExperts::add_balancing_losses(const at::Tensor& logits, ops::Routi
   const at::Tensor sum = losses.weighted_sum(moe_);
   if (!sum.defined()) return;
   add_to(statistics_.losses, losses);
-  routing.weights = ops::inject_loss(routing.weights, sum, input.auxiliary_loss_scale);
+  // All ranks of the tensor group have this loss, and their gradients will be summed.
+  const auto ranks = static_cast<double>(parallel.tensor.size());
+  routing.weights = ops::inject_loss(routing.weights, sum, input.auxiliary_loss_scale / ranks);
 }
 
 int64_t MixtureOfExperts::capacity(int64_t tokens) const {
@@ -127,8 +148,15 @@ int64_t MixtureOfExperts::capacity(int64_t tokens) const {
   return static_cast<int64_t>(std::ceil(even * *moe_.capacity_factor));
 }
 
-at::Tensor MixtureOfExperts::dispatch(const at::Tensor& x, const ops::RowPlan& plan) const {
-  return ops::gather_rows(x, plan);
+at::Tensor MixtureOfExperts::routed_experts(const at::Tensor& x, const ops::Routing& routing,
+                                            int64_t rows_per_expert,
+                                            const Parallel& parallel) const {
+  const ops::RowPlan plan = ops::plan_rows(routing.experts, moe_.num_experts, rows_per_expert);
+  const at::Tensor rows = ops::gather_rows(x, plan);
+  if (parallel.experts.alone()) return combine(experts(rows, plan.counts, parallel), routing, plan);
+  const ExpertExchange exchange(plan.counts, parallel.experts);
+  const at::Tensor there = experts(exchange.to_experts(rows), exchange.counts(), parallel);
+  return combine(exchange.from_experts(there), routing, plan);
 }
 
 at::Tensor MixtureOfExperts::combine(const at::Tensor& rows, const ops::Routing& routing,
@@ -137,10 +165,11 @@ at::Tensor MixtureOfExperts::combine(const at::Tensor& rows, const ops::Routing&
   return ops::combine_rows(rows, routing.weights.to(widest ? at::kDouble : at::kFloat), plan);
 }
 
-at::Tensor MixtureOfExperts::experts(const at::Tensor& rows,
-                                     const std::vector<int64_t>& counts) const {
+at::Tensor MixtureOfExperts::experts(const at::Tensor& rows, const std::vector<int64_t>& counts,
+                                     const Parallel& parallel) const {
   const at::Tensor wide = ops::grouped_linear(rows, counts, *fc1_.weight, fc1_.bias);
-  return ops::grouped_linear(activate(wide, limit_), counts, *fc2_.weight, fc2_.bias);
+  ops::Parameter* bias = parallel.expert_tensor.rank() == 0 ? fc2_.bias : nullptr;
+  return ops::grouped_linear(activate(wide, limit_), counts, *fc2_.weight, bias);
 }
 
 at::Tensor MixtureOfExperts::activate(const at::Tensor& wide, double limit) const {
@@ -148,8 +177,8 @@ at::Tensor MixtureOfExperts::activate(const at::Tensor& wide, double limit) cons
                 : ops::activation(wide, activation_);
 }
 
-at::Tensor MixtureOfExperts::shared_experts(const at::Tensor& x) const {
-  const at::Tensor y = shared_fc2_(activate(shared_fc1_(x), shared_limit_));
+at::Tensor MixtureOfExperts::shared_experts(const at::Tensor& x, const Parallel& parallel) const {
+  const at::Tensor y = shared_fc2_.partial(activate(shared_fc1_(x), shared_limit_), parallel);
   return shared_gate_ ? y * ops::linear(x, *shared_gate_).sigmoid() : y;
 }
 

@@ -34,7 +34,7 @@ class MixtureOfExperts : public Block {
                    ParameterSet& parameters, const std::string& prefix);
 
   // [T, h] -> [T, h]. In training with gradients it counts choices and injects the balancing
-  // losses.
+  // losses. What it returns is a part of a sum over parallel.tensor.
   at::Tensor forward(const at::Tensor& x, const DecoderInput& input, const Parallel& parallel = {});
   at::Tensor forward(const at::Tensor& x, ForwardPass& pass) override;
 
@@ -51,15 +51,16 @@ class MixtureOfExperts : public Block {
   void add_balancing_losses(const at::Tensor& logits, ops::Routing& routing,
                             const DecoderInput& input, const Parallel& parallel);
   int64_t capacity(int64_t tokens) const;
-  // The way of the rows: here the experts are all at hand; with experts on many ranks these two
-  // exchange rows.
-  at::Tensor dispatch(const at::Tensor& x, const ops::RowPlan& plan) const;
+  // Of the tokens that are this rank's to bring to experts.
+  at::Tensor routed_experts(const at::Tensor& x, const ops::Routing& routing,
+                            int64_t rows_per_expert, const Parallel& parallel) const;
   at::Tensor combine(const at::Tensor& rows, const ops::Routing& routing,
                      const ops::RowPlan& plan) const;
-  // rows: [R, h], sorted by expert.
-  at::Tensor experts(const at::Tensor& rows, const std::vector<int64_t>& counts) const;
+  // rows: [R, h], sorted by expert, of those that this rank holds.
+  at::Tensor experts(const at::Tensor& rows, const std::vector<int64_t>& counts,
+                     const Parallel& parallel) const;
   at::Tensor activate(const at::Tensor& wide, double limit) const;
-  at::Tensor shared_experts(const at::Tensor& x) const;
+  at::Tensor shared_experts(const at::Tensor& x, const Parallel& parallel) const;
 
   model::MixtureOfExperts moe_;
   std::string name_;

@@ -28,10 +28,11 @@ Mlp::Mlp(const model::ModelSpec& spec, const model::LayerSpec& layer, ParameterS
       activation_(activation_kind(spec.activation)),
       limit_(layer.activation_limit) {}
 
-at::Tensor Mlp::forward(const at::Tensor& x, ForwardPass&) {
+at::Tensor Mlp::forward(const at::Tensor& x, ForwardPass& pass) {
   const at::Tensor wide = fc1_(x);  // [T, f] or [T, 2 f]
-  return fc2_(gated_ ? ops::gated_activation(wide, activation_, limit_)
-                     : ops::activation(wide, activation_));
+  return fc2_.partial(gated_ ? ops::gated_activation(wide, activation_, limit_)
+                             : ops::activation(wide, activation_),
+                      pass.parallel);
 }
 
 }  // namespace qianli::nn

@@ -12,6 +12,9 @@ struct Parallel {
   dist::Group context;    // each takes a part of every sequence
   dist::Group context_heads, context_ring;  // its parts (plan::context_parts)
   dist::Group experts;                      // each holds some of the experts of every mixture
+  // Each holds a part of the same experts: neighbours in `tensor`, whose ranks share the tokens of
+  // a mixture where these are not all of them.
+  dist::Group expert_tensor;
 };
 
 }  // namespace qianli::nn

@@ -19,11 +19,7 @@ SelfAttention::SelfAttention(const model::ModelSpec& spec, ParameterSet& paramet
       proj_(find_linear(parameters, layer_name + ".self_attention.linear_proj")),
       q_norm_(parameters.find(layer_name + ".self_attention.q_layernorm.weight")),
       k_norm_(parameters.find(layer_name + ".self_attention.k_layernorm.weight")),
-      sinks_(parameters.find(layer_name + ".self_attention.core_attention.softmax_offset")) {
-  if (spec.position == model::PositionKind::kAlibi) {
-    alibi_slopes_ = ops::alibi_slopes(layer_.num_heads);
-  }
-}
+      sinks_(parameters.find(layer_name + ".self_attention.core_attention.softmax_offset")) {}
 
 at::Tensor SelfAttention::forward(const at::Tensor& x, ForwardPass& pass) {
   const int64_t tokens = pass.tokens();
@@ -46,7 +42,7 @@ at::Tensor SelfAttention::forward(const at::Tensor& x, ForwardPass& pass) {
   if (head_gate_) context = context * at::sigmoid(head_gate_(x)).unsqueeze(-1);
   context = context.reshape({tokens, layer_.query_size()});
   if (p.gate.defined()) context = context * at::sigmoid(p.gate);
-  return proj_(context);
+  return proj_.partial(context, pass.parallel);
 }
 
 SelfAttention::Projections SelfAttention::project(const at::Tensor& x, ForwardPass& pass) const {
@@ -89,7 +85,11 @@ at::Tensor SelfAttention::qk_norm(const at::Tensor& x, ops::Parameter& weight) c
 ops::AttentionLayout SelfAttention::layout(const ForwardPass& pass) const {
   ops::AttentionLayout layout = attention_layout(spec_, layer_, pass.input);
   layout.softcap = spec_.attention_softcap.value_or(0);
-  layout.slopes = alibi_slopes_;
+  if (spec_.position == model::PositionKind::kAlibi) {
+    const dist::Group& tensor = pass.parallel.tensor;  // all have equally many heads
+    layout.slopes = ops::alibi_slopes(layer_.num_heads * tensor.size())
+                        .narrow(0, layer_.num_heads * tensor.rank(), layer_.num_heads);
+  }
   return layout;
 }
 

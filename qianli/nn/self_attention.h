@@ -34,7 +34,6 @@ class SelfAttention : public Block {
   ops::Parameter* q_norm_;
   ops::Parameter* k_norm_;
   ops::Parameter* sinks_;
-  at::Tensor alibi_slopes_;  // [a], or undefined
 };
 
 // The mask of a layer over the pass's segments, or over the cache and its new tokens.

@@ -5,6 +5,7 @@
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
@@ -49,9 +50,33 @@ at::Tensor inverse_lengths(const at::Tensor& weight) {
       .reciprocal();
 }
 
+// The same where every rank has the logits of its rows only: the softmax is over all ranks'.
+void shared_chunk_losses(at::Tensor& logits, const OutputLayer& layer, const at::Tensor& labels,
+                         const at::Tensor& weights, at::Tensor losses, bool want_grad) {
+  const at::Tensor final_logits = capped(logits, layer).to(losses.scalar_type());
+  const at::Tensor largest = final_logits.amax(1);
+  layer.sharers->all_reduce(largest, dist::Reduction::kMax);
+  const at::Tensor exponentials = (final_logits - largest.unsqueeze(1)).exp();
+  const at::Tensor counted = weights != 0;
+  const at::Tensor place = labels - layer.first_row;
+  const at::Tensor own = counted.logical_and(place >= 0).logical_and(place < logits.size(1));
+  const at::Tensor column = at::where(own, place, at::zeros_like(place)).unsqueeze(1);
+  const at::Tensor at_label = final_logits.gather(1, column).squeeze(1) * own;
+  const at::Tensor sums = at::stack({exponentials.sum(1), at_label});
+  layer.sharers->all_reduce(sums);
+  losses.copy_((sums[0].log() + largest - sums[1]) * counted);
+  if (!want_grad) return;
+  const at::Tensor scale = weights.to(losses.scalar_type()).unsqueeze(1);
+  at::Tensor grad = exponentials * (scale / sums[0].unsqueeze(1));
+  grad.scatter_add_(1, column, -scale * own.unsqueeze(1));
+  if (layer.softcap > 0.0) grad = grad * (1.0 - (final_logits / layer.softcap).square());
+  logits.copy_(grad * layer.multiplier);
+}
+
 // Losses of one chunk of x W^T + b; with `want_grad` the logits become their own gradient.
 void chunk_losses(at::Tensor& logits, const OutputLayer& layer, const at::Tensor& labels,
                   const at::Tensor& weights, at::Tensor losses, bool want_grad) {
+  if (layer.sharers) return shared_chunk_losses(logits, layer, labels, weights, losses, want_grad);
   if (const KernelTable* kernels = kernels_for(Op::kCrossEntropy, logits)) {
     kernels->cross_entropy({.dtype = kernel_dtype(logits),
                             .rows = logits.size(0),
@@ -131,7 +156,10 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
     at::Tensor losses = at::empty({rows}, hidden.options().dtype(wide));
     at::Tensor grad_hidden = record ? at::empty_like(hidden) : at::Tensor();
     NormalizedRows normalized(layer.weight, layer.normalized_rows, record);
-    const int64_t step = chunk_rows(rows, layer.weight.value().size(0), hidden.element_size());
+    // The same for all ranks, which compute the chunks together.
+    const int64_t columns = layer.sharers ? (layer.vocabulary - 1) / layer.sharers->size() + 1
+                                          : layer.weight.value().size(0);
+    const int64_t step = chunk_rows(rows, columns, hidden.element_size());
     for (int64_t begin = 0; begin < rows; begin += step) {
       const int64_t count = std::min(step, rows - begin);
       const at::Tensor x = hidden.narrow(0, begin, count);

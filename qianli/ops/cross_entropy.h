@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "qianli/dist/group.h"
 #include "qianli/ops/parameter.h"
 
 namespace qianli::ops {
@@ -17,6 +18,12 @@ struct OutputLayer {
   // W stands for its rows divided by their length (Baichuan2's NormHead). Rows are never stored
   // normalised here; a model that only infers may do that once and leave this off.
   bool normalized_rows = false;
+  // The weight has the rows from `first_row` on of the `vocabulary` rows, which the ranks of
+  // `sharers` have together; null: all of them. Each then gets a part of hidden's gradient, whose
+  // sum is the gradient.
+  const dist::Group* sharers = nullptr;
+  int64_t vocabulary = 0;
+  int64_t first_row = 0;
 };
 
 struct CrossEntropyResult {
@@ -36,6 +43,7 @@ CrossEntropyResult linear_cross_entropy(const at::Tensor& hidden, Parameter& wei
                                         const at::Tensor& labels, const at::Tensor& weights);
 
 // The logits themselves, [T, V], differentiable: for generation and for losses of other kinds.
+// Where the vocabulary is shared, those of the rank's rows.
 at::Tensor output_logits(const at::Tensor& hidden, const OutputLayer& layer);
 
 namespace reference {

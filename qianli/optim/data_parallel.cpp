@@ -1,7 +1,6 @@
 #include "qianli/optim/data_parallel.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/scalar_tensor.h>
 
 namespace qianli::optim {
 
@@ -48,13 +47,6 @@ at::Tensor DataParallel::finish_reducing(const at::Tensor& gradients) {
   pending_.clear();
   reduced_from_ = -1;
   return std::move(own_);
-}
-
-double DataParallel::sum_of_parts(double value) const {
-  if (!sharded_) return value;
-  const at::Tensor sum = at::scalar_tensor(value, at::TensorOptions().dtype(at::kDouble));
-  replicas_.all_reduce(sum);
-  return sum.item<double>();
 }
 
 void DataParallel::gather(const at::Tensor& flat) const {

@@ -24,8 +24,9 @@ class DataParallel {
   // All are final: reduces what is left, waits for everything, and returns the gradients of the
   // ranges that this rank owns, one behind the other: `gradients` itself where it owns all.
   at::Tensor finish_reducing(const at::Tensor& gradients);
-  // The sum over the ranks that own different parts; `value` itself where each owns all.
-  double sum_of_parts(double value) const;
+  // Whether what this rank got of finish_reducing() counts in a sum over all replicas: no two that
+  // count have the same.
+  bool counts() const { return sharded_ || replicas_.rank() == 0; }
   // Hands the updated slices of `flat` [flat size] to all replicas.
   void gather(const at::Tensor& flat) const;
 

@@ -1,8 +1,10 @@
 #include "qianli/optim/flat_optimizer.h"
 
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "qianli/base/error.h"
@@ -12,17 +14,36 @@
 namespace qianli::optim {
 
 FlatOptimizer::FlatOptimizer(nn::ParameterSet& parameters, const config::OptimConfig& config,
-                             DataParallel replicas)
-    : parameters_(parameters), config_(config), replicas_(std::move(replicas)) {
+                             GradientGroups groups)
+    : parameters_(parameters),
+      config_(config),
+      parts_(parameters, std::move(groups.parts)),
+      all_(std::move(groups.all)) {
   const auto options = parameters.flat().options().dtype(parameters.master_dtype());
   gradients_ = at::zeros({parameters.flat_size()}, options);
-  own_gradients_ = gradients_;
   exp_avg_ = at::zeros({parameters.owned().count()}, options);
   exp_avg_sq_ = at::zeros({parameters.owned().count()}, options);
   for (size_t i = 0; i < parameters.size(); ++i) {
     if (!parameters.entry(i).buffer) parameters.at(i).attach_grad(parameters.view(gradients_, i));
   }
+  for (const auto& region : parameters.regions()) {
+    const bool experts = !regions_.empty();
+    TORCH_CHECK(!experts || groups.expert_replicas, "[optim] expected replicas for the experts");
+    regions_.push_back(
+        {.of = region, .replicas = experts ? *groups.expert_replicas : groups.replicas});
+    regions_.back().own_gradients = gradients_of(regions_.back());
+  }
   build_ranges();
+}
+
+at::Tensor FlatOptimizer::gradients_of(const Region& region) const {
+  return gradients_.narrow(0, region.of.range.begin, region.of.range.count());
+}
+
+at::Tensor FlatOptimizer::own_gradients(const nn::FlatRanges::Part& part) const {
+  const Region& region =
+      part.begin < regions_.front().of.range.end ? regions_.front() : regions_.back();
+  return region.own_gradients.narrow(0, part.place - region.of.place, part.count);
 }
 
 void FlatOptimizer::build_ranges() {
@@ -43,15 +64,19 @@ void FlatOptimizer::build_ranges() {
       if (config_.groups[g].weight_decay) range.weight_decay = *config_.groups[g].weight_decay;
       break;  // the first match wins
     }
-    if (!ranges_.empty() && ranges_.back().lr_scale == range.lr_scale &&
+    // Over the gap to the next parameter, whose zeros stay zero.
+    const bool next = !ranges_.empty() && range.begin - ranges_.back().end >= 0 &&
+                      range.begin - ranges_.back().end < nn::kFlatAlignment;
+    if (next && ranges_.back().lr_scale == range.lr_scale &&
         ranges_.back().weight_decay == range.weight_decay) {
-      ranges_.back().end = range.end;  // over the gap, whose zeros stay zero
+      ranges_.back().end = range.end;
     } else {
       ranges_.push_back(range);
     }
   }
   for (size_t g = 0; g < used.size(); ++g) {
-    if (used[g]) continue;
+    const auto matches = [&](const std::string& name) { return patterns[g].matches(name); };
+    if (used[g] || std::ranges::any_of(parameters_.elsewhere(), matches)) continue;
     throw ConfigError("optim",
                       fmt::format("expected optim.groups[{}].match to name a parameter, got '{}'",
                                   g, config_.groups[g].match),
@@ -65,29 +90,51 @@ void FlatOptimizer::reset_gradients() {
   }
 }
 
-void FlatOptimizer::complete(int64_t first_element) {
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    if (parameters_.entry(i).buffer || parameters_.place(i).offset < first_element) continue;
-    parameters_.at(i).grad();
+void FlatOptimizer::complete(size_t index) {
+  for (size_t i = index; i < parameters_.size(); ++i) {
+    if (!parameters_.entry(i).buffer) parameters_.at(i).grad();
   }
+  parts_.sum_from(gradients_, index);
 }
 
 void FlatOptimizer::gradients_are_final(int64_t layer) {
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    if (parameters_.entry(i).buffer || parameters_.entry(i).layer < layer) continue;
-    complete(parameters_.place(i).offset);
-    replicas_.start_reducing(gradients_, parameters_.place(i).offset);
-    return;
+  size_t index = 0;
+  while (index < parameters_.size() && parameters_.entry(index).layer < layer) ++index;
+  complete(index);
+  std::vector<int64_t> offsets;  // of each region: its gradients are final from there on
+  for (const Region& region : regions_) offsets.push_back(region.of.range.count());
+  for (size_t i = index; i < parameters_.size(); ++i) {
+    if (parameters_.entry(i).buffer) continue;
+    const size_t r = parameters_.region_of(i);
+    offsets[r] = std::min(offsets[r], parameters_.place(i).offset - regions_[r].of.range.begin);
+  }
+  for (size_t r = 0; r < regions_.size(); ++r) {
+    regions_[r].replicas.start_reducing(gradients_of(regions_[r]), offsets[r]);
   }
 }
 
 void FlatOptimizer::finish_gradients() {
   complete(0);
-  own_gradients_ = replicas_.finish_reducing(gradients_);
+  parts_.finish(gradients_);
+  for (Region& region : regions_) {
+    region.own_gradients = region.replicas.finish_reducing(gradients_of(region));
+  }
 }
 
 double FlatOptimizer::gradient_norm() const {
-  return std::sqrt(replicas_.sum_of_parts(ops::squared_norm(own_gradients_).item<double>()));
+  double squares = 0;
+  for (const auto& counted : parameters_.counted().parts()) {
+    const int64_t end = counted.begin + counted.count;
+    for (const auto& part : parameters_.owned().within(counted.begin, end)) {
+      const bool first = part.begin < regions_.front().of.range.end;
+      if (!(first ? regions_.front() : regions_.back()).replicas.counts()) continue;
+      squares += ops::squared_norm(own_gradients(part)).item<double>();
+    }
+  }
+  if (all_.alone()) return std::sqrt(squares);
+  const at::Tensor sum = at::scalar_tensor(squares, at::TensorOptions().dtype(at::kDouble));
+  all_.all_reduce(sum);
+  return std::sqrt(sum.item<double>());
 }
 
 void FlatOptimizer::step(double lr, double gradient_norm) {
@@ -99,7 +146,7 @@ void FlatOptimizer::step(double lr, double gradient_norm) {
       const auto own = [&](const at::Tensor& compact) {
         return compact.narrow(0, part.place, part.count);
       };
-      ops::adamw(parameters_.master(part), own(own_gradients_), own(exp_avg_), own(exp_avg_sq_),
+      ops::adamw(parameters_.master(part), own_gradients(part), own(exp_avg_), own(exp_avg_sq_),
                  parameters_.has_separate_master()
                      ? parameters_.flat().narrow(0, part.begin, part.count)
                      : at::Tensor(),
@@ -112,7 +159,10 @@ void FlatOptimizer::step(double lr, double gradient_norm) {
                   .grad_scale = coefficient});
     }
   }
-  replicas_.gather(parameters_.flat());
+  for (const Region& region : regions_) {
+    region.replicas.gather(
+        parameters_.flat().narrow(0, region.of.range.begin, region.of.range.count()));
+  }
 }
 
 }  // namespace qianli::optim

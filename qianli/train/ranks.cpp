@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <set>
+
 #include "qianli/base/error.h"
 #include "qianli/base/log.h"
 #include "qianli/base/version.h"
@@ -9,17 +11,87 @@
 #include "qianli/train/context.h"
 
 namespace qianli::train {
+namespace {
 
-nn::Parallel parallel_groups(const dist::World& world, const plan::Mesh& mesh,
-                             const data::ContextOptions& context) {
-  nn::Parallel parallel;
-  const plan::Ranks sharing = mesh.dense().group(world.rank(), {plan::Axis::kContext});
-  if (sharing.size() == 1) return parallel;
-  const auto parts = plan::context_parts(sharing, world.rank(), context.heads());
-  parallel.context = world.group(sharing, "context");
-  parallel.context_heads = world.group(parts.heads, "context heads");
-  parallel.context_ring = world.group(parts.ring, "context ring");
-  return parallel;
+using plan::Axis;
+
+plan::Share share_of(const dist::Group& group) { return {group.rank(), group.size()}; }
+
+}  // namespace
+
+nn::FlatOwners Ranks::updaters_of(const config::ParallelConfig& config) const {
+  if (config.zero > 0) return savers_of(config);
+  nn::FlatOwners all;  // every replica updates everything
+  if (experts_apart()) all.experts.emplace();
+  return all;
+}
+
+nn::FlatOwners Ranks::savers_of(const config::ParallelConfig& config) const {
+  const auto owner = [&](const dist::Group& group) {
+    return nn::FlatOwner{{.ranks = group.size(), .bucket_elements = config.bucket_elements},
+                         group.rank()};
+  };
+  nn::FlatOwners owners{.dense = owner(replicas)};
+  if (experts_apart()) owners.experts = owner(expert_replicas);
+  return owners;
+}
+
+Ranks join_groups(const dist::World& world, const plan::Mesh& mesh,
+                  const config::ParallelConfig& config) {
+  const auto group = [&](const plan::RankGrid& grid, const plan::Axes& axes, const char* name) {
+    return world.group(grid.group(world.rank(), axes), name);
+  };
+  const plan::RankGrid& dense = mesh.dense();
+  Ranks ranks{.world = world,
+              .all = world.all("all"),
+              .replicas = group(dense, {Axis::kContext, Axis::kData}, "data"),
+              .expert_replicas = group(mesh.expert(), {Axis::kData}, "expert data"),
+              // A rank that is dead is noticed at once, one that hangs by the groups that train.
+              .savers = world.all("savers", std::chrono::hours(24)),
+              .stages = group(dense, {Axis::kPipeline}, "stages"),
+              .pipeline = group(dense, {Axis::kPipeline}, "pipeline"),
+              .parallel = {.tensor = group(dense, {Axis::kTensor}, "tensor"),
+                           .context = group(dense, {Axis::kContext}, "context"),
+                           .experts = group(mesh.expert(), {Axis::kExpert}, "experts"),
+                           .expert_tensor = group(mesh.expert(), {Axis::kTensor}, "expert tensor")},
+              .samples = {dense.coordinate(world.rank(), Axis::kData), dense.size(Axis::kData)}};
+  const plan::Ranks ends = mesh.embedding_group(world.rank());
+  if (ends.size() > 1) ranks.embedding = world.group(ends, "embedding");
+  if (!ranks.parallel.context.alone()) {
+    const auto parts = plan::context_parts(ranks.parallel.context.ranks(), world.rank(),
+                                           context_options(config).heads());
+    ranks.parallel.context_heads = world.group(parts.heads, "context heads");
+    ranks.parallel.context_ring = world.group(parts.ring, "context ring");
+  }
+  ranks.parallel.sequence = config.sequence && !ranks.parallel.tensor.alone();
+  ranks.part = {.tensor = share_of(ranks.parallel.tensor),
+                .experts = share_of(ranks.parallel.experts),
+                .expert_tensor = share_of(ranks.parallel.expert_tensor),
+                .sequence = ranks.parallel.sequence};
+  return ranks;
+}
+
+optim::GradientGroups gradient_groups(const Ranks& ranks, const nn::ParameterSet& parameters,
+                                      const config::ParallelConfig& config) {
+  const auto replicas = [&](const dist::Group& group) {
+    return optim::DataParallel(
+        group, {.ranks = group.size(), .bucket_elements = config.bucket_elements}, config.zero > 0);
+  };
+  optim::GradientGroups groups{
+      .replicas = replicas(ranks.replicas),
+      .parts = {.tensor = ranks.parallel.tensor, .expert_tensor = ranks.parallel.expert_tensor},
+      .all = ranks.all};
+  if (parameters.regions().size() > 1) groups.expert_replicas = replicas(ranks.expert_replicas);
+  std::set<int64_t> sharers;
+  for (size_t i = 0; i < parameters.size(); ++i) sharers.insert(parameters.part(i).sharers);
+  for (const int64_t count : sharers) {
+    if (count == 1) continue;
+    const auto& all = ranks.parallel.tensor.ranks();
+    const auto first = all.begin() + ranks.parallel.tensor.rank() / count * count;
+    groups.parts.key_value[count] =
+        ranks.world.group({first, first + count}, fmt::format("keys of {}", count));
+  }
+  return groups;
 }
 
 Ranks meet(const config::Config& config, const launch::RankEnvironment& environment) {
@@ -28,7 +100,8 @@ Ranks meet(const config::Config& config, const launch::RankEnvironment& environm
                          .tensor = config.parallel.tensor,
                          .context = config.parallel.context,
                          .pipeline = config.parallel.pipeline,
-                         .expert = config.parallel.expert});
+                         .expert = config.parallel.expert,
+                         .expert_tensor = config.parallel.expert_tensor});
   if (mesh.world() == 1) return {};
   const dist::World world =
       dist::World::connect({.rank = environment.rank,
@@ -39,20 +112,13 @@ Ranks meet(const config::Config& config, const launch::RankEnvironment& environm
                             .attempt = environment.restart_count,
                             .deadline = std::chrono::milliseconds(
                                 static_cast<int64_t>(config.parallel.timeout_seconds * 1000))});
-  Ranks ranks{
-      .world = world,
-      .all = world.all("all"),
-      .replicas = world.group(
-          mesh.dense().group(world.rank(), {plan::Axis::kContext, plan::Axis::kData}), "data"),
-      .parallel = parallel_groups(world, mesh, context_options(config.parallel)),
-      // A rank that is dead is noticed at once, one that hangs by the groups that train.
-      .savers = world.all("savers", std::chrono::hours(24)),
-      .local_size = environment.local_world_size};
+  Ranks ranks = join_groups(world, mesh, config.parallel);
+  ranks.local_size = environment.local_world_size;
   dist::expect_same(ranks.all, "the program's version", version());
   dist::expect_same(ranks.all, "the configuration", config::to_yaml(config));
   if (ranks.first()) {
     log::info("ranks", "{} ranks ({}): {} on samples of their own{}", world.size(),
-              environment.source, ranks.data_size(),
+              environment.source, ranks.samples.count,
               ranks.parallel.context.alone()
                   ? std::string()
                   : fmt::format(", sequences shared by {} ({})", ranks.parallel.context.size(),

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 
 #include "qianli/config/config.h"
@@ -9,30 +10,45 @@
 #include "qianli/dist/world.h"
 #include "qianli/launch/rank_environment.h"
 #include "qianli/nn/parallel.h"
+#include "qianli/nn/parameter_set.h"
+#include "qianli/optim/flat_optimizer.h"
 #include "qianli/plan/mesh.h"
+#include "qianli/plan/model_part.h"
 
 namespace qianli::train {
 
 struct Ranks {
   dist::World world;
   dist::Group all;
-  dist::Group replicas;    // hold the same parameters and take other tokens
-  nn::Parallel parallel;   // take the same samples
-  dist::Group savers;      // all, for saving in the background
+  dist::Group replicas;         // hold the same parameters and take other tokens
+  dist::Group expert_replicas;  // hold the same experts
+  dist::Group savers;           // all, for saving in the background
+  dist::Group stages;           // of this rank's pipeline, for what passes between them
+  dist::Group pipeline;         // the same ranks, for all else
+  dist::Group embedding;        // the first and the last of them; alone: this is neither
+  nn::Parallel parallel;           // take the same samples
+  plan::ModelPart part;    // of the model, that this rank holds
+  plan::Share samples;     // of a step, that it takes
   int64_t local_size = 1;  // ranks on this machine
 
-  // Of the replicas that take other samples.
-  int64_t data_rank() const { return replicas.rank() / parallel.context.size(); }
-  int64_t data_size() const { return replicas.size() / parallel.context.size(); }
   bool first() const { return world.rank() == 0; }
+  // Whether the experts have other replicas than the rest of the model.
+  bool experts_apart() const { return expert_replicas.ranks() != replicas.ranks(); }
+  // Which slices of the flat buffers this rank saves, and which it updates.
+  nn::FlatOwners savers_of(const config::ParallelConfig& config) const;
+  nn::FlatOwners updaters_of(const config::ParallelConfig& config) const;
 };
+
+// The groups of a world laid out as a mesh; every rank calls it.
+Ranks join_groups(const dist::World& world, const plan::Mesh& mesh,
+                  const config::ParallelConfig& config);
+
+// Who has a part in the gradients of this rank's parameters; makes the groups of those that hold
+// the same keys and values. Every rank calls it.
+optim::GradientGroups gradient_groups(const Ranks& ranks, const nn::ParameterSet& parameters,
+                                      const config::ParallelConfig& config);
 
 // Meets the other ranks of the job that the environment tells of, and makes sure that they run the
 // same program with the same configuration. Throws ConfigError or LostRankError.
 Ranks meet(const config::Config& config, const launch::RankEnvironment& environment);
-
-// The groups in which this rank shares the work on its samples.
-nn::Parallel parallel_groups(const dist::World& world, const plan::Mesh& mesh,
-                             const data::ContextOptions& context);
-
 }  // namespace qianli::train

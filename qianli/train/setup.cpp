@@ -1,6 +1,6 @@
 #include "qianli/train/setup.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include "qianli/base/error.h"
 #include "qianli/base/file.h"
@@ -58,10 +58,18 @@ void take_special_ids(model::ModelSpec& spec, const text::Tokenizer& tokenizer) 
   if (!spec.pad_token_id && tokenizer.pad_id()) spec.pad_token_id = *tokenizer.pad_id();
 }
 
-// Of the flat buffers over the replicas: what each updates under ZeRO, and what each writes.
-nn::FlatSharding sharding(const Run& run) {
-  return {.ranks = run.ranks.replicas.size(),
-          .bucket_elements = run.config.parallel.bucket_elements};
+// Which layers and which order of microbatches are this rank's.
+void take_stage(Run& run) {
+  const int64_t block = run.config.train.micro_batch_size * run.ranks.samples.count;
+  const int64_t microbatches = std::max<int64_t>(1, *run.config.train.global_batch_size / block);
+  run.stages = plan::plan_stages(run.config.parallel, run.spec, microbatches);
+  run.ranks.part.chunks = run.stages.chunks[static_cast<size_t>(run.ranks.stages.rank())];
+}
+
+void expect_shareable(const Run& run) {
+  const auto problems = plan::part_problems(run.spec, run.ranks.part);
+  if (problems.empty()) return;
+  throw ConfigError("parallel", fmt::format("{}", fmt::join(problems, "; ")));
 }
 
 void open_model(Run& run) {
@@ -109,9 +117,11 @@ void open_model(Run& run) {
               run.config.data.sequence_length, run.spec.max_position_embeddings);
   }
   check_context(run.config, run.spec);
-  run.parameters = std::make_unique<nn::ParameterSet>(
-      run.spec, run.compute.dtype, run.device, /*master=*/true,
-      run.config.parallel.zero > 0 ? sharding(run) : nn::FlatSharding{}, run.ranks.replicas.rank());
+  take_stage(run);
+  expect_shareable(run);
+  run.parameters = std::make_unique<nn::ParameterSet>(run.spec, run.compute.dtype, run.device,
+                                                      /*master=*/true, run.ranks.part,
+                                                      run.ranks.updaters_of(run.config.parallel));
   log::info("model", "{}: {} parameters, {} layers, hidden {}, vocabulary {}", run.spec.family,
             human_count(static_cast<double>(model::parameter_count(run.spec))), run.spec.num_layers,
             run.spec.hidden_size, run.spec.vocab_size);
@@ -120,7 +130,7 @@ void open_model(Run& run) {
   } else {
     run.parameters->initialize(static_cast<uint64_t>(run.config.train.seed));
   }
-  run.decoder = std::make_unique<nn::Decoder>(run.spec, *run.parameters, run.ranks.parallel);
+  run.chunks = build_chunks(run.spec, *run.parameters, run.ranks);
 }
 
 void open_data(Run& run) {
@@ -136,8 +146,8 @@ void open_data(Run& run) {
   opened.masks.vocab_size = run.spec.vocab_size;
   const data::BatchLayout layout{.global_batch_size = *config.train.global_batch_size,
                                  .micro_batch_size = config.train.micro_batch_size,
-                                 .data_parallel_rank = run.ranks.data_rank(),
-                                 .data_parallel_size = run.ranks.data_size(),
+                                 .data_parallel_rank = run.ranks.samples.index,
+                                 .data_parallel_size = run.ranks.samples.count,
                                  .context = context_options(config.parallel),
                                  .context_rank = run.ranks.parallel.context.rank(),
                                  .depths = run.spec.mtp.num_layers};
@@ -225,12 +235,11 @@ Run build_run(const config::Config& config) {
   open_data(run);
   dist::expect_same(run.ranks.all, "the data", run.train_data->samples().fingerprint());
   run.optimizer = std::make_unique<optim::FlatOptimizer>(
-      *run.parameters, config.optim,
-      optim::DataParallel(run.ranks.replicas, sharding(run), config.parallel.zero > 0));
+      *run.parameters, config.optim, gradient_groups(run.ranks, *run.parameters, config.parallel));
   run.step = std::make_unique<Step>(
-      std::vector{run.decoder.get()}, *run.parameters, *run.optimizer,
-      StepOptions{.optim = config.optim, .overlap = config.parallel.overlap_grad_reduce},
-      StepRanks{.replicas = run.ranks.replicas, .everyone = run.ranks.all});
+      pointers(run.chunks), *run.parameters, *run.optimizer,
+      step_options(run.stages, config.parallel, config.optim, run.spec, *run.parameters),
+      step_ranks(run.ranks));
   const auto point = resume_point(run);
   if (point) resume(run, *point);
   run.saver = std::make_unique<checkpoint::Saver>(
@@ -241,7 +250,7 @@ Run build_run(const config::Config& config) {
                                .resumed_from = point.value_or(fs::path()),
                                .spec = run.spec,
                                .ranks = run.ranks.savers,
-                               .sharding = sharding(run)});
+                               .owners = run.ranks.savers_of(config.parallel)});
   const int64_t sequences = *config.train.global_batch_size;
   run.flops_per_step = model::training_flops(run.spec, sequences, config.data.sequence_length);
   if (!run.ranks.first()) return run;

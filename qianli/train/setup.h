@@ -15,6 +15,7 @@
 #include "qianli/text/tokenizer.h"
 #include "qianli/train/metrics.h"
 #include "qianli/train/ranks.h"
+#include "qianli/train/stage.h"
 #include "qianli/train/step.h"
 
 namespace qianli::train {
@@ -31,7 +32,8 @@ struct Run {
   std::shared_ptr<const data::BatchSource> train_data;
   std::shared_ptr<const data::BatchSource> validation_data;  // null: no evaluation
   std::unique_ptr<nn::ParameterSet> parameters;
-  std::unique_ptr<nn::Decoder> decoder;
+  plan::Stages stages;
+  Chunks chunks;
   std::unique_ptr<optim::FlatOptimizer> optimizer;
   std::unique_ptr<Step> step;
   std::unique_ptr<checkpoint::Saver> saver;

@@ -126,8 +126,10 @@ StepResult Step::run(std::span<const data::Batch> microbatches) {
 }
 
 Step::Evaluation Step::evaluate(std::span<const data::Batch> microbatches) {
-  return {.loss_sum = go_forward(microbatches, [](const Unit&) {}),
-          .tokens = ranks_.stages.rank() == 0 ? count_tokens(microbatches, 0).next : 0.0};
+  const double loss = go_forward(microbatches, [](const Unit&) {});
+  const bool counts_tokens = ranks_.counts && ranks_.stages.rank() == 0;
+  return {.loss_sum = ranks_.counts ? loss : 0.0,
+          .tokens = counts_tokens ? count_tokens(microbatches, 0).next : 0.0};
 }
 
 double Step::go_forward(std::span<const data::Batch> microbatches,

@@ -46,6 +46,8 @@ struct StepRanks {
   // Other stages that hold some of this one's parameters as well, and itself.
   dist::Group sharers;
   dist::Group everyone;
+  // Whether this rank's sums over its samples count: one of the ranks that share each layer.
+  bool counts = true;
 };
 
 struct StepOptions {
@@ -71,7 +73,8 @@ class Step {
   // the step.
   StepResult run(std::span<const data::Batch> microbatches);
 
-  // Sum of losses and number of counted tokens of this replica's batches, without gradients.
+  // This rank's part of the sum of losses and of the number of counted tokens, without gradients:
+  // sum() makes them those of all.
   struct Evaluation {
     double loss_sum = 0;
     double tokens = 0;

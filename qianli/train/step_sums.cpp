@@ -99,8 +99,9 @@ CountedTokens Step::sum_of(CountedTokens counted) const {
 
 void Step::sum_results(StepResult& result) const {
   // All stages have the same samples, and one of them has the loss.
-  const bool counts = ranks_.stages.rank() == 0;
-  const auto sums = sum({result.loss, counts ? static_cast<double>(result.tokens) : 0.0,
+  const bool counts_tokens = ranks_.counts && ranks_.stages.rank() == 0;
+  const auto sums = sum({ranks_.counts ? result.loss : 0.0,
+                         counts_tokens ? static_cast<double>(result.tokens) : 0.0,
                          stop_signal() == 0 ? 0.0 : 1.0});
   result.loss = sums[0];
   result.tokens = static_cast<int64_t>(sums[1]);

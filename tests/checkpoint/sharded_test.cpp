@@ -1,14 +1,17 @@
 // Checkpoints of several ranks: whoever saves, whoever loads, the same bits.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 
 #include "qianli/checkpoint/checkpoint.h"
 #include "qianli/dist/rank_threads.h"
+#include "qianli/train/ranks.h"
 #include "tests/checkpoint/tiny_run.h"
 #include "tests/support/test_paths.h"
+#include "tests/train/layout_equality.h"
 
 namespace qianli::testing {
 namespace {
@@ -18,25 +21,35 @@ namespace fs = std::filesystem;
 struct Sharing {
   int64_t ranks = 1;
   bool zero = false;
+  int64_t tensor = 1;
+  int64_t expert = 1;
+  int64_t expert_tensor = 0;
 };
 
 std::string text_of(const Sharing& sharing) {
-  return std::to_string(sharing.ranks) + (sharing.zero ? " ranks with ZeRO-1" : " ranks");
+  return fmt::format("{} ranks{}, tensor {}, expert {} by {}", sharing.ranks,
+                     sharing.zero ? " with ZeRO-1" : "", sharing.tensor, sharing.expert,
+                     sharing.expert_tensor);
 }
 
 // One rank's part of a training state in bf16 with a float32 master.
 class RankRun {
  public:
   RankRun(const model::ModelSpec& spec, const Sharing& sharing, const dist::World& world)
-      : group_(world.all()),
-        sharding_{.ranks = sharing.ranks, .bucket_elements = 1000},
-        parameters_(spec, at::kBFloat16, at::kCPU, /*master=*/true,
-                    sharing.zero ? sharding_ : nn::FlatSharding{}, group_.rank()),
-        optimizer_(parameters_, {}, optim::DataParallel(group_, sharding_, sharing.zero)) {}
+      : ranks_(train::join_groups(world,
+                                  plan::Mesh({.world = sharing.ranks,
+                                              .tensor = sharing.tensor,
+                                              .expert = sharing.expert,
+                                              .expert_tensor = sharing.expert_tensor}),
+                                  config_of(sharing))),
+        config_(config_of(sharing)),
+        parameters_(spec, at::kBFloat16, at::kCPU, /*master=*/true, ranks_.part,
+                    ranks_.updaters_of(config_)),
+        optimizer_(parameters_, {}, train::gradient_groups(ranks_, parameters_, config_)) {}
 
   void fill() {
     for (size_t i = 0; i < parameters_.size(); ++i) {
-      parameters_.write(i, 0, values(i, 0.1));
+      parameters_.write(i, 0, whole(i, 0.1));
       for_each_owned(
           i, [&](const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq, const auto& take) {
             exp_avg.copy_(take(values(i, 0.2)));
@@ -48,6 +61,10 @@ class RankRun {
   void expect_filled() {
     for (size_t i = 0; i < parameters_.size(); ++i) {
       const std::string& name = parameters_.entry(i).name;
+      if (parameters_.entry(i).buffer) {
+        EXPECT_TRUE(at::equal(parameters_.exact(i).view(-1), values(i, 0.1))) << name;
+        continue;
+      }
       const at::Tensor flat = parameters_.view(parameters_.flat(), i).view(-1);
       EXPECT_TRUE(at::equal(flat, values(i, 0.1).to(at::kBFloat16))) << name;
       for_each_owned(
@@ -69,8 +86,8 @@ class RankRun {
                              .asynchronous = asynchronous,
                              .spec = spec,
                              .max_shard_bytes = 20'000,
-                             .ranks = group_,
-                             .sharding = sharding_});
+                             .ranks = ranks_.savers,
+                             .owners = ranks_.savers_of(config_)});
     saver.save(state_of(3), parameters_, optimizer_);
     saver.wait();
   }
@@ -79,10 +96,24 @@ class RankRun {
   optim::FlatOptimizer& optimizer() { return optimizer_; }
 
  private:
-  // Of all elements of parameter i: float32.
+  static config::ParallelConfig config_of(const Sharing& sharing) {
+    config::ParallelConfig config;
+    config.zero = sharing.zero ? 1 : 0;
+    config.bucket_elements = 1000;
+    return config;
+  }
+
+  // Of all elements of parameter i, whoever holds them: float32.
+  at::Tensor whole(size_t i, double phase) const {
+    const model::ParameterEntry& entry = parameters_.entry(i);
+    double place = 0;
+    for (const char letter : entry.name) place = place * 0.7 + letter;
+    const auto places = at::arange(entry.elements(), at::kDouble);
+    return places.mul(0.37).add(phase + place).sin().to(at::kFloat).view(entry.shape);
+  }
+  // What the rank holds of them, flat.
   at::Tensor values(size_t i, double phase) const {
-    const auto places = at::arange(parameters_.entry(i).elements(), at::kDouble);
-    return places.mul(0.37).add(phase + static_cast<double>(i)).sin().to(at::kFloat);
+    return held_of(whole(i, phase), parameters_.part(i)).contiguous().view(-1);
   }
 
   template <class Visit>
@@ -96,19 +127,29 @@ class RankRun {
     }
   }
 
-  dist::Group group_;
-  nn::FlatSharding sharding_;
+  train::Ranks ranks_;
+  config::ParallelConfig config_;
   nn::ParameterSet parameters_;
   optim::FlatOptimizer optimizer_;
 };
 
-model::ModelSpec tiny() { return TinyRun().spec(); }
+constexpr Sharing kSharings[] = {
+    {1},
+    {2},
+    {3, true},
+    {4, true},
+    {2, false, /*tensor=*/2},
+    {4, true, /*tensor=*/2},
+    {4, false, /*tensor=*/4},  // more ranks than groups of queries
+    {4, true, 1, /*expert=*/4},
+    {3, false, 1, /*expert=*/3},  // of 8 experts
+    {4, true, /*tensor=*/2, /*expert=*/2},
+    {4, true, /*tensor=*/2, /*expert=*/2, /*expert_tensor=*/1},
+};
 
-constexpr Sharing kSharings[] = {{1, false}, {2, false}, {2, true},
-                                 {3, true},  {4, false}, {4, true}};
-
-TEST(ShardedCheckpoint, any_number_of_ranks_loads_what_any_number_saved) {
-  const model::ModelSpec spec = tiny();
+TEST(ShardedCheckpoint, every_layout_loads_what_every_layout_saved) {
+  model::ModelSpec spec = tiny_model("deepseek_v3");
+  spec.num_layers = 2;
   for (const Sharing& saved : kSharings) {
     TemporaryFolder folder;
     dist::run_ranks(saved.ranks, [&](const dist::World& world) {
@@ -129,7 +170,7 @@ TEST(ShardedCheckpoint, any_number_of_ranks_loads_what_any_number_saved) {
 }
 
 TEST(ShardedCheckpoint, every_rank_writes_its_own_part) {
-  const model::ModelSpec spec = tiny();
+  const model::ModelSpec spec = TinyRun().spec();
   TemporaryFolder folder;
   dist::run_ranks(4, [&](const dist::World& world) {
     RankRun run(spec, {4, true}, world);

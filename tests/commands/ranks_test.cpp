@@ -87,6 +87,42 @@ TEST_F(RanksTest, TrainAsOneRankDoes) {
   expect_near("zero", "one", 1e-10);
 }
 
+TEST_F(RanksTest, StagesTrainAsOneRankDoesAndGoOnFromEachOthersCheckpoints) {
+  QIANLI_REQUIRE_ENGINE();
+  const std::string model =
+      "model.num_layers=4 train.eval_every=6 data.validation_path=text.txt train.eval_batches=2 ";
+  expect_success(launch("one", model, 1));
+  expect_success(launch("stages", model + "parallel.pipeline=2 parallel.schedule=zb-h1"));
+  expect_near("stages", "one", 1e-10);
+  expect_success(launch("folded",
+                        model + "parallel.pipeline=2 parallel.schedule=dualpipev parallel.zero=1 "
+                                "train.micro_batch_size=1 "
+                                "checkpoint.resume=stages/checkpoints/step_12",
+                        4));
+  const auto expected = read_metrics(path("one")), stages = read_metrics(path("stages")),
+             folded = read_metrics(path("folded"));
+  ASSERT_EQ(folded.size(), static_cast<size_t>(kSteps / 2));
+  for (const char* field : {"loss", "grad_norm", "validation_loss"}) {
+    const double value = expected.back().at(field).get<double>();
+    EXPECT_NEAR(stages.back().at(field).get<double>(), value, 1e-10 * value) << field;
+    EXPECT_NEAR(folded.back().at(field).get<double>(), value, 1e-10 * value) << field;
+  }
+}
+
+TEST_F(RanksTest, ALayoutThatDoesNotFitIsRefusedWithOneThatDoes) {
+  QIANLI_REQUIRE_ENGINE();
+  const Result layers = launch("refused", "model.num_layers=4 parallel.pipeline=3", 3);
+  EXPECT_EQ(layers.code, 2) << layers.err;
+  EXPECT_NE(layers.err.find("nearest: parallel.pipeline="), std::string::npos) << layers.err;
+  const Result microbatches =
+      launch("refused",
+             "model.num_layers=4 parallel.pipeline=2 parallel.pipeline_chunks=2 "
+             "train.micro_batch_size=8");
+  EXPECT_EQ(microbatches.code, 2) << microbatches.err;
+  EXPECT_NE(microbatches.err.find("nearest that fits: 2 microbatches"), std::string::npos)
+      << microbatches.err;
+}
+
 TEST_F(RanksTest, AKilledRankEndsTheJobWhichGoesOnFromItsCheckpoint) {
   QIANLI_REQUIRE_ENGINE();
   expect_success(launch("straight", "parallel.zero=1"));

@@ -128,8 +128,7 @@ TEST(Config, errors_name_file_line_key_and_reason) {
       {"optim: {Lr: 1}", "(did you mean 'optim.lr'?)"},
       {"train: {lr: 1}", "(did you mean 'optim.lr'?)"},
       {"ops: {rmsnorm: native}", "(did you mean 'ops.rms_norm'?)"},
-      {"parallel: {tensor: 2}", "this version gives ranks other samples"},
-      {"parallel: {sequence: true}", "first.yaml:1: expected parallel.sequence to be false"},
+      {"parallel: {tensor: 0}", "expected parallel.tensor to be"},
       {"parallel: {zero: 2}", "from 0 to 1"},
       {"- a\n- b", "expected a map of options, got [a, b]"},
       {"device: \"a\\e[2Jb\"", "got the text 'a?[2Jb'"},
@@ -225,8 +224,7 @@ std::string other_value(const Field& field) {
 bool is_settable(const std::string& path, const Field& field) {
   if (std::holds_alternative<Section>(field.value)) return false;
   if (path.starts_with("data.path.") || path.starts_with("optim.groups.")) return false;
-  return field.option.min < field.option.max && field.option.choices.size() != 1 &&
-         path != "parallel.sequence";
+  return field.option.min < field.option.max && field.option.choices.size() != 1;
 }
 
 TEST(Config, every_key_round_trips_through_yaml) {

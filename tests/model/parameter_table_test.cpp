@@ -161,8 +161,13 @@ TEST(ParameterTable, of_a_grouped_query_llama_has_megatron_names_shapes_and_cuts
   const auto entries = by_name(spec);
   const auto& qkv = entries.at("decoder.layers.1.self_attention.linear_qkv.weight");
   EXPECT_EQ(qkv.shape, (std::vector<int64_t>{60, 36}));
-  EXPECT_EQ(qkv.cut, Cut::kTensor);
+  ASSERT_EQ(qkv.cut.size(), 3u);  // by groups of queries
+  EXPECT_EQ(qkv.cut[0].pieces, 2);
+  EXPECT_EQ(qkv.cut[0].width, 18);
+  EXPECT_EQ(qkv.cut[0].finer, 3);
+  EXPECT_EQ(qkv.cut[2].width, 6);
   EXPECT_EQ(qkv.cut_axis, 0);
+  EXPECT_TRUE(qkv.within_block);
   EXPECT_EQ(qkv.layer, 1);
   ASSERT_EQ(qkv.hugging_face.size(), 3u);
   EXPECT_EQ(qkv.hugging_face[1].name, "model.layers.1.self_attn.k_proj.weight");
@@ -172,7 +177,8 @@ TEST(ParameterTable, of_a_grouped_query_llama_has_megatron_names_shapes_and_cuts
   EXPECT_EQ(entries.at("decoder.layers.0.mlp.linear_fc1.weight").shape,
             (std::vector<int64_t>{144, 36}));
   EXPECT_EQ(entries.at("decoder.layers.0.mlp.linear_fc2.weight").cut_axis, 1);
-  EXPECT_EQ(entries.at("decoder.final_layernorm.weight").cut, Cut::kNone);
+  EXPECT_TRUE(entries.at("decoder.final_layernorm.weight").cut.empty());
+  EXPECT_FALSE(entries.at("decoder.final_layernorm.weight").within_block);
 }
 
 TEST(ParameterTable, of_gpt2_transposes_matrices_inside_layers_only) {
@@ -183,10 +189,10 @@ TEST(ParameterTable, of_gpt2_transposes_matrices_inside_layers_only) {
   ASSERT_EQ(qkv.hugging_face.size(), 1u);
   EXPECT_TRUE(qkv.hugging_face[0].transposed);
   const auto& bias = entries.at("decoder.layers.0.self_attention.linear_qkv.bias");
-  EXPECT_EQ(bias.cut, Cut::kTensor);
+  EXPECT_EQ(bias.cut.size(), 3u);
   EXPECT_FALSE(bias.hugging_face[0].transposed);
   // Added after the partial sums of a row-cut matrix are reduced: every rank holds it whole.
-  EXPECT_EQ(entries.at("decoder.layers.0.mlp.linear_fc2.bias").cut, Cut::kNone);
+  EXPECT_TRUE(entries.at("decoder.layers.0.mlp.linear_fc2.bias").cut.empty());
 }
 
 TEST(ParameterTable, decays_matrices_and_not_vectors) {

@@ -1,13 +1,13 @@
 #include "tests/train/layout_equality.h"
 
+#include <ATen/ops/cat.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "qianli/base/random.h"
 #include "qianli/model/presets.h"
-#include "qianli/plan/layers.h"
-#include "qianli/plan/mesh.h"
-#include "qianli/train/ranks.h"
+#include "qianli/plan/stages.h"
+#include "qianli/train/stage.h"
 #include "qianli/train/step.h"
 
 namespace qianli::testing {
@@ -56,57 +56,40 @@ data::Batch microbatch(int64_t sample, int64_t length, int64_t vocabulary, bool 
   return batch;
 }
 
-struct Groups {
-  train::StepRanks step;
-  nn::Parallel parallel;
-
-  Groups(const Layout& layout, const dist::World& world) {
-    const plan::Mesh mesh(
-        {.world = layout.ranks(), .context = layout.context.size, .pipeline = layout.pipeline});
-    const auto of = [&](const plan::Axes& axes) { return mesh.dense().group(world.rank(), axes); };
-    step = {.replicas = world.group(of({plan::Axis::kContext, plan::Axis::kData}), "data"),
-            .stages = world.group(of({plan::Axis::kPipeline}), "stages"),
-            .pipeline = world.group(of({plan::Axis::kPipeline}), "pipeline"),
-            .everyone = world.all()};
-    step.sharers = step.pipeline;
-    parallel = train::parallel_groups(world, mesh, layout.context);
-  }
-};
-
 // Megatron's order: blocks of one microbatch for each replica.
-std::vector<data::Batch> samples_of(int64_t step, const Groups& groups, const Layout& layout,
+std::vector<data::Batch> samples_of(int64_t step, const train::Ranks& ranks, const Layout& layout,
                                     const model::ModelSpec& spec) {
-  const int64_t replica = groups.step.replicas.rank() / layout.context.size;
   std::vector<data::Batch> batches;
   for (int64_t m = 0; m < layout.microbatches(); ++m) {
-    const int64_t sample = step * layout.samples + m * layout.data + replica;
+    const int64_t sample = step * layout.samples + m * layout.data + ranks.samples.index;
     const int64_t length = layout.several_lengths ? kSequence - 3 * (sample % 4) : kSequence;
     batches.push_back(microbatch(sample, length, spec.vocab_size, layout.packed));
     if (layout.context.size == 1) continue;
-    batches.back() = data::deal_out(batches.back(), layout.context, groups.parallel.context.rank(),
+    batches.back() = data::deal_out(batches.back(), layout.context, ranks.parallel.context.rank(),
                                     spec.mtp.num_layers);
   }
   return batches;
 }
 
-plan::ScheduleOptions options_of(const Layout& layout) {
-  return {.kind = plan::schedule_kind(layout.schedule),
-          .stages = layout.pipeline,
-          .microbatches = layout.microbatches(),
-          .chunks = layout.chunks,
-          .recompute = layout.recompute};
-}
+constexpr const char* kAlgorithms[] = {"ring", "ulysses", "hybrid", "kv_allgather"};
 
-// The chunks of a stage.
-std::vector<plan::ChunkLayers> chunks_of(const model::ModelSpec& spec, const Layout& layout,
-                                         int64_t stage) {
-  plan::LayerSplit split{.layers = spec.num_layers,
-                         .mtp_layers = spec.mtp.num_layers,
-                         .stages = layout.pipeline,
-                         .chunks = layout.chunks,
-                         .folded = layout.schedule == "dualpipev"};
-  if (!layout.split.empty()) split.table = plan::parse_layer_table(layout.split);
-  return plan::place_layers(split)[static_cast<size_t>(stage)];
+config::ParallelConfig config_of(const Layout& layout) {
+  return {.tensor = layout.tensor,
+          .sequence = layout.sequence,
+          .pipeline = layout.pipeline,
+          .pipeline_chunks = layout.chunks,
+          .schedule = layout.schedule,
+          .recompute = layout.recompute,
+          .layers = layout.split,
+          .context = layout.context.size,
+          .context_algorithm = kAlgorithms[static_cast<size_t>(layout.context.algorithm)],
+          .context_ulysses = layout.context.inner,
+          .context_window = layout.context.window,
+          .expert = layout.expert,
+          .expert_tensor = layout.expert_tensor,
+          .zero = layout.zero,
+          .overlap_grad_reduce = layout.overlap,
+          .bucket_elements = layout.bucket_elements};
 }
 
 void expect_near(const at::Tensor& value, const at::Tensor& expected, const std::string& name) {
@@ -158,64 +141,81 @@ model::ModelSpec tiny_model(const std::string& name) {
 
 std::string text_of(const Layout& layout) {
   return fmt::format(
-      "data {} context {} (algorithm {}, inner {}, window {}) zero {} buckets of {}{} pipeline {} "
-      "x "
-      "{} {} [{}] recompute {}, {} samples{}",
+      "data {} context {} (algorithm {}, inner {}, window {}) tensor {}{} expert {} of {} zero {} "
+      "buckets of {}{} pipeline {} x {} {} [{}] recompute {}, {} samples{}",
       layout.data, layout.context.size, static_cast<int>(layout.context.algorithm),
-      layout.context.inner, layout.context.window, layout.zero, layout.bucket_elements,
-      layout.overlap ? " overlapped" : "", layout.pipeline, layout.chunks, layout.schedule,
-      layout.split, static_cast<int>(layout.recompute), layout.samples,
+      layout.context.inner, layout.context.window, layout.tensor,
+      layout.sequence ? " with sequence" : "", layout.expert, layout.expert_tensor, layout.zero,
+      layout.bucket_elements, layout.overlap ? " overlapped" : "", layout.pipeline, layout.chunks,
+      layout.schedule, layout.split, layout.recompute, layout.samples,
       layout.packed ? ", packed" : "");
 }
 
-plan::Schedule schedule_of(const Layout& layout) { return plan::make_schedule(options_of(layout)); }
+plan::Schedule schedule_of(const Layout& layout) {
+  return plan::make_schedule(plan::configured_schedule(config_of(layout), layout.microbatches()));
+}
 
 RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const dist::World& world) {
-  const Groups groups(layout, world);
-  const dist::Group& replicas = groups.step.replicas;
-  const nn::FlatSharding sharding{.ranks = replicas.size(),
-                                  .bucket_elements = layout.bucket_elements};
-  nn::ParameterSet parameters(spec, at::kDouble, at::kCPU, /*master=*/true,
-                              layout.zero > 0 ? sharding : nn::FlatSharding{}, replicas.rank());
+  const config::ParallelConfig parallel = config_of(layout);
+  const plan::Mesh mesh({.world = layout.ranks(),
+                         .tensor = layout.tensor,
+                         .context = layout.context.size,
+                         .pipeline = layout.pipeline,
+                         .expert = layout.expert,
+                         .expert_tensor = layout.expert_tensor});
+  train::Ranks ranks = train::join_groups(world, mesh, parallel);
+  const plan::Stages stages = plan::plan_stages(parallel, spec, layout.microbatches());
+  ranks.part.chunks = stages.chunks[static_cast<size_t>(ranks.stages.rank())];
+  EXPECT_TRUE(plan::part_problems(spec, ranks.part).empty());
+  nn::ParameterSet parameters(spec, at::kDouble, at::kCPU, /*master=*/true, ranks.part,
+                              ranks.updaters_of(parallel));
   parameters.initialize(5);
-  std::vector<std::unique_ptr<nn::Decoder>> chunks;
-  std::vector<nn::Decoder*> decoders;
-  for (const auto& part : chunks_of(spec, layout, groups.step.stages.rank())) {
-    chunks.push_back(std::make_unique<nn::Decoder>(spec, parameters, part, groups.parallel));
-    decoders.push_back(chunks.back().get());
-  }
-  train::StepOptions options{.overlap = layout.overlap && layout.pipeline == 1,
-                             .schedule = options_of(layout)};
-  options.optim.lr = 1e-2;
-  options.optim.warmup_steps = 0;
-  options.optim.weight_decay = 0.1;
-  options.optim.clip_grad_norm = 0.5;
-  // Gradients that are zero but for rounding (of keys' biases) must not become steps.
-  options.optim.eps = 1e-5;
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    if (!parameters.entry(i).buffer) options.shared.push_back(i);
-  }
-  optim::FlatOptimizer optimizer(parameters, options.optim,
-                                 optim::DataParallel(replicas, sharding, layout.zero > 0));
-  train::Step step(decoders, parameters, optimizer, options, groups.step);
+  config::OptimConfig optim;
+  optim.lr = 1e-2;
+  optim.warmup_steps = 0;
+  optim.weight_decay = 0.1;
+  optim.clip_grad_norm = 0.5;
+  // Biases of keys have no gradient at all: a small eps makes steps of the rounding noise in it.
+  optim.eps = 1e-5;
+  optim::FlatOptimizer optimizer(parameters, optim,
+                                 train::gradient_groups(ranks, parameters, parallel));
+  auto chunks = train::build_chunks(spec, parameters, ranks);
+  train::Step step(train::pointers(chunks), parameters, optimizer,
+                   train::step_options(stages, parallel, optim, spec, parameters),
+                   train::step_ranks(ranks));
   RunResult result;
-  const auto samples = [&](int64_t i) { return samples_of(i, groups, layout, spec); };
+  const auto samples = [&](int64_t i) {
+    return samples_of(i, ranks, layout, spec);
+  };
   for (int64_t i = 0; i < kEqualitySteps; ++i) {
     const auto done = step.run(samples(i));
     result.losses.push_back(done.loss);
     result.norms.push_back(done.gradient_norm);
     result.routing = done.routing;
   }
+  result.stage = ranks.stages.rank();
   result.peak_units = step.peak_units();
-  result.message_bytes = groups.step.stages.traffic().bytes;
+  result.message_bytes = ranks.stages.traffic().bytes;
   const auto evaluation = step.evaluate(samples(kEqualitySteps));
   const auto sums = step.sum({evaluation.loss_sum, evaluation.tokens});
   result.evaluation = sums[0] / sums[1];
   for (size_t i = 0; i < parameters.size(); ++i) {
-    if (!parameters.entry(i).buffer)
-      result.parameters[parameters.entry(i).name] = parameters.exact(i).to(at::kDouble).clone();
+    const std::string& name = parameters.entry(i).name;
+    result.parameters[name] = parameters.exact(i).to(at::kDouble).clone();
+    result.parts[name] = parameters.part(i);
   }
   return result;
+}
+
+at::Tensor held_of(at::Tensor whole, const plan::ParameterPart& part) {
+  for (size_t axis = 0; axis < part.kept.size(); ++axis) {
+    std::vector<at::Tensor> pieces;
+    for (const plan::IndexRange& range : part.kept[axis]) {
+      pieces.push_back(whole.narrow(static_cast<int64_t>(axis), range.begin, range.count()));
+    }
+    whole = at::cat(pieces, static_cast<int64_t>(axis));
+  }
+  return whole;
 }
 
 RunResult run_serially(const model::ModelSpec& spec, const Layout& samples) {
@@ -232,9 +232,8 @@ void expect_equal(const RunResult& run, const RunResult& serial) {
     EXPECT_NEAR(run.norms[i] / serial.norms[i], 1.0, kTolerance) << "gradient norm of step " << i;
   }
   EXPECT_NEAR(run.evaluation / serial.evaluation, 1.0, kTolerance) << "loss without gradients";
-  ASSERT_EQ(run.parameters.size(), serial.parameters.size());
-  for (const auto& [name, expected] : serial.parameters) {
-    expect_near(run.parameters.at(name), expected, name);
+  for (const auto& [name, part] : run.parts) {
+    expect_near(run.parameters.at(name), held_of(serial.parameters.at(name), part), name);
   }
 }
 

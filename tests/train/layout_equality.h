@@ -13,6 +13,7 @@
 #include "qianli/dist/world.h"
 #include "qianli/model/spec.h"
 #include "qianli/nn/mixture_of_experts.h"
+#include "qianli/plan/model_part.h"
 #include "qianli/plan/schedule.h"
 
 namespace qianli::testing {
@@ -28,16 +29,20 @@ struct Layout {
   int64_t zero = 0;
   int64_t bucket_elements = 1000;
   bool overlap = true;
+  int64_t tensor = 1;
+  bool sequence = false;
+  int64_t expert = 1;
+  int64_t expert_tensor = 0;
   int64_t pipeline = 1;
   int64_t chunks = 1;             // of a stage
   std::string schedule = "1f1b";  // as plan::schedule_names() has it
   std::string split;              // layers of each chunk ("[[1,0],[2,1]]"); empty: even
-  plan::Recompute recompute = plan::Recompute::kNone;
+  std::string recompute = "none";
   int64_t samples = 12;          // of a step
   bool several_lengths = false;  // of the sequences of different samples
   bool packed = false;           // two documents in each sample
 
-  int64_t ranks() const { return data * context.size * pipeline; }
+  int64_t ranks() const { return data * tensor * context.size * pipeline; }
   int64_t microbatches() const { return samples / data; }
 };
 std::string text_of(const Layout& layout);
@@ -46,10 +51,12 @@ std::string text_of(const Layout& layout);
 struct RunResult {
   std::vector<double> losses, norms;
   double evaluation = 0;  // loss of a step's samples without gradients, after all steps
-  std::optional<nn::StepRouting> routing;        // of the last step, on the first stage
+  std::optional<nn::StepRouting> routing;  // of the last step, on the first stage
+  int64_t stage = 0;
   int64_t peak_units = 0;                        // of this stage in the last step
   double message_bytes = 0;                      // that this stage sent to others in all steps
-  std::map<std::string, at::Tensor> parameters;  // whole, float64
+  std::map<std::string, at::Tensor> parameters;  // what the rank holds, float64
+  std::map<std::string, plan::ParameterPart> parts;
 };
 
 constexpr int64_t kEqualitySteps = 3;
@@ -58,6 +65,9 @@ constexpr int64_t kEqualitySteps = 3;
 RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const dist::World& world);
 RunResult run_serially(const model::ModelSpec& spec, const Layout& samples = {});
 plan::Schedule schedule_of(const Layout& layout);
+
+// What a rank holds of a whole parameter.
+at::Tensor held_of(at::Tensor whole, const plan::ParameterPart& part);
 
 // Fails the test where they differ by more than 1e-10 of the largest number compared.
 void expect_equal(const RunResult& run, const RunResult& serial);

@@ -6,7 +6,7 @@
 namespace qianli::config {
 
 inline constexpr std::string_view kOneRank =
-    "this version gives ranks other samples, not other parts of the model; leave it at 1";
+    "this version cannot share the model so yet; leave it at 1";
 
 template <class Visitor>
 void ParallelConfig::fields(Visitor& v) {
@@ -14,19 +14,72 @@ void ParallelConfig::fields(Visitor& v) {
              .help = "Ranks that share each weight matrix.",
              .unit = "ranks",
              .flag = "--tensor-model-parallel-size",
-             .min = 1,
-             .max = 1,
-             .hint = kOneRank});
+             .min = 1});
   v(sequence, {.key = "sequence",
-               .help = "Shard norms along the sequence inside the tensor group; needs tensor > 1.",
+               .help = "The ranks of a tensor group share the tokens between the blocks, too.",
                .flag = "--sequence-parallel"});
   v(pipeline, {.key = "pipeline",
                .help = "Pipeline stages.",
                .unit = "ranks",
                .flag = "--pipeline-model-parallel-size",
                .min = 1,
-               .max = 1,
-               .hint = kOneRank});
+               .max = 65536});
+  v(pipeline_chunks,
+    {.key = "pipeline_chunks",
+     .help = "Parts of the model on each stage (virtual pipeline): shorter waiting for more "
+             "messages.",
+     .unit = "chunks",
+     .flag = "--num-virtual-stages-per-pipeline-rank",
+     .min = 1,
+     .max = 65536});
+  v(schedule,
+    {.key = "schedule",
+     .help = "The order in which stages compute, see docs/parallelism.md; `auto` is 1f1b, or "
+             "interleaved with several chunks.",
+     .flag = "--schedules-method",
+     .choices = {"auto", "gpipe", "1f1b", "interleaved", "zb-h1", "nanopipe", "dualpipev"}});
+  v(schedule_group,
+    {.key = "schedule_group",
+     .help = "Interleaved schedules: microbatches in a row of one chunk; 0: as many as stages.",
+     .unit = "microbatches",
+     .flag = "--microbatch-group-size-per-virtual-pipeline-stage",
+     .min = 0});
+  v(detach_weight_grads,
+    {.key = "detach_weight_grads",
+     .help = "dualpipev: put off the weights' gradients of the last backward passes.",
+     .flag = "--dualpipev-dw-detach"});
+  v(recompute, {.key = "recompute",
+                .help = "Which chunks keep only their input for the backward pass and compute the "
+                        "rest again: `none`; `full`, all; `in_advance`, all but the last of the "
+                        "model; `in_bubble`, as many as fit into the time a stage waits.",
+                .choices = {"none", "full", "in_advance", "in_bubble"}});
+  v(layers,
+    {.key = "layers",
+     .help = "Layers of each stage (`1,3,3,1`), of each chunk of each stage (`[[1,3],[2,2]]`) or "
+             "a layout of all chunks (`Ett|tt|ttt|tmL`: E embedding, t layer, m multi-token "
+             "prediction, L loss), instead of the keys below.",
+     .flag = "--pipeline-model-parallel-layout",
+     .absent = "as many on each"});
+  v(first_stage_layers, {.key = "first_stage_layers",
+                         .help = "Layers of the first stage; the others share the rest.",
+                         .flag = "--decoder-first-pipeline-num-layers",
+                         .absent = "as the others",
+                         .min = 0});
+  v(last_stage_layers, {.key = "last_stage_layers",
+                        .help = "Layers of the last stage; the others share the rest.",
+                        .flag = "--decoder-last-pipeline-num-layers",
+                        .absent = "as the others",
+                        .min = 0});
+  v(count_embedding, {.key = "count_embedding",
+                      .help = "The embedding counts as a layer of the first stage.",
+                      .flag = "--account-for-embedding-in-pipeline-split"});
+  v(count_loss, {.key = "count_loss",
+                 .help = "The loss counts as a layer of the last stage.",
+                 .flag = "--account-for-loss-in-pipeline-split"});
+  v(noop_layers, {.key = "noop_layers",
+                  .help = "Positions that do nothing, like `0,9`, among all layers with these "
+                          "counted: they make the number of layers even.",
+                  .flag = "--noop-layers"});
   v(context, {.key = "context",
               .help = "Ranks that share each sequence.",
               .unit = "ranks",
@@ -60,9 +113,12 @@ void ParallelConfig::fields(Visitor& v) {
              .help = "Ranks that share the experts.",
              .unit = "ranks",
              .flag = "--expert-model-parallel-size",
-             .min = 1,
-             .max = 1,
-             .hint = kOneRank});
+             .min = 1});
+  v(expert_tensor, {.key = "expert_tensor",
+                    .help = "Ranks that share each expert; 0: as tensor.",
+                    .unit = "ranks",
+                    .flag = "--expert-tensor-parallel-size",
+                    .min = 0});
   v(zero,
     {.key = "zero",
      .help = "What the data-parallel ranks share out: 0 nothing, 1 the optimizer's states and "
