@@ -282,6 +282,7 @@ struct ParallelConfig {
   std::string context_kv_cache = "none";
   int64_t expert = 1;
   int64_t expert_tensor = 0;  // 0: as tensor
+  std::string expert_dispatcher = "all_to_all";
   int64_t zero = 0;
   bool overlap_grad_reduce = true;
   int64_t bucket_elements = 40'000'000;

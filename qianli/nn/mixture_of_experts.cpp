@@ -2,6 +2,7 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
@@ -12,6 +13,7 @@
 #include "qianli/nn/context_sum.h"
 #include "qianli/nn/expert_exchange.h"
 #include "qianli/nn/mlp.h"
+#include "qianli/nn/shared_rows.h"
 #include "qianli/ops/grouped_linear.h"
 #include "qianli/ops/linear.h"
 #include "qianli/plan/model_part.h"
@@ -151,12 +153,29 @@ int64_t MixtureOfExperts::capacity(int64_t tokens) const {
 at::Tensor MixtureOfExperts::routed_experts(const at::Tensor& x, const ops::Routing& routing,
                                             int64_t rows_per_expert,
                                             const Parallel& parallel) const {
+  const bool alone = parallel.experts.alone();
+  if (!alone && parallel.dispatcher == Parallel::Dispatcher::kAllGather) {
+    return experts_of_all_tokens(x, routing, parallel);
+  }
   const ops::RowPlan plan = ops::plan_rows(routing.experts, moe_.num_experts, rows_per_expert);
   const at::Tensor rows = ops::gather_rows(x, plan);
-  if (parallel.experts.alone()) return combine(experts(rows, plan.counts, parallel), routing, plan);
+  if (alone) return combine(experts(rows, plan.counts, parallel), routing, plan);
   const ExpertExchange exchange(plan.counts, parallel.experts);
   const at::Tensor there = experts(exchange.to_experts(rows), exchange.counts(), parallel);
   return combine(exchange.from_experts(there), routing, plan);
+}
+
+at::Tensor MixtureOfExperts::experts_of_all_tokens(const at::Tensor& x, const ops::Routing& routing,
+                                                   const Parallel& parallel) const {
+  const SharedRows tokens = SharedRows::of_each(x.size(0), parallel.experts);
+  const plan::IndexRange own =
+      plan::Share{parallel.experts.rank(), parallel.experts.size()}.of(moe_.num_experts);
+  const at::Tensor all = tokens.gather(x);
+  at::Tensor chosen = tokens.gathered(routing.experts) - own.begin;
+  chosen = at::where(chosen < own.count(), chosen, at::scalar_tensor(-1, chosen.options()));
+  const ops::RowPlan plan = ops::plan_rows(chosen, own.count());
+  const at::Tensor rows = experts(ops::gather_rows(all, plan), plan.counts, parallel);
+  return tokens.sum(combine(rows, {.weights = tokens.gather(routing.weights)}, plan));
 }
 
 at::Tensor MixtureOfExperts::combine(const at::Tensor& rows, const ops::Routing& routing,

@@ -54,6 +54,8 @@ class MixtureOfExperts : public Block {
   // Of the tokens that are this rank's to bring to experts.
   at::Tensor routed_experts(const at::Tensor& x, const ops::Routing& routing,
                             int64_t rows_per_expert, const Parallel& parallel) const;
+  at::Tensor experts_of_all_tokens(const at::Tensor& x, const ops::Routing& routing,
+                                   const Parallel& parallel) const;
   at::Tensor combine(const at::Tensor& rows, const ops::Routing& routing,
                      const ops::RowPlan& plan) const;
   // rows: [R, h], sorted by expert, of those that this rank holds.

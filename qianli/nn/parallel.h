@@ -12,6 +12,10 @@ struct Parallel {
   dist::Group context;    // each takes a part of every sequence
   dist::Group context_heads, context_ring;  // its parts (plan::context_parts)
   dist::Group experts;                      // each holds some of the experts of every mixture
+  // How tokens come to the experts of other ranks: only the rows that are wanted there, or all
+  // tokens to all ranks, which is less work where they are few or every token wants many experts.
+  enum class Dispatcher { kAllToAll, kAllGather };
+  Dispatcher dispatcher = Dispatcher::kAllToAll;
   // Each holds a part of the same experts: neighbours in `tensor`, whose ranks share the tokens of
   // a mixture where these are not all of them.
   dist::Group expert_tensor;

@@ -1,12 +1,10 @@
 #include "qianli/nn/tensor_parallel.h"
 
-#include <ATen/ops/cat.h>
-#include <ATen/ops/constant_pad_nd.h>
-#include <ATen/ops/zeros.h>
 #include <fmt/core.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "qianli/base/error.h"
+#include "qianli/nn/shared_rows.h"
 #include "qianli/ops/embedding.h"
 
 namespace qianli::nn {
@@ -15,80 +13,36 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Shares of rows differ by one at most; collectives want equal ones.
-int64_t largest_share(int64_t rows, int64_t ranks) { return (rows + ranks - 1) / ranks; }
-
-at::Tensor padded(const at::Tensor& x, int64_t rows) {
-  if (x.size(0) == rows) return x;
-  std::vector<int64_t> pads(static_cast<size_t>(2 * x.dim()), 0);
-  pads.back() = rows - x.size(0);
-  return at::constant_pad_nd(x, pads);
-}
-
-at::Tensor gather_rows(const at::Tensor& own, int64_t rows, const dist::Group& group) {
-  const int64_t ranks = group.size(), largest = largest_share(rows, ranks);
-  const at::Tensor all = group.all_gather(padded(own.contiguous(), largest));
-  if (largest * ranks == rows) return all;
-  std::vector<at::Tensor> parts;
-  for (int64_t rank = 0; rank < ranks; ++rank) {
-    parts.push_back(all.narrow(0, rank * largest, plan::Share{rank, ranks}.of(rows).count()));
-  }
-  return at::cat(parts);
-}
-
-at::Tensor sum_and_share_rows(const at::Tensor& whole, const dist::Group& group) {
-  const int64_t rows = whole.size(0), ranks = group.size(), largest = largest_share(rows, ranks);
-  if (largest * ranks == rows) return group.reduce_scatter(whole.contiguous());
-  std::vector<at::Tensor> parts;
-  for (int64_t rank = 0; rank < ranks; ++rank) {
-    const plan::IndexRange share = plan::Share{rank, ranks}.of(rows);
-    parts.push_back(padded(whole.narrow(0, share.begin, share.count()), largest));
-  }
-  const int64_t own = plan::Share{group.rank(), ranks}.of(rows).count();
-  return group.reduce_scatter(at::cat(parts)).narrow(0, 0, own);
-}
-
 at::Tensor summed(const at::Tensor& part, const dist::Group& group) {
   const at::Tensor sum = part.clone(at::MemoryFormat::Contiguous);
   group.all_reduce(sum);
   return sum;
 }
 
-at::Tensor into(const at::Tensor& x, int64_t tokens, const Parallel& parallel) {
-  return parallel.sequence ? gather_rows(x, tokens, parallel.tensor) : x;
-}
-
-at::Tensor out_of(const at::Tensor& parts, const Parallel& parallel) {
-  return parallel.sequence ? sum_and_share_rows(parts, parallel.tensor)
-                           : summed(parts, parallel.tensor);
-}
-
 const Parallel& parallel_of(AutogradContext* context) {
   return *reinterpret_cast<const Parallel*>(context->saved_data["parallel"].toInt());
 }
 
+// Without sequence parallelism the stream is the same everywhere.
 class EnterBlock : public torch::autograd::Function<EnterBlock> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, int64_t tokens,
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
                             const Parallel* parallel) {
     context->saved_data["parallel"] = reinterpret_cast<int64_t>(parallel);
-    return parallel->sequence ? into(x, tokens, *parallel) : x.view_as(x);
+    return x.view_as(x);
   }
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
-    return {out_of(grads[0], parallel_of(context)), {}, {}};
+    return {summed(grads[0], parallel_of(context).tensor), {}};
   }
 };
 
 class LeaveBlock : public torch::autograd::Function<LeaveBlock> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& y,
-                            const Parallel* parallel) {
-    context->saved_data["parallel"] = reinterpret_cast<int64_t>(parallel);
-    context->saved_data["tokens"] = y.size(0);
-    return out_of(y, *parallel);
+  static at::Tensor forward(AutogradContext*, const at::Tensor& y, const Parallel* parallel) {
+    return summed(y, parallel->tensor);
   }
-  static variable_list backward(AutogradContext* context, const variable_list& grads) {
-    return {into(grads[0], context->saved_data["tokens"].toInt(), parallel_of(context)), {}};
+  static variable_list backward(AutogradContext*, const variable_list& grads) {
+    return {grads[0], {}};
   }
 };
 
@@ -108,11 +62,15 @@ at::Tensor on_stream(const at::Tensor& per_token, const Parallel& parallel) {
 }
 
 at::Tensor enter_block(const at::Tensor& x, int64_t tokens, const Parallel& parallel) {
-  return parallel.tensor.alone() ? x : EnterBlock::apply(x, tokens, &parallel);
+  if (parallel.tensor.alone()) return x;
+  if (parallel.sequence) return SharedRows::even(tokens, parallel.tensor).gather(x);
+  return EnterBlock::apply(x, &parallel);
 }
 
 at::Tensor leave_block(const at::Tensor& y, const Parallel& parallel) {
-  return parallel.tensor.alone() ? y : LeaveBlock::apply(y, &parallel);
+  if (parallel.tensor.alone()) return y;
+  if (parallel.sequence) return SharedRows::even(y.size(0), parallel.tensor).sum(y);
+  return LeaveBlock::apply(y, &parallel);
 }
 
 at::Tensor embed_tokens(const at::Tensor& tokens, ops::Parameter& table, int64_t vocabulary,

@@ -64,6 +64,9 @@ Ranks join_groups(const dist::World& world, const plan::Mesh& mesh,
     ranks.parallel.context_ring = world.group(parts.ring, "context ring");
   }
   ranks.parallel.sequence = config.sequence && !ranks.parallel.tensor.alone();
+  if (config.expert_dispatcher == "all_gather") {
+    ranks.parallel.dispatcher = nn::Parallel::Dispatcher::kAllGather;
+  }
   ranks.part = {.tensor = share_of(ranks.parallel.tensor),
                 .experts = share_of(ranks.parallel.experts),
                 .expert_tensor = share_of(ranks.parallel.expert_tensor),

@@ -15,6 +15,12 @@ TEST_P(ExpertParallelRun, equals_the_serial_run) {
            Layout{.data = 2, .expert = 2},
            Layout{.data = 4, .zero = 1, .expert = 2},
            Layout{.data = 4, .zero = 1, .expert = 4},
+           Layout{.data = 4, .zero = 1, .expert = 2, .expert_dispatcher = "all_gather"},
+           Layout{.data = 1,
+           .tensor = 2,
+           .expert = 2,
+           .expert_tensor = 1,
+           .expert_dispatcher = "all_gather"},
            Layout{.data = 3, .expert = 3},  // 8 experts: 3, 3 and 2
            Layout{.data = 2, .tensor = 2, .sequence = true, .expert = 2},
            Layout{.data = 2, .zero = 1, .tensor = 2, .expert = 2, .expert_tensor = 1},

@@ -87,6 +87,7 @@ config::ParallelConfig config_of(const Layout& layout) {
           .context_window = layout.context.window,
           .expert = layout.expert,
           .expert_tensor = layout.expert_tensor,
+          .expert_dispatcher = layout.expert_dispatcher,
           .zero = layout.zero,
           .overlap_grad_reduce = layout.overlap,
           .bucket_elements = layout.bucket_elements};

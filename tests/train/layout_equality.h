@@ -33,6 +33,7 @@ struct Layout {
   bool sequence = false;
   int64_t expert = 1;
   int64_t expert_tensor = 0;
+  std::string expert_dispatcher = "all_to_all";
   int64_t pipeline = 1;
   int64_t chunks = 1;             // of a stage
   std::string schedule = "1f1b";  // as plan::schedule_names() has it

@@ -119,6 +119,11 @@ void ParallelConfig::fields(Visitor& v) {
                     .unit = "ranks",
                     .flag = "--expert-tensor-parallel-size",
                     .min = 0});
+  v(expert_dispatcher,
+    {.key = "expert_dispatcher",
+     .help = "How tokens come to experts of other ranks: the wanted rows, or all tokens to all.",
+     .flag = "--moe-token-dispatcher-type",
+     .choices = {"all_to_all", "all_gather"}});
   v(zero,
     {.key = "zero",
      .help = "What the data-parallel ranks share out: 0 nothing, 1 the optimizer's states and "
