@@ -5,6 +5,7 @@
 
 #include <numeric>
 
+#include "qianli/base/trace.h"
 #include "qianli/dist/group_state.h"
 
 namespace qianli::dist {
@@ -48,6 +49,15 @@ struct Pending::State {
   }
 };
 
+// How long it is on its way, whoever waits for it.
+void record(c10d::Work& work, std::string name) {
+  trace::Recorder* to = trace::recorder();
+  if (!to) return;
+  const auto future = work.getFuture();
+  if (!future) return;
+  future->addCallback([end = to->travel(std::move(name))](c10::ivalue::Future&) { end(); });
+}
+
 void Pending::wait() {
   if (!state_) return;
   const auto state = std::move(state_);
@@ -89,6 +99,7 @@ Pending Group::start(const char* what, const at::Tensor& values, double bytes,
                               fmt::join(state_->ranks, ", "));
   try {
     pending->work = start(*state_->backend, pending->tensors);
+    record(*pending->work, fmt::format("{} {} ({} KiB)", what, state_->name, values.nbytes() >> 10));
   } catch (const std::exception& error) {
     pending->fail(first_line(error.what()));
   }

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "qianli/base/trace.h"
 #include "qianli/ops/deferred_gradients.h"
 
 namespace qianli::train {
@@ -75,6 +76,7 @@ class StageRun {
 
  private:
   void perform(const Instruction& i) {
+    const trace::Span span([&] { return plan::name(i); });
     Unit& unit = unit_of(i.chunk, i.microbatch);
     switch (i.op) {
       case Op::kForward:

@@ -187,6 +187,17 @@ void LogConfig::fields(Visitor& v) {
                             .help = "Balancing losses and load of each layer with experts too, in "
                                     "metrics.jsonl (moe_layers) and TensorBoard.",
                             .flag = "--moe-per-layer-logging"});
+  v(trace_step_start, {.key = "trace_step_start",
+                       .help = "First step whose work and messages go to trace/rank_R.json of the "
+                               "run folder, for chrome://tracing or Perfetto; 0: none.",
+                       .unit = "steps",
+                       .flag = "--profile-step-start",
+                       .min = 0});
+  v(trace_step_end, {.key = "trace_step_end",
+                     .help = "The last such step; 0: only the first one.",
+                     .unit = "steps",
+                     .flag = "--profile-step-end",
+                     .min = 0});
   v(peak_tflops,
     {.key = "peak_tflops",
      .help = "Peak of the device that model FLOPs utilisation (mfu) is measured against.",
