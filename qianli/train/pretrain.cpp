@@ -3,10 +3,14 @@
 #include <fmt/core.h>
 
 #include <chrono>
+#include <memory>
 #include <optional>
+#include <utility>
 
 #include "qianli/base/error.h"
+#include "qianli/base/file.h"
 #include "qianli/base/log.h"
+#include "qianli/base/trace.h"
 #include "qianli/convert/model_source.h"
 #include "qianli/convert/write_model.h"
 #include "qianli/ops/peak.h"
@@ -92,6 +96,14 @@ void write_hugging_face(const std::filesystem::path& run_folder, int64_t step) {
   convert::write_hugging_face(*model, folder, {.dtype = formats::Dtype::kBF16}, {});
 }
 
+void write_trace(const Run& run, const trace::Recorder& recorder) {
+  const auto folder = std::filesystem::path(run.config.run.dir) / "trace";
+  std::filesystem::create_directories(folder);
+  const int64_t rank = run.ranks.world.rank();
+  write_file_atomically(folder / fmt::format("rank_{:05}.json", rank), recorder.json(rank),
+                        FileRole::kData);
+}
+
 void finish(Run& run) {
   const int64_t last = run.config.train.steps;
   if (run.config.checkpoint.save_final)
@@ -110,10 +122,19 @@ void pretrain(const config::Config& config) {
   if (launch::rank_environment(launch::process_environment()).is_scheduler) return;
   Run run = build_run(config);
   const int64_t steps = config.train.steps;
+  const int64_t trace_start = config.log.trace_step_start;
+  const int64_t trace_end = std::max(trace_start, config.log.trace_step_end);
+  std::shared_ptr<trace::Recorder> recorder;
   data::BatchPrefetcher batches(run.train_data, run.first_step, steps);
   for (int64_t step = run.first_step + 1; step <= steps; ++step) {
     const auto begin = Clock::now();
-    const StepResult result = run.step->run(batches.next());
+    if (step == trace_start) recorder = std::make_shared<trace::Recorder>();
+    const StepResult result = [&] {
+      const trace::Use use(recorder);
+      return run.step->run(batches.next());
+    }();
+    if (recorder && (step == trace_end || step == steps))
+      write_trace(run, *std::exchange(recorder, {}));
     const double seconds = seconds_since(begin);
     const bool evaluates = run.validation_data && due(config.train.eval_every, step);
     record(run, step, result, seconds, evaluates ? evaluate(run) : std::nullopt);

@@ -26,10 +26,10 @@ struct Ranks {
   dist::Group stages;           // of this rank's pipeline, for what passes between them
   dist::Group pipeline;         // the same ranks, for all else
   dist::Group embedding;        // the first and the last of them; alone: this is neither
-  nn::Parallel parallel;           // take the same samples
-  plan::ModelPart part;    // of the model, that this rank holds
-  plan::Share samples;     // of a step, that it takes
-  int64_t local_size = 1;  // ranks on this machine
+  nn::Parallel parallel;        // take the same samples
+  plan::ModelPart part;         // of the model, that this rank holds
+  plan::Share samples;          // of a step, that it takes
+  int64_t local_size = 1;       // ranks on this machine
 
   bool first() const { return world.rank() == 0; }
   // Whether the experts have other replicas than the rest of the model.

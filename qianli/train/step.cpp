@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "qianli/base/random.h"
+#include "qianli/base/trace.h"
 #include "qianli/data/context_deal.h"
 #include "qianli/optim/schedule.h"
 
@@ -112,15 +113,21 @@ StepResult Step::run(std::span<const data::Batch> microbatches) {
            },
        .gradients_complete = [this](int32_t chunk) { chunk_is_complete(chunk); },
        .kind = [&](int32_t m) { return kind_of(microbatches[static_cast<size_t>(m)]); }});
-  sum_shared_gradients();
-  optimizer_.finish_gradients();
+  {
+    const trace::Span span([] { return std::string("finish gradients"); });
+    sum_shared_gradients();
+    optimizer_.finish_gradients();
+  }
   result.loss = total.item<double>();
   for (const auto& batch : microbatches) result.tokens += static_cast<int64_t>(batch.tokens.size());
   sum_results(result);
   result.gradient_norm = optimizer_.gradient_norm();
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm))
     fail_non_finite(microbatches, result);
-  optimizer_.step(result.lr, result.gradient_norm);
+  {
+    const trace::Span span([] { return std::string("optimizer"); });
+    optimizer_.step(result.lr, result.gradient_norm);
+  }
   finish_routing(result);
   return result;
 }

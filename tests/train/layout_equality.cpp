@@ -185,9 +185,7 @@ RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const d
                    train::step_options(stages, parallel, optim, spec, parameters),
                    train::step_ranks(ranks));
   RunResult result;
-  const auto samples = [&](int64_t i) {
-    return samples_of(i, ranks, layout, spec);
-  };
+  const auto samples = [&](int64_t i) { return samples_of(i, ranks, layout, spec); };
   for (int64_t i = 0; i < kEqualitySteps; ++i) {
     const auto done = step.run(samples(i));
     result.losses.push_back(done.loss);
@@ -197,6 +195,7 @@ RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const d
   result.stage = ranks.stages.rank();
   result.peak_units = step.peak_units();
   result.message_bytes = ranks.stages.traffic().bytes;
+  result.tensor_bytes = ranks.parallel.tensor.traffic().bytes;
   const auto evaluation = step.evaluate(samples(kEqualitySteps));
   const auto sums = step.sum({evaluation.loss_sum, evaluation.tokens});
   result.evaluation = sums[0] / sums[1];

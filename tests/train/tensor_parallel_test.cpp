@@ -25,5 +25,32 @@ TEST_P(TensorParallelRun, equals_the_serial_run) {
 INSTANTIATE_TEST_SUITE_P(Models, TensorParallelRun, ::testing::ValuesIn(tiny_model_names()),
                          [](const auto& info) { return info.param; });
 
+// Forward and backward every layer sends four all-reduces of [T, h], or their halves; so does what
+// stands around the layers, embedding and output layer, with two.
+TEST(TensorParallel, SendsWhatTheFormulaSays) {
+  const model::ModelSpec spec = tiny_model("llama");
+  constexpr double kTokens = 16, kBytes = 8;
+  for (const int64_t ranks : {2, 4}) {
+    for (const bool sequence : {false, true}) {
+      const Layout layout{.tensor = ranks, .sequence = sequence, .samples = 2};
+      SCOPED_TRACE(text_of(layout));
+      const auto h = static_cast<double>(spec.hidden_size), layers = double(spec.num_layers);
+      const auto share = static_cast<double>(ranks - 1) / static_cast<double>(ranks);
+      const double all_reduce = 2 * kTokens * h * kBytes * share;
+      // The largest logits, and the sums of exponentials and of logits at labels.
+      const double softmax = 2 * 3 * kTokens * kBytes * share;
+      const double microbatch = (4 * layers + 2) * all_reduce + softmax;
+      // Norms: two of a layer and the last one, whose gradients are of a rank's own tokens.
+      const double norms = sequence ? 2 * (2 * layers + 1) * h * kBytes * share : 0;
+      const double forward = (2 * layers + 1) * all_reduce + softmax;
+      const double expected = kEqualitySteps * (2 * microbatch + norms) + 2 * forward;
+      dist::run_ranks(ranks, [&](const dist::World& world) {
+        const double bytes = run_layout(spec, layout, world).tensor_bytes;
+        EXPECT_DOUBLE_EQ(bytes, expected);
+      });
+    }
+  }
+}
+
 }  // namespace
 }  // namespace qianli::testing

@@ -1,0 +1,116 @@
+// Layouts of every kind at once, drawn from all that fit on up to 16 ranks, against the serial run.
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "qianli/base/random.h"
+#include "qianli/dist/rank_threads.h"
+#include "qianli/plan/mesh.h"
+#include "tests/train/layout_equality.h"
+
+namespace qianli::testing {
+namespace {
+
+using data::ContextAlgorithm;
+
+constexpr int64_t kMostRanks = 16;
+constexpr size_t kLayoutsOfAModel = 30;
+
+struct PipelineOf {
+  int64_t stages, chunks;
+  const char* schedule;
+};
+
+constexpr PipelineOf kPipelines[] = {{1, 1, "1f1b"},  {2, 1, "1f1b"},        {2, 1, "gpipe"},
+                                     {2, 1, "zb-h1"}, {2, 2, "interleaved"}, {2, 1, "dualpipev"},
+                                     {4, 1, "1f1b"},  {4, 1, "zb-h1"},       {1, 1, "1f1b"},
+                                     {1, 1, "1f1b"},  {1, 1, "1f1b"}};
+
+// A function of its number; not all fit.
+Layout drawn(uint64_t number, bool experts) {
+  uint64_t next = 0;
+  const auto one_of = [&](const auto& choices) {
+    const double u = uniform_at(random_key(number, "layout"), next++);
+    return std::data(choices)[static_cast<size_t>(u * static_cast<double>(std::size(choices)))];
+  };
+  const PipelineOf pipeline = one_of(kPipelines);
+  Layout layout{.data = one_of(std::vector<int64_t>{1, 2, 3, 4}),
+                .zero = one_of(std::vector<int64_t>{0, 1}),
+                .bucket_elements = one_of(std::vector<int64_t>{300, 5000}),
+                .overlap = one_of(std::vector<int>{0, 1}) == 1,
+                .tensor = one_of(std::vector<int64_t>{1, 2, 4}),
+                .pipeline = pipeline.stages,
+                .chunks = pipeline.chunks,
+                .schedule = pipeline.schedule,
+                .packed = one_of(std::vector<int>{0, 0, 1}) == 1};
+  // Few enough for many layouts, and enough for the schedule.
+  layout.samples = layout.data * std::max<int64_t>(2, pipeline.stages);
+  if (pipeline.schedule == std::string("dualpipev")) layout.samples *= 2;
+  layout.sequence = layout.tensor > 1 && one_of(std::vector<int>{0, 1}) == 1;
+  layout.context.size = one_of(std::vector<int64_t>{1, 1, 2, 4});
+  if (layout.context.size > 1) {
+    layout.context.algorithm =
+        one_of(std::vector{ContextAlgorithm::kRing, ContextAlgorithm::kUlysses,
+                           ContextAlgorithm::kHybrid, ContextAlgorithm::kKvAllGather});
+    if (layout.context.algorithm == ContextAlgorithm::kHybrid) layout.context.inner = 2;
+  }
+  if (experts) {
+    layout.expert = one_of(std::vector<int64_t>{1, 2, 2, 4});
+    layout.expert_tensor = one_of(std::vector<int64_t>{0, 0, 1, 2});
+    layout.expert_dispatcher = one_of(std::vector<const char*>{"all_to_all", "all_gather"});
+  }
+  return layout;
+}
+
+bool fits(const model::ModelSpec& spec, const Layout& layout) {
+  if (layout.ranks() == 1 || layout.ranks() > kMostRanks) return false;
+  const plan::MeshSizes sizes{.world = layout.ranks(),
+                              .tensor = layout.tensor,
+                              .context = layout.context.size,
+                              .pipeline = layout.pipeline,
+                              .expert = layout.expert,
+                              .expert_tensor = layout.expert_tensor};
+  if (!plan::mesh_problems(sizes).empty()) return false;
+  const int64_t expert_tensor = layout.expert_tensor == 0 ? layout.tensor : layout.expert_tensor;
+  const plan::ModelPart part{.tensor = {0, layout.tensor},
+                             .experts = {0, layout.expert},
+                             .expert_tensor = {0, expert_tensor}};
+  if (!plan::part_problems(spec, part).empty()) return false;
+  if (layout.context.size > 1 &&
+      !data::context_problems(layout.context, spec.num_attention_heads / layout.tensor, 16).empty())
+    return false;
+  try {
+    schedule_of(layout);
+  } catch (const ConfigError&) {
+    return false;
+  }
+  return layout.schedule != std::string("dualpipev") || !spec.tie_word_embeddings;
+}
+
+class LayoutMatrix : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(LayoutMatrix, equals_the_serial_run) {
+  const model::ModelSpec spec = tiny_model(GetParam());
+  std::map<std::pair<int64_t, bool>, RunResult> serial;  // by samples, packed
+  std::set<std::string> seen;
+  int64_t most_ranks = 0;
+  for (uint64_t number = 0; seen.size() < kLayoutsOfAModel; ++number) {
+    ASSERT_LT(number, 10'000U);
+    const Layout layout = drawn(random_key(number, GetParam()), spec.moe.has_value());
+    if (!fits(spec, layout) || !seen.insert(text_of(layout)).second) continue;
+    SCOPED_TRACE(text_of(layout));
+    most_ranks = std::max(most_ranks, layout.ranks());
+    const auto [expected, is_new] = serial.try_emplace({layout.samples, layout.packed});
+    if (is_new) expected->second = run_serially(spec, layout);
+    dist::run_ranks(layout.ranks(), [&](const dist::World& world) {
+      expect_equal(run_layout(spec, layout, world), expected->second);
+    });
+  }
+  EXPECT_GE(most_ranks, 12);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, LayoutMatrix, ::testing::ValuesIn(tiny_model_names()),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace qianli::testing
