@@ -309,8 +309,8 @@ struct LogConfig {
   bool tensorboard = true;
   bool report = true;
   bool moe_per_layer_logging = false;
-  int64_t trace_step_start = 0;  // 0: none
-  int64_t trace_step_end = 0;    // 0: as the start
+  int64_t trace_step_start = 0;       // 0: none
+  int64_t trace_step_end = 0;         // 0: as the start
   std::optional<double> peak_tflops;  // absent: measured or known of the device
 
   template <class Visitor>

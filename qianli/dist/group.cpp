@@ -99,7 +99,8 @@ Pending Group::start(const char* what, const at::Tensor& values, double bytes,
                               fmt::join(state_->ranks, ", "));
   try {
     pending->work = start(*state_->backend, pending->tensors);
-    record(*pending->work, fmt::format("{} {} ({} KiB)", what, state_->name, values.nbytes() >> 10));
+    record(*pending->work,
+           fmt::format("{} {} ({} KiB)", what, state_->name, values.nbytes() >> 10));
   } catch (const std::exception& error) {
     pending->fail(first_line(error.what()));
   }

@@ -10,7 +10,9 @@ namespace {
 
 TEST(Trace, nobody_records_unless_asked) {
   bool named = false;
-  { const Span span([&] { return named = true, std::string("work"); }); }
+  {
+    const Span span([&] { return named = true, std::string("work"); });
+  }
   EXPECT_FALSE(named);
   EXPECT_EQ(recorder(), nullptr);
 }
