@@ -106,8 +106,11 @@ std::vector<std::string> mesh_problems(const MeshSizes& sizes) {
   };
   const bool dense =
       fits("tensor x context x pipeline", {sizes.tensor, sizes.context, sizes.pipeline});
-  const bool expert = fits("expert_tensor x expert x pipeline",
-                           {expert_tensor(sizes), sizes.expert, sizes.pipeline});
+  // Without a tensor size of their own, experts bring nothing new where there are none to share.
+  const bool same = sizes.expert == 1 && expert_tensor(sizes) == sizes.tensor;
+  const bool expert = same ? dense
+                           : fits("expert_tensor x expert x pipeline",
+                                  {expert_tensor(sizes), sizes.expert, sizes.pipeline});
   // Both products divide the number of ranks now, so they are no larger.
   if (!dense || !expert || !sizes.pipeline_before_data || sizes.pipeline == 1) return problems;
   const int64_t stride = sizes.tensor * sizes.context,
