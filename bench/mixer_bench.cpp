@@ -98,7 +98,8 @@ void run(const std::string& name, int steps) {
     for (size_t i = 0; i < parameters.size(); ++i) parameters.at(i).reset_grad();
     x.mutable_grad() = at::Tensor();
     const auto start = std::chrono::steady_clock::now();
-    nn::ForwardPass pass{.input = input, .rotary = tables, .observer = observer};
+    const nn::Parallel alone;
+    nn::ForwardPass pass{.input = input, .rotary = tables, .observer = observer, .parallel = alone};
     torch::autograd::backward({mixer->forward(x, pass)}, {grad});
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
     if (step >= 2) seconds.push_back(taken.count());

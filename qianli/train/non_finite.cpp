@@ -55,12 +55,12 @@ struct Finding {
   }
 };
 
-// The earliest of all stages'; all stages return it.
-Finding first_of(const dist::Group& pipeline, const Finding& own) {
-  if (pipeline.alone()) return own;
-  const auto found = dist::every_rank(pipeline, [&] { return own.text(); });
+// The earliest of all ranks'; all return it, so that they go on or end together.
+Finding first_of(const dist::Group& everyone, const Finding& own) {
+  if (everyone.alone()) return own;
+  const auto found = dist::every_rank(everyone, [&] { return own.text(); });
   return Finding::of(
-      dist::first_rank(pipeline, [&] { return *std::min_element(found.begin(), found.end()); }));
+      dist::first_rank(everyone, [&] { return *std::min_element(found.begin(), found.end()); }));
 }
 
 }  // namespace
@@ -76,31 +76,31 @@ void Step::fail_non_finite(std::span<const data::Batch> microbatches, const Step
     return Finding();
   };
   Finding found =
-      first_of(ranks_.pipeline, first_parameter(Phase::kParameters, "parameter", [&](size_t i) {
+      first_of(ranks_.everyone, first_parameter(Phase::kParameters, "parameter", [&](size_t i) {
                  return !all_finite(parameters_.at(i).value());
                }));
   if (found.phase == Phase::kNone) {
-    found = first_of(ranks_.pipeline, Finding::of(first_bad_activation(microbatches)));
+    found = first_of(ranks_.everyone, Finding::of(first_bad_activation(microbatches)));
   }
   if (found.phase == Phase::kNone) {
     found =
-        first_of(ranks_.pipeline, first_parameter(Phase::kGradients, "gradient of", [&](size_t i) {
+        first_of(ranks_.everyone, first_parameter(Phase::kGradients, "gradient of", [&](size_t i) {
                    return !parameters_.entry(i).buffer && !all_finite(parameters_.at(i).grad());
                  }));
   }
-  std::vector<int64_t> samples;
-  for (size_t m = 0; m < microbatches.size(); ++m) {
-    // Where no forward pass shows it, it may be of any sample of the step.
-    if (found.phase == Phase::kActivations && m != static_cast<size_t>(found.microbatch)) continue;
-    const auto& own = microbatches[m].sample_indices;
-    samples.insert(samples.end(), own.begin(), own.end());
+  if (found.phase != Phase::kActivations) {
+    // No forward pass shows it: it may be of any sample of the step.
+    std::vector<int64_t> samples;
+    for (const data::Batch& batch : microbatches)
+      samples.insert(samples.end(), batch.sample_indices.begin(), batch.sample_indices.end());
+    found.what += "; samples " + samples_text(samples);
   }
   throw NonFiniteError(
       "train",
       fmt::format("expected finite numbers at step {}, got loss {} and gradient norm {}; first "
-                  "non-finite tensor: {}; samples {}",
+                  "non-finite tensor: {}",
                   optimizer_.updates_done() + 1, number_text(result.loss),
-                  number_text(result.gradient_norm), found.what, samples_text(samples)),
+                  number_text(result.gradient_norm), found.what),
       "lower optim.lr, lengthen optim.warmup_steps, or use precision=fp32");
 }
 
@@ -117,6 +117,10 @@ std::string Step::first_bad_activation(std::span<const data::Batch> microbatches
   }
   go_forward(microbatches, [&](const Unit& unit) { now = unit; });
   for (nn::Decoder* chunk : chunks_) chunk->observe({});
+  if (found.phase != Phase::kNone) {
+    const data::Batch& batch = microbatches[static_cast<size_t>(found.microbatch)];
+    found.what += "; samples " + samples_text(batch.sample_indices);
+  }
   return found.text();
 }
 

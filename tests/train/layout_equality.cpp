@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "qianli/base/random.h"
 #include "qianli/model/presets.h"
 #include "qianli/plan/stages.h"
@@ -171,6 +173,11 @@ RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const d
   nn::ParameterSet parameters(spec, at::kDouble, at::kCPU, /*master=*/true, ranks.part,
                               ranks.updaters_of(parallel));
   parameters.initialize(5);
+  if (ops::Parameter* victim = layout.poisoned.empty() ? nullptr : parameters.find(layout.poisoned);
+      victim && ranks.part.tensor.index + 1 == ranks.part.tensor.count &&
+      ranks.samples.index == 0) {
+    victim->value().view(-1).fill_(std::numeric_limits<double>::quiet_NaN());
+  }
   config::OptimConfig optim;
   optim.lr = 1e-2;
   optim.warmup_steps = 0;

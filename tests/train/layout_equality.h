@@ -42,6 +42,7 @@ struct Layout {
   int64_t samples = 12;          // of a step
   bool several_lengths = false;  // of the sequences of different samples
   bool packed = false;           // two documents in each sample
+  std::string poisoned;          // a parameter, a number of which is NaN on its last rank
 
   int64_t ranks() const { return data * tensor * context.size * pipeline; }
   int64_t microbatches() const { return samples / data; }

@@ -3,6 +3,7 @@
 
 #include <set>
 
+#include "qianli/base/error.h"
 #include "qianli/base/random.h"
 #include "qianli/dist/rank_threads.h"
 #include "qianli/plan/mesh.h"
@@ -107,6 +108,24 @@ TEST_P(LayoutMatrix, equals_the_serial_run) {
     });
   }
   EXPECT_GE(most_ranks, 12);
+}
+
+// One rank has a number that is not finite; all end the same step with the same words.
+TEST(NonFinite, EveryRankNamesTheSameTensor) {
+  for (Layout layout : {Layout{.data = 2, .tensor = 2, .pipeline = 2},
+                        Layout{.data = 2, .expert = 2}, Layout{.context = {.size = 2}}}) {
+    layout.poisoned = "decoder.layers.3.self_attention.linear_proj.weight";
+    SCOPED_TRACE(text_of(layout));
+    dist::run_ranks(layout.ranks(), [&](const dist::World& world) {
+      try {
+        run_layout(tiny_model("qwen3_moe"), layout, world);
+        ADD_FAILURE() << "went on";
+      } catch (const NonFiniteError& error) {
+        EXPECT_NE(std::string(error.what()).find("parameter " + layout.poisoned), std::string::npos)
+            << error.what();
+      }
+    });
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, LayoutMatrix, ::testing::ValuesIn(tiny_model_names()),
