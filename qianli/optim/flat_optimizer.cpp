@@ -1,6 +1,5 @@
 #include "qianli/optim/flat_optimizer.h"
 
-#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/core.h>
 
@@ -40,9 +39,12 @@ at::Tensor FlatOptimizer::gradients_of(const Region& region) const {
   return gradients_.narrow(0, region.of.range.begin, region.of.range.count());
 }
 
+const FlatOptimizer::Region& FlatOptimizer::region_at(int64_t offset) const {
+  return offset < regions_.front().of.range.end ? regions_.front() : regions_.back();
+}
+
 at::Tensor FlatOptimizer::own_gradients(const nn::FlatRanges::Part& part) const {
-  const Region& region =
-      part.begin < regions_.front().of.range.end ? regions_.front() : regions_.back();
+  const Region& region = region_at(part.begin);
   return region.own_gradients.narrow(0, part.place - region.of.place, part.count);
 }
 
@@ -122,19 +124,17 @@ void FlatOptimizer::finish_gradients() {
 }
 
 double FlatOptimizer::gradient_norm() const {
-  double squares = 0;
+  // On the device, so that it is waited for once.
+  at::Tensor squares = at::zeros({}, gradients_.options().dtype(at::kDouble));
   for (const auto& counted : parameters_.counted().parts()) {
     const int64_t end = counted.begin + counted.count;
     for (const auto& part : parameters_.owned().within(counted.begin, end)) {
-      const bool first = part.begin < regions_.front().of.range.end;
-      if (!(first ? regions_.front() : regions_.back()).replicas.counts()) continue;
-      squares += ops::squared_norm(own_gradients(part)).item<double>();
+      if (!region_at(part.begin).replicas.counts()) continue;
+      squares += ops::squared_norm(own_gradients(part));
     }
   }
-  if (all_.alone()) return std::sqrt(squares);
-  const at::Tensor sum = at::scalar_tensor(squares, at::TensorOptions().dtype(at::kDouble));
-  all_.all_reduce(sum);
-  return std::sqrt(sum.item<double>());
+  all_.all_reduce(squares);
+  return std::sqrt(squares.item<double>());
 }
 
 void FlatOptimizer::step(double lr, double gradient_norm) {

@@ -72,6 +72,7 @@ class FlatOptimizer {
     at::Tensor own_gradients;  // summed, of what is owned
   };
   at::Tensor gradients_of(const Region& region) const;
+  const Region& region_at(int64_t offset) const;  // of the flat buffer
   // Of what is owned, `part` lying in the flat buffer.
   at::Tensor own_gradients(const nn::FlatRanges::Part& part) const;
 
