@@ -222,6 +222,9 @@ struct TrainConfig {
   int64_t seed = 1234;
   int64_t eval_every = 0;  // steps; 0: never
   int64_t eval_batches = 10;
+  double attention_dropout = 0;
+  double hidden_dropout = 0;
+  double embedding_dropout = 0;
 
   template <class Visitor>
   void fields(Visitor& v);
@@ -262,11 +265,16 @@ struct OptimConfig {
 // Sizes of the rank mesh, and how its groups share the work.
 struct ParallelConfig {
   int64_t tensor = 1;
+  int64_t tensor_x = 1;       // 2-D: tensor is tensor_x * tensor_y
+  int64_t tensor_y = 1;       // 1: not 2-D
+  int64_t tensor_slices = 1;  // in which a linear's collective and product overlap
   bool sequence = false;
   int64_t pipeline = 1;
   int64_t pipeline_chunks = 1;
   std::string schedule = "auto";
-  int64_t schedule_group = 0;  // 0: as many as stages
+  int64_t schedule_group = 0;   // 0: as many as stages
+  int64_t schedule_slices = 1;  // of a sequence
+  std::string schedule_slicing = "even";
   bool detach_weight_grads = false;
   std::string recompute = "none";
   std::string layers;  // of each chunk; empty: even
@@ -284,7 +292,11 @@ struct ParallelConfig {
   int64_t expert_tensor = 0;  // 0: as tensor
   std::string expert_dispatcher = "all_to_all";
   int64_t zero = 0;
+  int64_t zero_ranks = 0;            // neighbours among replicas that share states; 0: all
+  int64_t zero_parameter_ranks = 0;  // that share parameters; 0: as zero_ranks
   bool overlap_grad_reduce = true;
+  bool overlap_param_gather = true;
+  int64_t gather_ahead = 1;  // layers
   int64_t bucket_elements = 40'000'000;
   double timeout_seconds = 600;
 
