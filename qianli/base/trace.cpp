@@ -7,6 +7,15 @@ namespace qianli::trace {
 namespace {
 
 thread_local std::shared_ptr<Recorder> current;
+thread_local Listener listener_of_thread;
+thread_local std::vector<std::string> works;  // one within the other
+
+void tell_listener() {
+  if (!listener_of_thread) return;
+  std::string all;
+  for (const std::string& work : works) all += (all.empty() ? "" : ", ") + work;
+  listener_of_thread(all);
+}
 
 }  // namespace
 
@@ -65,5 +74,22 @@ Use::Use(std::shared_ptr<Recorder> recorder)
     : before_(std::exchange(current, std::move(recorder))) {}
 
 Use::~Use() { current = std::move(before_); }
+
+void listen(Listener listener) { listener_of_thread = std::move(listener); }
+
+bool Span::is_heard() { return current || listener_of_thread; }
+
+void Span::begin(std::string name) {
+  heard_ = true;
+  works.push_back(name);
+  tell_listener();
+  if (current) end_of_record_ = current->work(std::move(name));
+}
+
+void Span::end() {
+  if (end_of_record_) end_of_record_();
+  works.pop_back();
+  tell_listener();
+}
 
 }  // namespace qianli::trace

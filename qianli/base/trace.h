@@ -55,21 +55,31 @@ class Use {
   std::shared_ptr<Recorder> before_;
 };
 
-// A piece of work, from here to the end of the scope. `name` is called only where it is recorded.
+// Told what the calling thread works at ("step 3, B0.1") whenever a piece of work begins or ends on
+// it.
+using Listener = std::function<void(const std::string& work)>;
+void listen(Listener listener);
+
+// A piece of work, from here to the end of the scope. `name` is called only where someone hears it.
 class Span {
  public:
   template <class Name>
   explicit Span(const Name& name) {
-    if (Recorder* to = recorder()) end_ = to->work(name());
+    if (is_heard()) begin(name());
   }
   ~Span() {
-    if (end_) end_();
+    if (heard_) end();
   }
   Span(const Span&) = delete;
   Span& operator=(const Span&) = delete;
 
  private:
-  std::function<void()> end_;
+  static bool is_heard();
+  void begin(std::string name);
+  void end();
+
+  bool heard_ = false;
+  std::function<void()> end_of_record_;  // empty: nobody records
 };
 
 }  // namespace qianli::trace

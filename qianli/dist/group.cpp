@@ -37,15 +37,19 @@ std::string first_line(const std::string& text) {
 }  // namespace
 
 struct Pending::State {
+  std::shared_ptr<Group::State> group;
+  std::string what;
   c10::intrusive_ptr<c10d::Work> work;
   std::vector<at::Tensor> tensors;
-  std::string what;
-  double deadline = 0;  // seconds
 
+  std::string where() const { return fmt::format("{} of {}", group->name, name_of(group->ranks)); }
   [[noreturn]] void fail(const std::string& reason) const {
     throw LostRankError(
-        fmt::format("expected {} to end within {:g} s, got: {}", what, deadline, reason),
-        "another rank died, hangs or does something else; its own log says more");
+        fmt::format("expected {} on rank {} ({}) to end within {:g} s, got: {} ({})", what,
+                    group->ranks[static_cast<size_t>(group->rank)], where(),
+                    std::chrono::duration<double>(group->deadline).count(), reason,
+                    group->activity->of_all()),
+        "look at the rank that does something else or is not heard of; its own log says more");
   }
 };
 
@@ -61,8 +65,16 @@ void record(c10d::Work& work, std::string name) {
 void Pending::wait() {
   if (!state_) return;
   const auto state = std::move(state_);
+  const Group::State& group = *state->group;
+  const Activity::Waiting waiting(group.activity.get(),
+                                  fmt::format("{} of {}", state->what, state->where()));
   try {
-    state->work->wait();
+    if (group.patience == Patience::kDeadline) {
+      state->work->wait();
+    } else {
+      group.activity->wait_while_heard(group.ranks, group.deadline,
+                                       [state] { state->work->wait(); });
+    }
   } catch (const std::exception& error) {
     state->fail(first_line(error.what()));
   }
@@ -92,11 +104,9 @@ Pending Group::start(const char* what, const at::Tensor& values, double bytes,
     state_->traffic.bytes += bytes;
   }
   auto pending = std::make_shared<Pending::State>();
-  pending->deadline = std::chrono::duration<double>(state_->deadline).count();
-  pending->what = fmt::format("{} {} of {} [{}] on rank {} ({} of ranks {})", what, number,
-                              toString(values.scalar_type()), fmt::join(values.sizes(), ", "),
-                              state_->ranks[static_cast<size_t>(state_->rank)], state_->name,
-                              fmt::join(state_->ranks, ", "));
+  pending->group = state_;
+  pending->what = fmt::format("{} {} of {} [{}]", what, number, toString(values.scalar_type()),
+                              fmt::join(values.sizes(), ", "));
   try {
     pending->work = start(*state_->backend, pending->tensors);
     record(*pending->work,

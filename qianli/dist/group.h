@@ -24,6 +24,10 @@ struct LostRankError : UnavailableError {
       : UnavailableError("dist", problem, hint) {}
 };
 
+// How long a collective may take: as long as the deadline, or as long as no rank of the group is
+// silent for longer than that. Every rank says every second that it is there.
+enum class Patience { kDeadline, kWhileHeard };
+
 enum class Reduction { kSum, kAverage, kMax, kMin };
 
 // Bytes that this rank sent, by the volumes of ring algorithms: an all_reduce of N bytes among k
@@ -86,6 +90,7 @@ class Group {
 
  private:
   friend class World;
+  friend class Pending;
   struct State;
   explicit Group(std::shared_ptr<State> state) : state_(std::move(state)) {}
   template <class Start>

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <mutex>
 
+#include "qianli/dist/activity.h"
 #include "qianli/dist/group.h"
 
 namespace qianli::dist {
@@ -15,7 +16,9 @@ struct Group::State {
   std::vector<int64_t> ranks = {0};
   int64_t rank = 0;
   std::chrono::milliseconds deadline{0};
+  Patience patience = Patience::kDeadline;
   c10::intrusive_ptr<c10d::Backend> backend;  // null: of one rank
+  std::shared_ptr<Activity> activity;         // null: of one rank
   std::mutex mutex;                           // of traffic
   Traffic traffic;
 };

@@ -19,13 +19,14 @@ class RankThreads {
     state->rendezvous = {.rank = rank, .size = size, .deadline = deadline};
     state->loopback = true;
     state->store = store;
+    if (size > 1) state->activity = Activity::start(store->clone(), rank, size);
     return World(state);
   }
 };
 
 void run_ranks(int64_t size, const std::function<void(const World&)>& body,
                std::chrono::milliseconds deadline) {
-  switch_off_flight_recorder();
+  set_up_c10d();
   const auto store = c10::make_intrusive<c10d::HashStore>();
   store->setTimeout(deadline);
   std::vector<std::exception_ptr> own(static_cast<size_t>(size)), lost(static_cast<size_t>(size));

@@ -17,6 +17,9 @@ bool is_loopback(const std::string& host) {
   return host == "localhost" || host == "::1" || host.starts_with("127.");
 }
 
+// For what ends when it ends.
+constexpr std::chrono::milliseconds kForever = std::chrono::hours(24 * 20);  // fits poll(2)
+
 double seconds(std::chrono::milliseconds time) {
   return std::chrono::duration<double>(time).count();
 }
@@ -30,7 +33,7 @@ World World::connect(const Rendezvous& rendezvous) {
   state->rendezvous = rendezvous;
   if (rendezvous.size == 1) return World(state);
   state->loopback = is_loopback(rendezvous.host);
-  switch_off_flight_recorder();
+  set_up_c10d();
   c10d::TCPStoreOptions options;
   options.port = rendezvous.port;
   options.isServer = rendezvous.serve && rendezvous.rank == 0;
@@ -40,6 +43,7 @@ World World::connect(const Rendezvous& rendezvous) {
     state->store = c10::make_intrusive<c10d::PrefixStore>(
         fmt::format("qianli/{}", rendezvous.attempt),
         c10::make_intrusive<c10d::TCPStore>(rendezvous.host, options));
+    state->activity = Activity::start(state->store->clone(), rendezvous.rank, rendezvous.size);
   } catch (const std::exception& error) {
     const std::string reason = error.what();
     throw LostRankError(
@@ -55,7 +59,7 @@ int64_t World::rank() const { return state_->rendezvous.rank; }
 int64_t World::size() const { return state_->rendezvous.size; }
 
 Group World::group(const std::vector<int64_t>& ranks, const std::string& name,
-                   std::optional<std::chrono::milliseconds> deadline) const {
+                   Patience patience) const {
   auto group = std::make_shared<Group::State>();
   group->name = name;
   group->ranks = ranks;
@@ -63,28 +67,33 @@ Group World::group(const std::vector<int64_t>& ranks, const std::string& name,
   TORCH_CHECK(own != ranks.end(), "[dist] expected rank ", rank(), " in the group ", name,
               " of ranks ", ranks);
   group->rank = own - ranks.begin();
-  group->deadline = deadline.value_or(state_->rendezvous.deadline);
+  group->deadline = state_->rendezvous.deadline;
+  group->patience = patience;
+  group->activity = state_->activity;
   if (ranks.size() == 1) return Group(group);
   // Groups of the same kind elsewhere have the same name and other ranks.
   const auto store = c10::make_intrusive<c10d::PrefixStore>(
       fmt::format("{}/{}", name, fmt::join(ranks, ",")), state_->store);
+  const Activity::Waiting waiting(group->activity.get(),
+                                  fmt::format("{} to form the group {}", name_of(ranks), name));
   try {
-    group->backend = gloo_backend(store, group->rank, static_cast<int64_t>(ranks.size()),
-                                  state_->loopback, group->deadline);
+    group->backend =
+        gloo_backend(store, group->rank, static_cast<int64_t>(ranks.size()), state_->loopback,
+                     patience == Patience::kDeadline ? group->deadline : kForever);
   } catch (const std::exception& error) {
     const std::string reason = error.what();
     throw LostRankError(
-        fmt::format("expected ranks {} to form the group {} within {:g} s, rank {} got: {}",
-                    fmt::join(ranks, ", "), name, seconds(group->deadline), rank(),
-                    reason.substr(0, reason.find('\n'))));
+        fmt::format("expected {} to form the group {} within {:g} s, rank {} got: {} ({})",
+                    name_of(ranks), name, seconds(group->deadline), rank(),
+                    reason.substr(0, reason.find('\n')), group->activity->of_all()));
   }
   return Group(group);
 }
 
-Group World::all(const std::string& name, std::optional<std::chrono::milliseconds> deadline) const {
+Group World::all(const std::string& name, Patience patience) const {
   std::vector<int64_t> ranks(static_cast<size_t>(size()));
   std::iota(ranks.begin(), ranks.end(), 0);
-  return group(ranks, name, deadline);
+  return group(ranks, name, patience);
 }
 
 void World::first_alone(const std::string& name, const std::function<void()>& action) const {
@@ -103,8 +112,11 @@ void World::first_alone(const std::string& name, const std::function<void()>& ac
     return say("+");
   }
   std::vector<uint8_t> said;
+  const Activity::Waiting waiting(state_->activity.get(), "rank 0 to finish " + name);
   try {
-    state_->store->wait({key}, std::chrono::hours(24 * 7));
+    state_->activity->wait_while_heard(
+        {0}, state_->rendezvous.deadline,
+        [store = state_->store->clone(), key] { store->wait({key}, kForever); });
     said = state_->store->get(key);
   } catch (const std::exception& error) {
     const std::string reason = error.what();

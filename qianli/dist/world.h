@@ -4,7 +4,6 @@
 #include <chrono>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,13 +33,11 @@ class World {
 
   // The group of `ranks` (in the world), of which this rank is one: all of them call this, each
   // group under a name of its own, in the same order. Throws LostRankError where one does not.
-  // A `deadline` instead of that of the world is for what may take long.
   Group group(const std::vector<int64_t>& ranks, const std::string& name,
-              std::optional<std::chrono::milliseconds> deadline = {}) const;
-  Group all(const std::string& name = "all",
-            std::optional<std::chrono::milliseconds> deadline = {}) const;
+              Patience patience = Patience::kDeadline) const;
+  Group all(const std::string& name = "all", Patience patience = Patience::kDeadline) const;
 
-  // Rank 0 runs `action` while the others wait, however long it takes; then they run it, too.
+  // Rank 0 runs `action` while the others wait, as long as it is heard of; then they run it, too.
   void first_alone(const std::string& name, const std::function<void()>& action) const;
 
  private:

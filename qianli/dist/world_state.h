@@ -3,6 +3,7 @@
 
 #include <torch/csrc/distributed/c10d/Store.hpp>
 
+#include "qianli/dist/activity.h"
 #include "qianli/dist/world.h"
 
 namespace qianli::dist {
@@ -11,6 +12,7 @@ struct World::State {
   Rendezvous rendezvous;
   bool loopback = false;
   c10::intrusive_ptr<c10d::Store> store;  // null: of one rank
+  std::shared_ptr<Activity> activity;     // null: of one rank
 };
 
 }  // namespace qianli::dist

@@ -38,6 +38,7 @@ double utilisation(const Run& run, double seconds) {
 
 // Mean loss over the validation batches of all ranks; nothing where they count no token.
 std::optional<double> evaluate(Run& run) {
+  const trace::Span span([] { return std::string("evaluation"); });
   double loss = 0, tokens = 0;
   const int64_t batches = std::min(run.config.train.eval_batches, run.validation_data->num_steps());
   for (int64_t i = 0; i < batches; ++i) {
@@ -105,6 +106,7 @@ void write_trace(const Run& run, const trace::Recorder& recorder) {
 }
 
 void finish(Run& run) {
+  const trace::Span span([] { return std::string("finish"); });
   const int64_t last = run.config.train.steps;
   if (run.config.checkpoint.save_final)
     run.saver->save(training_state(run, last), *run.parameters, *run.optimizer);
@@ -127,6 +129,7 @@ void pretrain(const config::Config& config) {
   std::shared_ptr<trace::Recorder> recorder;
   data::BatchPrefetcher batches(run.train_data, run.first_step, steps);
   for (int64_t step = run.first_step + 1; step <= steps; ++step) {
+    const trace::Span span([&] { return fmt::format("step {}", step); });
     const auto begin = Clock::now();
     if (step == trace_start) recorder = std::make_shared<trace::Recorder>();
     const StepResult result = [&] {

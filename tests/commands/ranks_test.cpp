@@ -153,16 +153,80 @@ TEST_F(RanksTest, AJobStartsAgainByItselfFromItsCheckpoint) {
   expect_near("again", "straight", 0);
 }
 
-TEST_F(RanksTest, AStoppedRankIsNoticedWithinTheTimeout) {
+TEST_F(RanksTest, AKilledRankOfAnyLayoutEndsTheJobWhichGoesOn) {
+  QIANLI_REQUIRE_ENGINE();
+  int number = 0;
+  for (const std::string layout : {"parallel.tensor=2 parallel.sequence=true", "parallel.context=2",
+                                   "model.num_layers=4 parallel.pipeline=2"}) {
+    const std::string run = std::to_string(++number);
+    expect_success(launch("straight" + run, layout));
+    disturb(
+        "killed" + run, layout, [&](const Program&) { ::kill(process(1), SIGKILL); },
+        [](const Result& result) {
+          EXPECT_EQ(result.code, 128 + SIGKILL);
+          EXPECT_NE(result.err.find("rank 1"), std::string::npos) << result.err;
+        });
+    expect_near("killed" + run, "straight" + run, 0);
+  }
+}
+
+TEST_F(RanksTest, AStoppedRankIsNoticedWithinTheTimeoutAndNamedWithWhatItDid) {
+  QIANLI_REQUIRE_ENGINE();
+  int number = 0;
+  for (const std::string layout :
+       {"parallel.zero=1", "parallel.tensor=2", "model.num_layers=4 parallel.pipeline=2"}) {
+    const std::string run = std::to_string(++number);
+    expect_success(launch("straight" + run, layout));
+    disturb(
+        "hung" + run, layout + " parallel.timeout_seconds=3",
+        [&](const Program&) { ::kill(process(1), SIGSTOP); },
+        [](const Result& result) {
+          EXPECT_EQ(result.code, 69) << result.err;
+          EXPECT_NE(result.err.find("rank 0: step "), std::string::npos) << result.err;
+          const size_t lost = result.err.find("rank 1: step ");
+          ASSERT_NE(lost, std::string::npos) << result.err;
+          EXPECT_NE(result.err.find("not heard of for ", lost), std::string::npos) << result.err;
+        });
+    expect_near("hung" + run, "straight" + run, 0);
+  }
+}
+
+// The rank that keeps what the others said is the one that hangs.
+TEST_F(RanksTest, AStoppedFirstRankIsNoticed) {
   QIANLI_REQUIRE_ENGINE();
   expect_success(launch("straight"));
   disturb(
-      "hung", "parallel.timeout_seconds=3", [&](const Program&) { ::kill(process(1), SIGSTOP); },
+      "hung", "parallel.timeout_seconds=3", [&](const Program&) { ::kill(process(0), SIGSTOP); },
       [](const Result& result) {
         EXPECT_EQ(result.code, 69) << result.err;
-        EXPECT_NE(result.err.find("all_reduce"), std::string::npos) << result.err;
+        EXPECT_NE(result.err.find("rank 0, which keeps it, does not answer"), std::string::npos)
+            << result.err;
       });
   expect_near("hung", "straight", 0);
+}
+
+TEST_F(RanksTest, ASlowRankIsWaitedFor) {
+  QIANLI_REQUIRE_ENGINE();
+  expect_success(launch("straight"));
+  fs::remove_all(path("slow"));
+  const auto program = start("slow", "");
+  const auto state = [&] {
+    std::ifstream file("/proc/" + std::to_string(process(1)) + "/stat");
+    std::string number, name, state;
+    file >> number >> name >> state;
+    return state;
+  };
+  int pauses = 0;
+  for (int64_t step = 1; step < kSteps - 2; ++step) {
+    ASSERT_TRUE(program->wait_for([&] { return last_step(path("slow")) >= step; }));
+    ::kill(process(1), SIGSTOP);
+    if (program->wait_for([&] { return state() == "T" || state() == "Z" || state().empty(); }))
+      pauses += state() == "T";
+    ::kill(process(1), SIGCONT);
+  }
+  EXPECT_GT(pauses, 0);
+  expect_success(program->finish());
+  expect_near("slow", "straight", 0);
 }
 
 TEST_F(RanksTest, CtrlCSavesOnAllRanks) {
@@ -184,8 +248,11 @@ TEST_F(RanksTest, OtherConfigurationsOrNumbersThatAreNoneEndAllRanks) {
   EXPECT_NE(different.err.find("'  seed: 0' as on rank 0, got '  seed: 1' on rank 1"),
             std::string::npos)
       << different.err;
-  const Result infinite = launch("infinite", "optim.lr=1e300 optim.warmup_steps=0");
-  EXPECT_EQ(infinite.code, 5) << infinite.err;
+  for (const char* layout : {"", " parallel.tensor=2", " parallel.context=2"}) {
+    const Result infinite =
+        launch("infinite", std::string("optim.lr=1e300 optim.warmup_steps=0") + layout);
+    EXPECT_EQ(infinite.code, 5) << layout << ": " << infinite.err;
+  }
 }
 
 }  // namespace

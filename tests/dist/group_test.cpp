@@ -7,6 +7,9 @@
 #include <ATen/ops/full.h>
 #include <gtest/gtest.h>
 
+#include <future>
+
+#include "qianli/base/trace.h"
 #include "qianli/dist/rank_threads.h"
 
 namespace qianli::dist {
@@ -120,6 +123,38 @@ TEST(Group, names_a_collective_that_a_rank_does_not_join) {
     const std::string text = error.what();
     EXPECT_NE(text.find("all_reduce 2 of Double [3] on rank 0 (tensor of ranks 0, 1)"), text.npos)
         << text;
+  }
+}
+
+TEST(Group, says_what_every_rank_was_doing_when_one_is_missed) {
+  std::promise<void> over;
+  std::shared_future<void> is_over = over.get_future();
+  try {
+    run_ranks(
+        3,
+        [&](const World& world) {
+          const Group group = world.all();
+          group.barrier();
+          const trace::Span step([] { return std::string("step 7"); });
+          if (world.rank() == 1) {
+            const trace::Span unit([] { return std::string("B0.1"); });
+            is_over.wait();
+            return;
+          }
+          try {
+            group.all_reduce(numbers(0, 3));
+          } catch (...) {
+            if (world.rank() == 0) over.set_value();
+            throw;
+          }
+        },
+        3s);
+    FAIL() << "rank 0 got an answer";
+  } catch (const LostRankError& error) {
+    const std::string text = error.what();
+    EXPECT_NE(text.find("rank 1: step 7, B0.1"), text.npos) << text;
+    EXPECT_NE(text.find("all_reduce 2 of Double [3] of all of ranks 0, 1, 2"), text.npos) << text;
+    EXPECT_NE(text.find("step 7, waits "), text.npos) << text;
   }
 }
 
