@@ -1,16 +1,25 @@
 #!/usr/bin/env bash
-# What summing gradients under the backward pass is worth: two ranks of one machine whose messages go through
-# a loopback of limited rate, with parallel.overlap_grad_reduce and without, in turn; median seconds of a step.
+# What doing two things at once is worth: two ranks of one machine whose messages go through a loopback of
+# limited rate, with and without, in turn; median seconds of a step.
 #
-#   bench/compare_overlap.sh [ROUNDS] [RATE]        default 3 1gbit, tc's units
+#   bench/compare_overlap.sh [WHAT] [ROUNDS] [RATE]        default gradients 3 1gbit, tc's units
+#
+#   gradients   parallel.overlap_grad_reduce=true against false
+#   slices      parallel.tensor=2 sequence=true with parallel.tensor_slices=4 against 1
 #
 # Needs the program (scripts/build.sh), root, ip and tc: the rate is that of a network namespace of its own.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 program=${QIANLI_BUILD:-$root/build}/bin/qianli
-rounds=${1:-3}
-rate=${2:-1gbit}
+what=${1:-gradients}
+rounds=${2:-3}
+rate=${3:-1gbit}
 [ -x "$program" ] || { echo "[bench] expected $program. Hint: scripts/build.sh qianli." >&2; exit 2; }
+case $what in
+  gradients) layout=""; with=(parallel.overlap_grad_reduce=true); without=(parallel.overlap_grad_reduce=false) ;;
+  slices) layout="tensor: 2, sequence: true, "; with=(parallel.tensor_slices=4); without=(parallel.tensor_slices=1) ;;
+  *) echo "[bench] expected gradients or slices, got $what." >&2; exit 2 ;;
+esac
 space=qianli-overlap-$$
 work=$(mktemp -d)
 trap 'ip netns delete "$space" 2>/dev/null || true; rm -rf "$work"' EXIT
@@ -27,19 +36,19 @@ train: {steps: 8, micro_batch_size: 2, global_batch_size: 4, seed: 1}
 precision: fp32
 checkpoint: {save_final: false, resume: never}
 log: {report: false, tensorboard: false}
-parallel: {bucket_elements: 2000000}
+parallel: {${layout}bucket_elements: 2000000}
 CONFIG
+run() { # NAME SETTING…
+  ip netns exec "$space" "$program" launch --nproc 2 -- pretrain "$work/overlap.yaml" run.dir="$work/$1" "${@:2}" \
+    >"$work/log" 2>&1 || { tail -5 "$work/log" >&2; exit 1; }
+}
 for round in $(seq "$rounds"); do
-  for overlap in true false; do
-    ip netns exec "$space" "$program" launch --nproc 2 -- pretrain "$work/overlap.yaml" \
-      run.dir="$work/$overlap.$round" parallel.overlap_grad_reduce=$overlap >"$work/log" 2>&1 ||
-      { tail -5 "$work/log" >&2; exit 1; }
-  done
+  run "with.$round" "${with[@]}"
+  run "without.$round" "${without[@]}"
 done
 # The first two steps warm up.
 seconds() { for run in "$work/$1".*/metrics.jsonl; do tail -n +3 "$run"; done |
   sed 's/.*"step_seconds":\([0-9.eE+-]*\).*/\1/' | sort -g | awk '{v[NR]=$1} END {print v[int((NR+1)/2)]}'; }
-with=$(seconds true)
-without=$(seconds false)
-echo "rate $rate, $rounds rounds of 6 steps, median seconds of a step"
-awk -v w="$with" -v o="$without" 'BEGIN {printf "overlapped %.3f   not %.3f   ratio %.2f\n", w, o, o / w}'
+echo "$what at $rate, $rounds rounds of 6 steps, median seconds of a step"
+awk -v w="$(seconds with)" -v o="$(seconds without)" \
+  'BEGIN {printf "overlapped %.3f   not %.3f   ratio %.2f\n", w, o, o / w}'

@@ -100,7 +100,8 @@ void run(const std::string& name, int steps) {
     const auto start = std::chrono::steady_clock::now();
     const nn::Parallel alone;
     nn::ForwardPass pass{.input = input, .rotary = tables, .observer = observer, .parallel = alone};
-    torch::autograd::backward({mixer->forward(x, pass)}, {grad});
+    const nn::BlockInput given(x, pass.tokens(), pass.parallel);
+    torch::autograd::backward({mixer->forward(given, pass).part(pass.parallel)}, {grad});
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
     if (step >= 2) seconds.push_back(taken.count());
   }

@@ -7,9 +7,12 @@
 
 #include "qianli/base/trace.h"
 #include "qianli/dist/group_state.h"
+#include "qianli/dist/under_way.h"
 
 namespace qianli::dist {
 namespace {
+
+thread_local int64_t started_and_not_awaited = 0;
 
 c10d::ReduceOp::RedOpType operation(Reduction reduction) {
   switch (reduction) {
@@ -36,7 +39,14 @@ std::string first_line(const std::string& text) {
 
 }  // namespace
 
+int64_t under_way() { return started_and_not_awaited; }
+
 struct Pending::State {
+  State() { ++started_and_not_awaited; }
+  ~State() { --started_and_not_awaited; }  // at the end of wait(), or with the Pending
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+
   std::shared_ptr<Group::State> group;
   std::string what;
   c10::intrusive_ptr<c10d::Work> work;

@@ -93,31 +93,33 @@ void DecoderLayer::forward(Stream& stream, ForwardPass& pass) {
 
 void DecoderLayer::mix(Stream& stream, ForwardPass& pass) {
   const at::Tensor x = stream.add_and_norm(input_norm_);
-  const at::Tensor y = mixer_->forward(enter_block(x, pass.tokens(), pass.parallel), pass);
-  stream.branch = finish(leave_block(y, pass.parallel), post_attention_norm_);
+  const BlockInput entering(x, pass.tokens(), pass.parallel);
+  const BlockOutput y = mixer_->forward(entering, pass);
+  stream.branch = finish(y.on_stream(pass.tokens(), pass.parallel), post_attention_norm_);
   pass.report(name_ + ".self_attention", stream.branch);
 }
 
 void DecoderLayer::feed_forward(Stream& stream, ForwardPass& pass) {
   const at::Tensor x = stream.add_and_norm(mlp_norm_);
-  const at::Tensor entered = enter_block(x, pass.tokens(), pass.parallel);
-  if (shortcut_) pass.shortcut = leave_block(shortcut_->forward(entered, pass), pass.parallel);
-  const at::Tensor y = leave_block(feed_forward_->forward(entered, pass), pass.parallel);
-  stream.branch = finish(y, post_mlp_norm_);
+  const BlockInput entering(x, pass.tokens(), pass.parallel);
+  const auto through = [&](Block& block) {
+    return block.forward(entering, pass).on_stream(pass.tokens(), pass.parallel);
+  };
+  if (shortcut_) pass.shortcut = through(*shortcut_);
+  stream.branch = finish(through(*feed_forward_), post_mlp_norm_);
   if (joins_shortcut_) stream.branch = stream.branch + pass.shortcut;
   pass.report(name_ + ".mlp", stream.branch);
 }
 
 void DecoderLayer::parallel(Stream& stream, ForwardPass& pass) {
   const at::Tensor x = stream.add_and_norm(input_norm_);
-  const auto entered = [&](const at::Tensor& value) {
-    return enter_block(value, pass.tokens(), pass.parallel);
-  };
-  const at::Tensor into_mixer = entered(x);
-  const at::Tensor into_mlp = mlp_norm_ ? entered(mlp_norm_(stream.residual)) : into_mixer;
-  const at::Tensor attention = mixer_->forward(into_mixer, pass);
+  const BlockInput into_mixer(x, pass.tokens(), pass.parallel);
+  if (!mlp_norm_) into_mixer.whole();  // both blocks read it: it comes once
+  const BlockInput into_mlp =
+      mlp_norm_ ? BlockInput(mlp_norm_(stream.residual), pass.tokens(), pass.parallel) : into_mixer;
+  const at::Tensor attention = mixer_->forward(into_mixer, pass).part(pass.parallel);
   pass.report(name_ + ".self_attention", attention);
-  const at::Tensor sum = attention + feed_forward_->forward(into_mlp, pass);
+  const at::Tensor sum = attention + feed_forward_->forward(into_mlp, pass).part(pass.parallel);
   stream.branch = finish(leave_block(sum, pass.parallel), Norm{});
   pass.report(name_ + ".mlp", stream.branch);
 }

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "qianli/nn/block.h"
 #include "qianli/nn/carried.h"
-#include "qianli/nn/forward_pass.h"
 #include "qianli/nn/indexer.h"
 #include "qianli/nn/layers.h"
 

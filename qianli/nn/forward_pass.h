@@ -33,11 +33,4 @@ struct ForwardPass {
   }
 };
 
-// A part of a layer: [T, h] -> [T, h].
-class Block {
- public:
-  virtual ~Block() = default;
-  virtual at::Tensor forward(const at::Tensor& x, ForwardPass& pass) = 0;
-};
-
 }  // namespace qianli::nn

@@ -21,19 +21,20 @@ GatedDeltaNet::GatedDeltaNet(const model::ModelSpec& spec, ParameterSet& paramet
       dt_bias_(parameters.at(prefix + ".dt_bias")),
       norm_(parameters.at(prefix + ".out_norm.weight")) {}
 
-at::Tensor GatedDeltaNet::forward(const at::Tensor& x, ForwardPass& pass) {
+BlockOutput GatedDeltaNet::forward(const BlockInput& x, ForwardPass& pass) {
   const Projections projected = project(x);
   const at::Tensor mixed = mix(projected, pass.input);
   const at::Tensor gated =
       ops::gated_rms_norm(mixed, projected.z, norm_, norm_eps_, ops::GatePlace::kAfterNorm);
-  return out_proj_(gated.view({x.size(0), sizes_.value_size()}));
+  return {gated.view({gated.size(0), sizes_.value_size()}), out_proj_};
 }
 
 // Rows of the projection are woven by key head: q, k, its values, its gates z; then b and a.
-GatedDeltaNet::Projections GatedDeltaNet::project(const at::Tensor& x) const {
-  const int64_t tokens = x.size(0), heads = sizes_.num_key_heads, dk = sizes_.key_head_dim;
+GatedDeltaNet::Projections GatedDeltaNet::project(const BlockInput& x) const {
+  const at::Tensor projected = x.through(in_proj_);
+  const int64_t tokens = projected.size(0), heads = sizes_.num_key_heads, dk = sizes_.key_head_dim;
   const int64_t values = sizes_.value_size() / heads, per_key = sizes_.num_value_heads / heads;
-  const auto parts = in_proj_(x).split_with_sizes(
+  const auto parts = projected.split_with_sizes(
       {2 * sizes_.key_size() + 2 * sizes_.value_size(), 2 * sizes_.num_value_heads}, 1);
   const auto wide = parts[0]
                         .view({tokens, heads, 2 * dk + 2 * values})
@@ -45,7 +46,7 @@ GatedDeltaNet::Projections GatedDeltaNet::project(const at::Tensor& x) const {
   };
   return {.qkv = at::cat({wide[0].flatten(1), wide[1].flatten(1), wide[2].flatten(1)}, 1),
           .z = wide[3].reshape({tokens, sizes_.num_value_heads, sizes_.value_head_dim}),
-          .beta = by_value_head(gates[0]).to(ops::wide_type(x)).sigmoid(),
+          .beta = by_value_head(gates[0]).to(ops::wide_type(projected)).sigmoid(),
           .g = ops::log_decay(by_value_head(gates[1]), a_log_, dt_bias_)};
 }
 

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "qianli/nn/forward_pass.h"
+#include "qianli/nn/block.h"
 #include "qianli/nn/layers.h"
 
 namespace qianli::nn {
@@ -15,7 +15,7 @@ class GatedDeltaNet : public Block {
   // (model/parameter_table.h); `index` is the layer's place in the cache.
   GatedDeltaNet(const model::ModelSpec& spec, ParameterSet& parameters, const std::string& prefix,
                 int64_t index);
-  at::Tensor forward(const at::Tensor& x, ForwardPass& pass) override;
+  BlockOutput forward(const BlockInput& x, ForwardPass& pass) override;
 
  private:
   struct Projections {
@@ -24,7 +24,7 @@ class GatedDeltaNet : public Block {
     at::Tensor beta;  // [T, nv] in float32 or float64
     at::Tensor g;     // the same: logarithm of the decay
   };
-  Projections project(const at::Tensor& x) const;
+  Projections project(const BlockInput& x) const;
   at::Tensor mix(const Projections& projected, const DecoderInput& input) const;
 
   const model::GatedDeltaNet& sizes_;

@@ -34,21 +34,18 @@ at::Tensor LatentAttention::rotate(const at::Tensor& x, ForwardPass& pass) const
       {.interleaved = layer_.rope->interleaved, .offset = x.size(2) - sizes_.qk_rope_head_dim});
 }
 
-at::Tensor LatentAttention::queries(const at::Tensor& x, ForwardPass& pass,
+at::Tensor LatentAttention::queries(const at::Tensor& down, ForwardPass& pass,
                                     at::Tensor& latent) const {
-  at::Tensor q;
-  if (q_) {
-    q = q_(x);
-  } else {
-    latent = ops::rms_norm(q_down_(x), *q_norm_, sizes_.norm_eps);
+  at::Tensor q = down;
+  if (!q_) {
+    latent = ops::rms_norm(down, *q_norm_, sizes_.norm_eps);
     if (sizes_.q_lora_scale != 1.0) latent = latent * sizes_.q_lora_scale;
     q = q_up_(latent);
   }
   return rotate(q.view({pass.tokens(), spec_.num_attention_heads, spec_.head_dim}), pass);
 }
 
-LatentAttention::Latent LatentAttention::latent(const at::Tensor& x, ForwardPass& pass) const {
-  const at::Tensor down = kv_down_(x);  // [T, c + r]
+LatentAttention::Latent LatentAttention::latent(const at::Tensor& down, ForwardPass& pass) const {
   Latent latent;
   latent.kv = ops::rms_norm(down.narrow(1, 0, sizes_.kv_lora_rank), *kv_norm_, sizes_.norm_eps);
   if (sizes_.kv_lora_scale != 1.0) latent.kv = latent.kv * sizes_.kv_lora_scale;
@@ -57,22 +54,22 @@ LatentAttention::Latent LatentAttention::latent(const at::Tensor& x, ForwardPass
   return latent;
 }
 
-at::Tensor LatentAttention::forward(const at::Tensor& x, ForwardPass& pass) {
+BlockOutput LatentAttention::forward(const BlockInput& x, ForwardPass& pass) {
+  if (indexer_) x.whole();  // it takes more of it than linear layers
+  const auto down = x.through({q_ ? q_ : q_down_, kv_down_});
   at::Tensor query_latent;
-  const at::Tensor q = queries(x, pass, query_latent);
-  const Latent own = latent(x, pass);
+  const at::Tensor q = queries(down[0], pass, query_latent);
+  const Latent own = latent(down[1], pass);
   Indexer::Projected projected;
   if (indexer_) {
-    projected = indexer_->project(x, query_latent, pass);
+    projected = indexer_->project(x.whole(), query_latent, pass);
     pass.chosen_keys = indexer_->choose(projected, pass, index_);
   }
   // A prompt at the start of a cache sees its own tokens only: cheaper in the explicit form.
   const bool decoding = pass.input.cache && (pass.input.cache->length() > 0 || pass.tokens() == 1);
   const at::Tensor context =
       decoding ? absorbed_form(q, own, pass) : explicit_form(q, own, projected, pass);
-  return proj_.partial(
-      context.reshape({pass.tokens(), spec_.num_attention_heads * sizes_.v_head_dim}),
-      pass.parallel);
+  return {context.reshape({pass.tokens(), spec_.num_attention_heads * sizes_.v_head_dim}), proj_};
 }
 
 at::Tensor LatentAttention::explicit_form(const at::Tensor& q, const Latent& latent,

@@ -4,7 +4,7 @@
 
 #include <memory>
 
-#include "qianli/nn/forward_pass.h"
+#include "qianli/nn/block.h"
 #include "qianli/nn/indexer.h"
 #include "qianli/nn/layers.h"
 #include "qianli/ops/attention.h"
@@ -18,7 +18,7 @@ class LatentAttention : public Block {
   // `spec` must outlive the block.
   LatentAttention(const model::ModelSpec& spec, ParameterSet& parameters,
                   const std::string& layer_name, int64_t index);
-  at::Tensor forward(const at::Tensor& x, ForwardPass& pass) override;
+  BlockOutput forward(const BlockInput& x, ForwardPass& pass) override;
   Indexer* indexer() const { return indexer_.get(); }  // null: it has none
 
  private:
@@ -28,8 +28,8 @@ class LatentAttention : public Block {
   };
   at::Tensor rotate(const at::Tensor& x, ForwardPass& pass) const;  // the last r of each head
   // [T, a, n + r]; `latent` gets the normed query latent [T, q_lora_rank], where there is one.
-  at::Tensor queries(const at::Tensor& x, ForwardPass& pass, at::Tensor& latent) const;
-  Latent latent(const at::Tensor& x, ForwardPass& pass) const;
+  at::Tensor queries(const at::Tensor& down, ForwardPass& pass, at::Tensor& latent) const;
+  Latent latent(const at::Tensor& down, ForwardPass& pass) const;
   // Keys and values of every head are made from the latent: training, and prompts.
   at::Tensor explicit_form(const at::Tensor& q, const Latent& latent,
                            const Indexer::Projected& projected, ForwardPass& pass);

@@ -21,18 +21,20 @@ Mamba2Mixer::Mamba2Mixer(const model::ModelSpec& spec, ParameterSet& parameters,
       dt_bias_(parameters.at(prefix + ".dt_bias")),
       norm_(parameters.at(prefix + ".norm.weight")) {}
 
-at::Tensor Mamba2Mixer::forward(const at::Tensor& x, ForwardPass& pass) {
+BlockOutput Mamba2Mixer::forward(const BlockInput& x, ForwardPass& pass) {
   const int64_t inner = sizes_.inner_size, keys = sizes_.num_groups * sizes_.state_size;
-  const auto parts = in_proj_(x).split_with_sizes({inner, inner + 2 * keys, sizes_.num_heads()}, 1);
+  const at::Tensor projected = x.through(in_proj_);
+  const auto parts = projected.split_with_sizes({inner, inner + 2 * keys, sizes_.num_heads()}, 1);
   const at::Tensor y = mix(parts[1], parts[2], pass.input);
   // Each group has statistics of its own, as in the original model: what a group computes does not
   // depend on the others, so groups can be cut over ranks.
-  const std::vector<int64_t> groups{x.size(0), sizes_.num_groups, inner / sizes_.num_groups};
+  const std::vector<int64_t> groups{projected.size(0), sizes_.num_groups,
+                                    inner / sizes_.num_groups};
   const auto place =
       sizes_.norm_before_gate ? ops::GatePlace::kAfterNorm : ops::GatePlace::kBeforeNorm;
   const at::Tensor gated =
       ops::gated_rms_norm(y.view(groups), parts[0].view(groups), norm_, norm_eps_, place);
-  return out_proj_(gated.view({x.size(0), inner}));
+  return {gated.view({projected.size(0), inner}), out_proj_};
 }
 
 at::Tensor Mamba2Mixer::mix(const at::Tensor& given, const at::Tensor& dt,

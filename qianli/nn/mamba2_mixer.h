@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "qianli/nn/forward_pass.h"
+#include "qianli/nn/block.h"
 #include "qianli/nn/layers.h"
 
 namespace qianli::nn {
@@ -15,7 +15,7 @@ class Mamba2Mixer : public Block {
   // (model/parameter_table.h); `index` is the layer's place in the cache.
   Mamba2Mixer(const model::ModelSpec& spec, ParameterSet& parameters, const std::string& prefix,
               int64_t index);
-  at::Tensor forward(const at::Tensor& x, ForwardPass& pass) override;
+  BlockOutput forward(const BlockInput& x, ForwardPass& pass) override;
 
  private:
   // xbc: [T, I + 2 G N] before the convolution, dt: [T, n] before bias and softplus.

@@ -84,8 +84,8 @@ MixtureOfExperts::MixtureOfExperts(const model::ModelSpec& spec, const model::La
   reset_statistics();
 }
 
-at::Tensor MixtureOfExperts::forward(const at::Tensor& x, ForwardPass& pass) {
-  return forward(x, pass.input, pass.parallel);
+BlockOutput MixtureOfExperts::forward(const BlockInput& x, ForwardPass& pass) {
+  return {forward(x.whole(), pass.input, pass.parallel)};
 }
 
 at::Tensor MixtureOfExperts::forward(const at::Tensor& x, const DecoderInput& input,

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "qianli/dist/group.h"
-#include "qianli/nn/forward_pass.h"
+#include "qianli/nn/block.h"
 #include "qianli/nn/layers.h"
 #include "qianli/ops/activation.h"
 #include "qianli/ops/balancing_loss.h"
@@ -36,7 +36,7 @@ class MixtureOfExperts : public Block {
   // [T, h] -> [T, h]. In training with gradients it counts choices and injects the balancing
   // losses. What it returns is a part of a sum over parallel.tensor.
   at::Tensor forward(const at::Tensor& x, const DecoderInput& input, const Parallel& parallel = {});
-  at::Tensor forward(const at::Tensor& x, ForwardPass& pass) override;
+  BlockOutput forward(const BlockInput& x, ForwardPass& pass) override;
 
   const std::string& name() const { return name_; }
   const RoutingStatistics& statistics() const { return statistics_; }

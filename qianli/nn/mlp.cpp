@@ -28,11 +28,11 @@ Mlp::Mlp(const model::ModelSpec& spec, const model::LayerSpec& layer, ParameterS
       activation_(activation_kind(spec.activation)),
       limit_(layer.activation_limit) {}
 
-at::Tensor Mlp::forward(const at::Tensor& x, ForwardPass& pass) {
-  const at::Tensor wide = fc1_(x);  // [T, f] or [T, 2 f]
-  return fc2_.partial(gated_ ? ops::gated_activation(wide, activation_, limit_)
-                             : ops::activation(wide, activation_),
-                      pass.parallel);
+BlockOutput Mlp::forward(const BlockInput& x, ForwardPass&) {
+  const at::Tensor wide = x.through(fc1_);  // [T, f] or [T, 2 f]
+  return {gated_ ? ops::gated_activation(wide, activation_, limit_)
+                 : ops::activation(wide, activation_),
+          fc2_};
 }
 
 }  // namespace qianli::nn

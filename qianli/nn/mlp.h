@@ -1,7 +1,7 @@
 // The dense feed-forward block.
 #pragma once
 
-#include "qianli/nn/forward_pass.h"
+#include "qianli/nn/block.h"
 #include "qianli/nn/layers.h"
 #include "qianli/ops/activation.h"
 
@@ -12,7 +12,7 @@ class Mlp : public Block {
  public:
   Mlp(const model::ModelSpec& spec, const model::LayerSpec& layer, ParameterSet& parameters,
       const std::string& prefix);
-  at::Tensor forward(const at::Tensor& x, ForwardPass& pass) override;
+  BlockOutput forward(const BlockInput& x, ForwardPass& pass) override;
 
  private:
   Linear fc1_, fc2_;

@@ -9,6 +9,7 @@ namespace qianli::nn {
 struct Parallel {
   dist::Group tensor;     // each holds a part of every layer
   bool sequence = false;  // the ranks of `tensor` share the tokens, too, between the blocks
+  int64_t slices = 1;     // of tokens: what one of them exchanges overlaps with another's products
   dist::Group context;    // each takes a part of every sequence
   dist::Group context_heads, context_ring;  // its parts (plan::context_parts)
   dist::Group experts;                      // each holds some of the experts of every mixture

@@ -21,7 +21,7 @@ SelfAttention::SelfAttention(const model::ModelSpec& spec, ParameterSet& paramet
       k_norm_(parameters.find(layer_name + ".self_attention.k_layernorm.weight")),
       sinks_(parameters.find(layer_name + ".self_attention.core_attention.softmax_offset")) {}
 
-at::Tensor SelfAttention::forward(const at::Tensor& x, ForwardPass& pass) {
+BlockOutput SelfAttention::forward(const BlockInput& x, ForwardPass& pass) {
   const int64_t tokens = pass.tokens();
   Projections p = project(x, pass);
   const bool norm_first = spec_.qk_norm != model::QkNorm::kHeadAfterRotary;
@@ -39,21 +39,25 @@ at::Tensor SelfAttention::forward(const at::Tensor& x, ForwardPass& pass) {
     p.v = cached.v;
   }
   at::Tensor context = attend(p.q, p.k, p.v, layout(pass), sinks_, pass);  // [T, a, d]
-  if (head_gate_) context = context * at::sigmoid(head_gate_(x)).unsqueeze(-1);
+  if (p.head_gate.defined()) context = context * at::sigmoid(p.head_gate).unsqueeze(-1);
   context = context.reshape({tokens, layer_.query_size()});
   if (p.gate.defined()) context = context * at::sigmoid(p.gate);
-  return proj_.partial(context, pass.parallel);
+  return {context, proj_};
 }
 
-SelfAttention::Projections SelfAttention::project(const at::Tensor& x, ForwardPass& pass) const {
+SelfAttention::Projections SelfAttention::project(const BlockInput& x, ForwardPass& pass) const {
   const int64_t tokens = pass.tokens(), heads = layer_.num_heads, groups = layer_.num_groups;
   const int64_t dim = layer_.head_dim;
   const bool gated = spec_.attention_gate == model::AttentionGate::kElement;
-  at::Tensor all = qkv_(x);
+  std::vector<Linear> linears{qkv_};
+  if (head_gate_) linears.push_back(head_gate_);
+  const std::vector<at::Tensor> projected = x.through(std::move(linears));
+  at::Tensor all = projected[0];
   if (spec_.qkv_clip) all = at::clamp(all, -*spec_.qkv_clip, *spec_.qkv_clip);
   const int64_t query_columns = layer_.query_size() * (gated ? 2 : 1),
                 key_columns = layer_.key_value_size();
   Projections p;
+  if (head_gate_) p.head_gate = projected[1];
   p.q = all.narrow(1, 0, query_columns).view({tokens, heads, gated ? 2 * dim : dim});
   if (gated) {  // per head its queries, then its gates
     p.gate = p.q.narrow(2, dim, dim).reshape({tokens, layer_.query_size()});

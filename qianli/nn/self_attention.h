@@ -3,7 +3,7 @@
 
 #include <optional>
 
-#include "qianli/nn/forward_pass.h"
+#include "qianli/nn/block.h"
 #include "qianli/nn/layers.h"
 #include "qianli/ops/attention.h"
 
@@ -15,14 +15,15 @@ class SelfAttention : public Block {
   // `spec` must outlive the block.
   SelfAttention(const model::ModelSpec& spec, ParameterSet& parameters,
                 const std::string& layer_name, int64_t index);
-  at::Tensor forward(const at::Tensor& x, ForwardPass& pass) override;
+  BlockOutput forward(const BlockInput& x, ForwardPass& pass) override;
 
  private:
   struct Projections {
-    at::Tensor q, k, v;  // [T, a, d], [T, g, d] twice
-    at::Tensor gate;     // [T, a d], or undefined
+    at::Tensor q, k, v;    // [T, a, d], [T, g, d] twice
+    at::Tensor gate;       // [T, a d], or undefined
+    at::Tensor head_gate;  // [T, a], or undefined
   };
-  Projections project(const at::Tensor& x, ForwardPass& pass) const;
+  Projections project(const BlockInput& x, ForwardPass& pass) const;
   // A norm over heads or over the whole projection; x: [T, heads, d].
   at::Tensor qk_norm(const at::Tensor& x, ops::Parameter& weight) const;
   ops::AttentionLayout layout(const ForwardPass& pass) const;

@@ -1,53 +1,11 @@
 #include "qianli/nn/tensor_parallel.h"
 
 #include <fmt/core.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include "qianli/base/error.h"
-#include "qianli/nn/shared_rows.h"
 #include "qianli/ops/embedding.h"
 
 namespace qianli::nn {
-namespace {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
-at::Tensor summed(const at::Tensor& part, const dist::Group& group) {
-  const at::Tensor sum = part.clone(at::MemoryFormat::Contiguous);
-  group.all_reduce(sum);
-  return sum;
-}
-
-const Parallel& parallel_of(AutogradContext* context) {
-  return *reinterpret_cast<const Parallel*>(context->saved_data["parallel"].toInt());
-}
-
-// Without sequence parallelism the stream is the same everywhere.
-class EnterBlock : public torch::autograd::Function<EnterBlock> {
- public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
-                            const Parallel* parallel) {
-    context->saved_data["parallel"] = reinterpret_cast<int64_t>(parallel);
-    return x.view_as(x);
-  }
-  static variable_list backward(AutogradContext* context, const variable_list& grads) {
-    return {summed(grads[0], parallel_of(context).tensor), {}};
-  }
-};
-
-class LeaveBlock : public torch::autograd::Function<LeaveBlock> {
- public:
-  static at::Tensor forward(AutogradContext*, const at::Tensor& y, const Parallel* parallel) {
-    return summed(y, parallel->tensor);
-  }
-  static variable_list backward(AutogradContext*, const variable_list& grads) {
-    return {grads[0], {}};
-  }
-};
-
-}  // namespace
-
 plan::Share tensor_share(const Parallel& parallel) {
   return {parallel.tensor.rank(), parallel.tensor.size()};
 }
@@ -61,16 +19,19 @@ at::Tensor on_stream(const at::Tensor& per_token, const Parallel& parallel) {
   return per_token.narrow(0, rows.begin, rows.count());
 }
 
+Side stream_side(int64_t tokens, const Parallel& parallel) {
+  const dist::Group& group = parallel.tensor;
+  if (group.alone()) return {};
+  if (!parallel.sequence) return {.group = &group};
+  return {.group = &group, .rows = SharedRows::even(tokens, group)};
+}
+
 at::Tensor enter_block(const at::Tensor& x, int64_t tokens, const Parallel& parallel) {
-  if (parallel.tensor.alone()) return x;
-  if (parallel.sequence) return SharedRows::even(tokens, parallel.tensor).gather(x);
-  return EnterBlock::apply(x, &parallel);
+  return stream_side(tokens, parallel).enter(x);
 }
 
 at::Tensor leave_block(const at::Tensor& y, const Parallel& parallel) {
-  if (parallel.tensor.alone()) return y;
-  if (parallel.sequence) return SharedRows::even(y.size(0), parallel.tensor).sum(y);
-  return LeaveBlock::apply(y, &parallel);
+  return stream_side(y.size(0), parallel).leave(y);
 }
 
 at::Tensor embed_tokens(const at::Tensor& tokens, ops::Parameter& table, int64_t vocabulary,

@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "qianli/nn/parallel.h"
+#include "qianli/nn/shared_linear.h"
 #include "qianli/ops/cross_entropy.h"
 #include "qianli/ops/parameter.h"
 #include "qianli/plan/model_part.h"
@@ -15,6 +16,9 @@
 namespace qianli::nn {
 
 plan::Share tensor_share(const Parallel& parallel);
+
+// How the ranks hold the stream of `tokens`.
+Side stream_side(int64_t tokens, const Parallel& parallel);
 
 // The rows of the stream that this rank has, of `tokens`; values per token: [T, …] -> those rows.
 plan::IndexRange stream_rows(int64_t tokens, const Parallel& parallel);

@@ -11,6 +11,13 @@ constexpr const char* kKey = "deferred";
 
 thread_local DeferredGradients::Pointer recorded_into;
 
+// Null: none.
+DeferredGradients::Pointer kept_by(torch::autograd::AutogradContext* context) {
+  const auto found = context->saved_data.find(kKey);
+  if (found == context->saved_data.end()) return {};
+  return c10::static_intrusive_pointer_cast<DeferredGradients>(found->second.toCapsule());
+}
+
 }  // namespace
 
 void DeferredGradients::add(std::function<void()> compute) {
@@ -40,11 +47,15 @@ void remember_deferred(torch::autograd::AutogradContext* context) {
   if (recorded_into) context->saved_data[kKey] = c10::IValue::make_capsule(recorded_into);
 }
 
+bool is_deferred(torch::autograd::AutogradContext* context) {
+  const auto kept = kept_by(context);
+  return kept && kept->defers();
+}
+
 void add_deferred(torch::autograd::AutogradContext* context, std::function<void()> compute) {
-  const auto found = context->saved_data.find(kKey);
-  if (found == context->saved_data.end()) return compute();
-  c10::static_intrusive_pointer_cast<DeferredGradients>(found->second.toCapsule())
-      ->add(std::move(compute));
+  const auto kept = kept_by(context);
+  if (!kept) return compute();
+  kept->add(std::move(compute));
 }
 
 }  // namespace qianli::ops

@@ -16,6 +16,7 @@ class DeferredGradients : public torch::CustomClassHolder {
 
   // From now on add() keeps what it is given.
   void defer() { defers_ = true; }
+  bool defers() const { return defers_; }
   // Runs `compute` at once, or keeps it until run(). It holds the tensors that it needs, detached.
   void add(std::function<void()> compute);
   // Computes all that was kept, in the order of add(), and forgets it.
@@ -45,6 +46,8 @@ class DeferredGradients : public torch::CustomClassHolder {
 
 // In an op's forward: its backward will find the current one.
 void remember_deferred(torch::autograd::AutogradContext* context);
+// In its backward: whether add_deferred() keeps what it is given for later.
+bool is_deferred(torch::autograd::AutogradContext* context);
 // In its backward: `compute` runs now or later.
 void add_deferred(torch::autograd::AutogradContext* context, std::function<void()> compute);
 

@@ -63,6 +63,7 @@ Ranks join_groups(const dist::World& world, const plan::Mesh& mesh,
     ranks.parallel.context_ring = world.group(parts.ring, "context ring");
   }
   ranks.parallel.sequence = config.sequence && !ranks.parallel.tensor.alone();
+  ranks.parallel.slices = config.tensor_slices;
   if (config.expert_dispatcher == "all_gather") {
     ranks.parallel.dispatcher = nn::Parallel::Dispatcher::kAllGather;
   }

@@ -89,9 +89,10 @@ struct Mixer {
     nn::RotaryTables tables(spec, x);
     const nn::Observer observer;
     const nn::Parallel alone;
-    nn::ForwardPass pass{
-        .input = input, .rotary = tables, .observer = observer, .parallel = alone};
-    return block->forward(x, pass);
+    const int64_t tokens = x.size(0);
+    nn::ForwardPass pass{.input = input, .rotary = tables, .observer = observer, .parallel = alone};
+    const nn::BlockInput given(x, tokens, alone);
+    return block->forward(given, pass).part(alone);
   }
 
   model::ModelSpec spec;

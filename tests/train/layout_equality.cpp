@@ -77,6 +77,7 @@ constexpr const char* kAlgorithms[] = {"ring", "ulysses", "hybrid", "kv_allgathe
 
 config::ParallelConfig config_of(const Layout& layout) {
   return {.tensor = layout.tensor,
+          .tensor_slices = layout.tensor_slices,
           .sequence = layout.sequence,
           .pipeline = layout.pipeline,
           .pipeline_chunks = layout.chunks,
@@ -144,14 +145,15 @@ model::ModelSpec tiny_model(const std::string& name) {
 
 std::string text_of(const Layout& layout) {
   return fmt::format(
-      "data {} context {} (algorithm {}, inner {}, window {}) tensor {}{} expert {} of {} zero {} "
+      "data {} context {} (algorithm {}, inner {}, window {}) tensor {}{} in {} slices expert {} "
+      "of {} zero {} "
       "buckets of {}{} pipeline {} x {} {} [{}] recompute {}, {} samples{}",
       layout.data, layout.context.size, static_cast<int>(layout.context.algorithm),
       layout.context.inner, layout.context.window, layout.tensor,
-      layout.sequence ? " with sequence" : "", layout.expert, layout.expert_tensor, layout.zero,
-      layout.bucket_elements, layout.overlap ? " overlapped" : "", layout.pipeline, layout.chunks,
-      layout.schedule, layout.split, layout.recompute, layout.samples,
-      layout.packed ? ", packed" : "");
+      layout.sequence ? " with sequence" : "", layout.tensor_slices, layout.expert,
+      layout.expert_tensor, layout.zero, layout.bucket_elements,
+      layout.overlap ? " overlapped" : "", layout.pipeline, layout.chunks, layout.schedule,
+      layout.split, layout.recompute, layout.samples, layout.packed ? ", packed" : "");
 }
 
 plan::Schedule schedule_of(const Layout& layout) {

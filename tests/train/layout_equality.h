@@ -31,6 +31,7 @@ struct Layout {
   bool overlap = true;
   int64_t tensor = 1;
   bool sequence = false;
+  int64_t tensor_slices = 1;
   int64_t expert = 1;
   int64_t expert_tensor = 0;
   std::string expert_dispatcher = "all_to_all";

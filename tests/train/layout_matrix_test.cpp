@@ -48,6 +48,7 @@ Layout drawn(uint64_t number, bool experts) {
   layout.samples = layout.data * std::max<int64_t>(2, pipeline.stages);
   if (pipeline.schedule == std::string("dualpipev")) layout.samples *= 2;
   layout.sequence = layout.tensor > 1 && one_of(std::vector<int>{0, 1}) == 1;
+  if (layout.tensor > 1) layout.tensor_slices = one_of(std::vector<int64_t>{1, 1, 2, 3});
   layout.context.size = one_of(std::vector<int64_t>{1, 1, 2, 4});
   if (layout.context.size > 1) {
     layout.context.algorithm =

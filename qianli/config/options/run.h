@@ -15,6 +15,14 @@ void ParallelConfig::fields(Visitor& v) {
              .unit = "ranks",
              .flag = "--tensor-model-parallel-size",
              .min = 1});
+  v(tensor_slices,
+    {.key = "tensor_slices",
+     .help = "Slices of the tokens in which a linear layer's exchange goes on beside its products; "
+             "1: the exchange comes before or after.",
+     .unit = "slices",
+     .flag = "--coc-parallel-num",
+     .min = 1,
+     .max = 64});
   v(sequence, {.key = "sequence",
                .help = "The ranks of a tensor group share the tokens between the blocks, too.",
                .flag = "--sequence-parallel"});
