@@ -37,5 +37,25 @@ TEST_P(ExpertParallelRun, equals_the_serial_run) {
 INSTANTIATE_TEST_SUITE_P(Models, ExpertParallelRun, ::testing::Values("qwen3_moe", "deepseek_v3"),
                          [](const auto& info) { return info.param; });
 
+// Every rank gets the tokens, choices and weights of all, and a share of each one's sums of
+// experts; gradients go the other ways.
+TEST(ExpertParallel, AllGatherSendsWhatTheFormulaSays) {
+  const model::ModelSpec spec = tiny_model("qwen3_moe");
+  constexpr double kTokens = 16, kBytes = 8;
+  for (const int64_t ranks : {2, 4}) {
+    const Layout layout{
+        .data = ranks, .expert = ranks, .expert_dispatcher = "all_gather", .samples = 2 * ranks};
+    SCOPED_TRACE(text_of(layout));
+    const auto h = static_cast<double>(spec.hidden_size), top_k = double(spec.moe->top_k);
+    const double how_many = 8, choices = kTokens * top_k * 8;
+    const double layer = how_many + choices + (2 * 2 * kTokens * h + 2 * kTokens * top_k) * kBytes;
+    const double expected = kEqualitySteps * 2 * static_cast<double>(spec.num_layers) *
+                            static_cast<double>(ranks - 1) * layer;
+    dist::run_ranks(ranks, [&](const dist::World& world) {
+      EXPECT_DOUBLE_EQ(run_layout(spec, layout, world).expert_bytes, expected);
+    });
+  }
+}
+
 }  // namespace
 }  // namespace qianli::testing

@@ -204,6 +204,7 @@ RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const d
   result.stage = ranks.stages.rank();
   result.peak_units = step.peak_units();
   result.message_bytes = ranks.stages.traffic().bytes;
+  result.expert_bytes = ranks.parallel.experts.traffic().bytes;
   result.tensor_bytes = ranks.parallel.tensor.traffic().bytes;
   const auto evaluation = step.evaluate(samples(kEqualitySteps));
   const auto sums = step.sum({evaluation.loss_sum, evaluation.tokens});

@@ -58,6 +58,7 @@ struct RunResult {
   int64_t stage = 0;
   int64_t peak_units = 0;                        // of this stage in the last step
   double tensor_bytes = 0;                       // to the ranks of its tensor group
+  double expert_bytes = 0;                       // to the ranks of its group of experts
   double message_bytes = 0;                      // that this stage sent to others in all steps
   std::map<std::string, at::Tensor> parameters;  // what the rank holds, float64
   std::map<std::string, plan::ParameterPart> parts;

@@ -129,6 +129,12 @@ def _is_norm_scale(name):
     return name.endswith("weight") and ("norm" in modules or ".ln_" in name)
 
 
+def _adds_one(model, name):
+    """Qwen3-Next scales by 1 + weight, except behind the delta rule. Scales near 2, above all those of queries and keys,
+    would make scores so large that float32 loses them, whoever computes it."""
+    return model.config.model_type == "qwen3_next" and not name.endswith("linear_attn.norm.weight")
+
+
 @torch.no_grad()
 def fill_with_random_weights(model, seed):
     """Matrices ~ N(0, 0.15), biases ~ N(0, 0.1), norm scales ~ 1 + N(0, 0.2), in name order."""
@@ -136,7 +142,7 @@ def fill_with_random_weights(model, seed):
     for name, parameter in sorted(model.named_parameters()):
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
         if _is_norm_scale(name):
-            parameter.copy_(1.0 + 0.2 * noise)
+            parameter.copy_(0.2 * noise + (0.0 if _adds_one(model, name) else 1.0))
         else:
             parameter.copy_((0.15 if parameter.dim() > 1 else 0.1) * noise)
 
