@@ -13,6 +13,7 @@
 #include "qianli/base/progress.h"
 #include "qianli/base/strings.h"
 #include "qianli/convert/megatron/adapter.h"
+#include "qianli/convert/megatron/optimizer_states.h"
 #include "qianli/convert/verify.h"
 #include "qianli/convert/write_model.h"
 
@@ -100,15 +101,21 @@ void set_dtype(const Arguments& arguments, convert::TargetOptions& options) {
 
 // Every tensor of the source has to be accounted for: it is part of the model, or said to be left
 // out.
-void account_for_others(const convert::ModelSource& model, bool ignore_unknown) {
+void account_for_others(const convert::ModelSource& model, bool takes_states, bool ignore_unknown) {
   constexpr size_t kShown = 5;
   const auto shown = [](std::vector<std::string> names) {
     const size_t more = names.size() > kShown ? names.size() - kShown : 0;
     names.resize(names.size() - more);
     return join(names, ", ") + (more ? fmt::format(" and {} more", more) : "");
   };
-  if (!model.left_out().empty())
-    log::info("convert", "left out, as the model computes without: {}", shown(model.left_out()));
+  std::vector<std::string> left_out = model.left_out();
+  if (model.states) {
+    std::erase_if(left_out, convert::names_optimizer_state);
+    log::info("convert", "the optimizer's states after step {} {}", model.states->training.step,
+              takes_states ? "go along" : "are left out: --to qianli keeps them");
+  }
+  if (!left_out.empty())
+    log::info("convert", "left out, as the model computes without: {}", shown(left_out));
   for (const std::string& name : model.reader->differing_copies())
     log::warn("convert", "{} is not what it should repeat, and is left out", name);
   if (model.unused().empty()) return;
@@ -196,7 +203,8 @@ void run(const CLI::App& command, Arguments arguments) {
   warn_of_idle_options(command, arguments, model->spec);
   if (arguments.from.lora_alpha && !model->lora_alpha)
     log::warn("convert", "--lora-alpha has no effect: this is no Megatron checkpoint of LoRA");
-  account_for_others(*model, arguments.ignore_unknown);
+  account_for_others(*model, kTargets.at(arguments.to).write == convert::write_checkpoint,
+                     arguments.ignore_unknown);
   convert::TargetOptions options{.max_shard_bytes = arguments.shard_bytes,
                                  .layout = arguments.layout,
                                  .args_beside = arguments.args_beside,

@@ -14,10 +14,11 @@ namespace qianli::checkpoint {
 namespace fs = std::filesystem;
 
 // Fills weights and optimizer states, whatever the layout that wrote them, and sets
-// optimizer.updates_done. Every tensor of the model must be there exactly once with the right
+// optimizer.updates_done. Of a Qianli checkpoint, or of another program's that has states
+// (ModelSource::states). Every tensor of the model must be there exactly once with the right
 // shape, and nothing else; sizes and hashes of all files must be those of the manifest. After an
 // error the tensors hold anything.
-formats::TrainingState load(const fs::path& step_folder, nn::ParameterSet& parameters,
+formats::TrainingState load(const fs::path& folder, nn::ParameterSet& parameters,
                             optim::FlatOptimizer& optimizer);
 
 // Fills the weights from any model that convert::open_model knows. Files are

@@ -1,11 +1,13 @@
-// From a Qianli checkpoint back into the flat buffers, whatever layout wrote it.
+// From a checkpoint back into the flat buffers, whatever layout wrote it.
 #include <ATen/ops/empty.h>
 #include <fmt/core.h>
 
 #include "qianli/base/error.h"
 #include "qianli/checkpoint/checkpoint.h"
 #include "qianli/checkpoint/stored_tensor.h"
+#include "qianli/convert/assembled_source.h"
 #include "qianli/convert/model_source.h"
+#include "qianli/formats/checkpoint_folder.h"
 #include "qianli/formats/checkpoint_source.h"
 #include "qianli/formats/reject.h"
 
@@ -19,9 +21,9 @@ constexpr int64_t kElementsAtOnce = int64_t{1} << 24;  // of a tensor of which a
 // The states of an optimizer in a checkpoint.
 class StateLoader {
  public:
-  StateLoader(const fs::path& folder, const formats::Manifest& manifest)
-      : source_(formats::open_checkpoint_source(folder, manifest,
-                                                {TensorKind::kExpAvg, TensorKind::kExpAvgSq})) {}
+  // Of tensors that are named as state_name() has it.
+  explicit StateLoader(std::shared_ptr<const formats::TensorSource> source)
+      : source_(std::move(source)) {}
 
   // `own`: [owned elements].
   void load(TensorKind kind, const nn::ParameterSet& parameters, const at::Tensor& own) {
@@ -112,21 +114,56 @@ class StateLoader {
     }
   }
 
-  std::unique_ptr<formats::TensorSource> source_;
+  std::shared_ptr<const formats::TensorSource> source_;
 };
 
-}  // namespace
+// The states of one kind, put together from those of another program as they are asked for.
+StateLoader states_of(TensorKind kind, std::shared_ptr<const convert::ModelSource> model) {
+  std::vector<convert::ForeignTensor> tensors = convert::own_tensors(model->table);
+  for (auto& tensor : tensors) tensor.name = formats::state_name(kind, tensor.name);
+  const std::string what = model->path.string();
+  return StateLoader(convert::assembled_source(std::move(model), std::move(tensors), what));
+}
 
-formats::TrainingState load(const fs::path& step_folder, nn::ParameterSet& parameters,
-                            optim::FlatOptimizer& optimizer) {
-  const formats::Manifest manifest = formats::read_manifest(step_folder);
-  load_weights(*convert::open_model(step_folder), parameters);
-  StateLoader states(step_folder, manifest);
+formats::TrainingState load_foreign(const fs::path& folder, nn::ParameterSet& parameters,
+                                    optim::FlatOptimizer& optimizer) {
+  const auto model = convert::open_model(folder);
+  if (!model->states) {
+    throw CheckpointError(
+        "checkpoint",
+        fmt::format("{}: expected a checkpoint with the states of an optimizer, got a {} without",
+                    folder.string(), model->kind),
+        "to start from its weights alone: model=FOLDER");
+  }
+  load_weights(*model->states->weights, parameters);
+  states_of(TensorKind::kExpAvg, model->states->exp_avg)
+      .load(TensorKind::kExpAvg, parameters, optimizer.exp_avg());
+  states_of(TensorKind::kExpAvgSq, model->states->exp_avg_sq)
+      .load(TensorKind::kExpAvgSq, parameters, optimizer.exp_avg_sq());
+  return model->states->training;
+}
+
+formats::TrainingState load_own(const fs::path& folder, nn::ParameterSet& parameters,
+                                optim::FlatOptimizer& optimizer) {
+  const formats::Manifest manifest = formats::read_manifest(folder);
+  load_weights(*convert::open_model(folder), parameters);
+  StateLoader states(formats::open_checkpoint_source(folder, manifest,
+                                                     {TensorKind::kExpAvg, TensorKind::kExpAvgSq}));
   states.load(TensorKind::kExpAvg, parameters, optimizer.exp_avg());
   states.load(TensorKind::kExpAvgSq, parameters, optimizer.exp_avg_sq());
   states.expect_no_others(parameters);
-  optimizer.set_updates_done(manifest.state.updates_done);
   return manifest.state;
+}
+
+}  // namespace
+
+formats::TrainingState load(const fs::path& folder, nn::ParameterSet& parameters,
+                            optim::FlatOptimizer& optimizer) {
+  const bool foreign = !formats::is_checkpoint(folder) && convert::is_model(folder);
+  formats::TrainingState state = foreign ? load_foreign(folder, parameters, optimizer)
+                                         : load_own(folder, parameters, optimizer);
+  optimizer.set_updates_done(state.updates_done);
+  return state;
 }
 
 }  // namespace qianli::checkpoint

@@ -9,6 +9,7 @@
 
 #include "qianli/convert/assemble.h"
 #include "qianli/convert/megatron/layout.h"
+#include "qianli/formats/manifest.h"
 #include "qianli/model/companion_files.h"
 #include "qianli/model/spec.h"
 
@@ -35,6 +36,15 @@ struct SourceOptions {
   std::optional<Upcycling> upcycling;  // of a dense model, after the adapter
 };
 
+struct ModelSource;
+
+// What a training run needs to go on, beside the weights: they are models, too, with other numbers.
+struct OptimizerStates {
+  formats::TrainingState training;  // without config_yaml and fingerprint where none is known
+  std::shared_ptr<const ModelSource> weights;              // the most exact that are kept
+  std::shared_ptr<const ModelSource> exp_avg, exp_avg_sq;  // buffers have zeros
+};
+
 struct ModelSource {
   std::string kind;                         // "Hugging Face folder", for people
   std::filesystem::path path;               // empty: in memory
@@ -48,6 +58,7 @@ struct ModelSource {
   std::filesystem::path companions;  // folder of tokenizer and generation settings; empty: none
   std::vector<model::CompanionFile> companion_files;  // of a form that holds them itself
   std::optional<MegatronLayout> layout;               // of a Megatron checkpoint
+  std::optional<OptimizerStates> states;              // of a training run that can go on
   // Of a form that rounds numbers: what becomes of a model that is written to it as it lies here.
   // The result refers to `source`.
   std::function<std::unique_ptr<ModelSource>(const ModelSource& source)> after_storing;

@@ -28,7 +28,8 @@ struct TargetOptions {
 // when the process is killed or asked to stop is kept, and the same call goes on with it. Throws
 // ConfigError where the target has no place for the model, saying what is missing, and
 // CheckpointError where writing fails.
-// A checkpoint without the states of an optimizer.
+// A checkpoint; with the states of its optimizer where the model has them, and then with the
+// weights in the most exact form.
 void write_checkpoint(const ModelSource& model, const std::filesystem::path& target,
                       const TargetOptions& options, const ProgressFunction& progress);
 void write_hugging_face(const ModelSource& model, const std::filesystem::path& target,

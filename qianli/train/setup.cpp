@@ -180,10 +180,30 @@ std::optional<fs::path> resume_point(const Run& run) {
   return point.empty() ? std::nullopt : std::optional<fs::path>(point);
 }
 
+// Another program does not say which data it has seen, only how much of it.
+void go_on_from_foreign(const Run& run, const formats::TrainingState& state,
+                        const fs::path& folder) {
+  const int64_t batch = *run.config.train.global_batch_size;
+  if (state.consumed_samples != state.step * batch) {
+    throw ConfigError(
+        "train",
+        fmt::format("expected train.global_batch_size such that {} steps take the {} samples that "
+                    "{} has taken, got {}",
+                    state.step, state.consumed_samples, folder.string(), batch),
+        "to start from its weights alone: model=FOLDER");
+  }
+  log::warn("data",
+            "{} does not say which data it was trained on: goes on behind the first {} samples of "
+            "these",
+            folder.string(), state.consumed_samples);
+}
+
 void resume(Run& run, const fs::path& folder) {
   const auto state = checkpoint::load(folder, *run.parameters, *run.optimizer);
   const std::string fingerprint = run.train_data->samples().fingerprint();
-  if (!data::same_data(state.data_fingerprint, fingerprint)) {
+  if (state.data_fingerprint.empty()) {
+    go_on_from_foreign(run, state, folder);
+  } else if (!data::same_data(state.data_fingerprint, fingerprint)) {
     throw DataError(
         "data",
         fmt::format(
@@ -191,8 +211,7 @@ void resume(Run& run, const fs::path& folder) {
             "sequence length",
             folder.string()),
         "restore the data, or start anew with checkpoint.resume=never and another run.dir");
-  }
-  if (state.data_fingerprint != fingerprint) {
+  } else if (state.data_fingerprint != fingerprint) {
     log::warn("data",
               "the samples come in another order than in the run so far, because train.steps, the "
               "batch size or the "

@@ -4,11 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "qianli/base/error.h"
 #include "qianli/base/file.h"
 #include "qianli/convert/write_model.h"
+#include "qianli/formats/checkpoint_source.h"
 #include "tests/convert/made_model.h"
 #include "tests/support/test_paths.h"
 
@@ -51,6 +53,72 @@ TEST_P(MegatronDist, is_cut_anew) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, MegatronDist, ::testing::Values("mixtral", "glm4_moe"),
+                         [](const auto& info) { return std::string(info.param); });
+
+// What every element of a state is, told by its place in the model.
+std::vector<float> numbers(const ModelSource& model, size_t parameter) {
+  const ForeignTensor tensor =
+      rows_of(model.table, parameter, 0, matrix_rows(model.table[parameter]));
+  std::vector<float> values(static_cast<size_t>(model.table[parameter].elements()));
+  model.reader->assemble(tensor, formats::Dtype::kF32, std::as_writable_bytes(std::span(values)));
+  return values;
+}
+
+class MegatronTrained : public ::testing::TestWithParam<const char*> {};
+
+// After one step of Adam every moment is a share of the same gradient, and the weights have moved
+// from where they were, decayed by a hundredth of the rate, as Adam moves them: which is to say
+// that each lies where it belongs.
+constexpr double kRate = 0.01;
+
+TEST_P(MegatronTrained, states_are_those_of_their_parameters) {
+  const std::string name = GetParam();
+  const auto before = open_model(golden(name.substr(0, name.find('_'))) / "hf");
+  const auto trained = open_model(golden(name) / "dist");
+  ASSERT_TRUE(trained->states.has_value());
+  EXPECT_EQ(trained->states->training.step, 1);
+  EXPECT_EQ(trained->states->training.consumed_samples, 4);
+  for (size_t i = 0; i < before->table.size(); ++i) {
+    SCOPED_TRACE(before->table[i].name);
+    const auto start = numbers(*before, i), weights = numbers(*trained->states->weights, i),
+               exp_avg = numbers(*trained->states->exp_avg, i),
+               exp_avg_sq = numbers(*trained->states->exp_avg_sq, i),
+               rounded = numbers(*trained, i);
+    for (size_t k = 0; k < start.size(); ++k) {
+      ASSERT_NE(exp_avg[k], 0);
+      EXPECT_NEAR(exp_avg[k] * exp_avg[k] / exp_avg_sq[k], 0.1 * 0.1 / 0.05, 1e-4);
+      const double moved = exp_avg[k] / 0.1 / (std::sqrt(exp_avg_sq[k] / 0.05) + 1e-8);
+      EXPECT_NEAR(weights[k], start[k] * (1 - kRate * 0.01) - kRate * moved, 1e-6);
+      EXPECT_NEAR(rounded[k], weights[k], 0.004 * std::abs(weights[k]));
+    }
+  }
+}
+
+TEST_P(MegatronTrained, becomes_a_checkpoint_with_states) {
+  const testing::TemporaryFolder folder;
+  const auto trained = open_model(golden(GetParam()) / "dist");
+  write_checkpoint(*trained, folder / "own", {}, {});
+  const formats::Manifest manifest = formats::read_manifest(folder / "own");
+  EXPECT_EQ(manifest.state, trained->states->training);
+  EXPECT_EQ(manifest.tensors.size(), 3 * trained->table.size());
+  const auto own = formats::open_checkpoint_source(
+      folder / "own", manifest,
+      {formats::TensorKind::kWeight, formats::TensorKind::kExpAvg, formats::TensorKind::kExpAvgSq});
+  for (size_t i = 0; i < trained->table.size(); ++i) {
+    for (const auto& [kind, model] :
+         {std::pair(formats::TensorKind::kWeight, trained->states->weights),
+          std::pair(formats::TensorKind::kExpAvg, trained->states->exp_avg),
+          std::pair(formats::TensorKind::kExpAvgSq, trained->states->exp_avg_sq)}) {
+      const auto& tensor = own->at(formats::state_name(kind, trained->table[i].name));
+      std::vector<float> values(static_cast<size_t>(tensor.num_elements()));
+      own->read(tensor, std::as_writable_bytes(std::span(values)));
+      EXPECT_EQ(values, numbers(*model, i)) << tensor.name;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, MegatronTrained,
+                         ::testing::Values("mixtral_trained", "llama_trained"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(MegatronDist, says_what_is_damaged) {

@@ -7,12 +7,17 @@
 
 Megatron's GPTModel loads MCORE's ranks strictly, which proves their names and shapes, one process
 per rank, and saves what Megatron trains: sharded_state_dict(), `args`, iteration and version.
+
+With --train N, Megatron's distributed data parallelism and its distributed optimizer take N steps
+first, on --data replicas, and save their states beside (fully_sharded_model_space).
 """
 import argparse
 import functools
 import os
+import zlib
 from pathlib import Path
 
+import numpy
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
@@ -73,7 +78,47 @@ def build(args, config):
         position_embedding_type=args.position_embedding_type, rotary_base=args.rotary_base)
 
 
-def save(rank, world, source, target, port, keep_config):
+class OnCpu(torch.overrides.TorchFunctionMode):
+    """What asks for a GPU by name gets the CPU."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if str(kwargs.get("device", "")).startswith("cuda"):
+            kwargs["device"] = "cpu"
+        if function is torch.Tensor.cuda:
+            return args[0]
+        result = function(*args, **kwargs)
+        if function is torch.Tensor.type and isinstance(result, str):
+            return result.replace("torch.", "torch.cuda.", 1)
+        return result
+
+
+def train(model, steps, args):
+    """Some steps of Adam in bfloat16 with float32 copies, with random gradients."""
+    from megatron.core.distributed import (DistributedDataParallel, DistributedDataParallelConfig,
+                                           finalize_model_grads)
+    from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+    from megatron.core.optimizer import distrib_optimizer
+    distrib_optimizer.quantize_param_shard = lambda *_: None  # asks for Transformer Engine without fp8, too
+    config = model.config
+    model = model.bfloat16()
+    ddp = DistributedDataParallel(config, DistributedDataParallelConfig(
+        use_distributed_optimizer=True, grad_reduce_in_fp32=True, overlap_grad_reduce=False), model)
+    optimizer = get_megatron_optimizer(OptimizerConfig(
+        optimizer="adam", lr=1e-2, min_lr=1e-2, bf16=True, params_dtype=torch.bfloat16, clip_grad=1.0,
+        use_distributed_optimizer=True, adam_beta2=0.95), [ddp])
+    for step in range(steps):
+        ddp.zero_grad_buffer()
+        optimizer.zero_grad()
+        for name, parameter in ddp.module.named_parameters():
+            generator = torch.Generator().manual_seed(zlib.crc32(name.encode()) + step)
+            parameter.main_grad.copy_(torch.randn(parameter.shape, generator=generator))
+        finalize_model_grads([ddp])
+        optimizer.step()
+    return ddp.module, optimizer
+
+
+def save(rank, world, source, target, port, keep_config, steps):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     # The saver asks for a GPU, whether there is one or not.
     torch.cuda.synchronize = lambda *_: None
@@ -83,6 +128,7 @@ def save(rank, world, source, target, port, keep_config):
     from torch.distributed.checkpoint.filesystem import SerializationFormat, _write_item
     filesystem_async._write_item = functools.partial(
         _write_item, serialization_format=SerializationFormat.TORCH_SAVE)
+    numpy.product = numpy.prod  # numpy 2 has dropped the name
     dist.init_process_group("gloo", rank=rank, world_size=world)
     from megatron.core import dist_checkpointing, parallel_state
     files = sorted(source.glob("iter_*/mp_rank_*/model_optim_rng.pt"))
@@ -105,15 +151,23 @@ def save(rank, world, source, target, port, keep_config):
     model.load_state_dict(stored["model"], strict=True)
     if not keep_config:
         del args.qianli_config
-    iteration = target / "iter_0000001"
+    optimizer = None
+    if steps:
+        with OnCpu():
+            model, optimizer = train(model, steps, args)
+        args.bf16, args.params_dtype = True, torch.bfloat16
+        args.consumed_train_samples = steps * 2 * parallel_state.get_data_parallel_world_size()
+    iteration = target / f"iter_{max(steps, 1):07}"
     if rank == 0:
         iteration.mkdir(parents=True)
     dist.barrier()
     state = {"model": model.sharded_state_dict(), "args": args, "checkpoint_version": 3.0,
-             "iteration": 1}
+             "iteration": max(steps, 1)}
+    if optimizer:
+        state["optimizer"] = optimizer.sharded_state_dict(state["model"])
     dist_checkpointing.save(state, str(iteration), sharded_strategy=("torch_dist", 1))
     if rank == 0:
-        (target / "latest_checkpointed_iteration.txt").write_text("1")
+        (target / "latest_checkpointed_iteration.txt").write_text(str(max(steps, 1)))
         print("saved", len(list(iteration.glob("*.distcp"))), "files of", world, "ranks")
     dist.destroy_process_group()
 
@@ -124,10 +178,13 @@ if __name__ == "__main__":
     parser.add_argument("target", type=Path)
     parser.add_argument("--keep-config", action="store_true",
                         help="keep the config.json that Qianli left in args")
+    parser.add_argument("--train", type=int, default=0, metavar="N", help="steps before saving")
+    parser.add_argument("--data", type=int, default=1, metavar="N", help="replicas that train")
     parser.add_argument("--port", type=int, default=29571)
     options = parser.parse_args()
     first = torch.load(next(options.source.glob("iter_*/mp_rank_*/*.pt")), weights_only=False)["args"]
     world = (first.tensor_model_parallel_size * first.pipeline_model_parallel_size *
-             first.expert_model_parallel_size)
+             first.expert_model_parallel_size) * options.data
     torch.multiprocessing.spawn(save, nprocs=world, args=(
-        world, options.source, options.target, options.port, options.keep_config))
+        world, options.source, options.target, options.port, options.keep_config,
+        options.train))

@@ -8,6 +8,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/convert/megatron/adapter.h"
+#include "qianli/convert/megatron/optimizer_states.h"
 #include "qianli/convert/megatron/reader.h"
 #include "qianli/convert/megatron/stored_arguments.h"
 #include "qianli/convert/megatron/tensors.h"
@@ -136,6 +137,58 @@ bool is_no_weight(const std::string& name) {
          name.starts_with("rng_state") || name.starts_with("rerun_state");
 }
 
+// A model of `source`, whose tensors are those of `like`.
+std::shared_ptr<const ModelSource> with_numbers_of(
+    const ModelSource& like, const std::vector<ForeignTensor>& tensors,
+    std::shared_ptr<const formats::TensorSource> source) {
+  auto model = std::make_shared<ModelSource>();
+  model->kind = like.kind;
+  model->path = like.path;
+  model->spec = like.spec;
+  model->table = like.table;
+  const std::string what = source->source();
+  model->reader = std::make_unique<ParameterReader>(
+      model->table, tensors, std::vector{std::move(source)}, what, is_no_weight);
+  return model;
+}
+
+int64_t iteration_of(const formats::Value& common) {
+  const formats::Value* iteration = common.find("iteration");
+  return iteration ? iteration->as_int().value_or(0) : 0;
+}
+
+// Absent where no optimizer was saved. Throws CheckpointError where a parameter has no state.
+std::optional<OptimizerStates> states_of(
+    const ModelSource& model, const std::vector<ForeignTensor>& tensors,
+    const std::shared_ptr<const formats::DistributedCheckpoint>& checkpoint,
+    const std::shared_ptr<const formats::TensorSource>& source, const formats::Value& common,
+    const StoredArguments& args) {
+  const auto names = tensors_with_states(*checkpoint);
+  if (names.empty()) return std::nullopt;
+  for (const ForeignTensor& tensor : tensors) {
+    if (names.contains(tensor.name)) continue;
+    for (const Part& part : tensor.parts) {
+      if (model.table[part.parameter].buffer) continue;
+      throw CheckpointError("convert",
+                            fmt::format("{}: {}: expected a state of the optimizer, as other "
+                                        "tensors have, got none",
+                                        source->source(), formats::shown_name(tensor.name)));
+    }
+  }
+  const auto of_kind = [&](std::string_view kind) {
+    return with_numbers_of(model, tensors, open_optimizer_states(checkpoint, source, kind));
+  };
+  const int64_t iteration = iteration_of(common);
+  return OptimizerStates{
+      .training = {.step = iteration,
+                   .updates_done = iteration,
+                   .consumed_samples = args.integer({"consumed_train_samples"}).value_or(0),
+                   .seed = static_cast<uint64_t>(args.integer({"seed"}).value_or(0))},
+      .weights = of_kind(kMasterWeights),
+      .exp_avg = of_kind(kExpAvg),
+      .exp_avg_sq = of_kind(kExpAvgSq)};
+}
+
 }  // namespace
 
 std::vector<ForeignTensor> joined_layers(const std::vector<ForeignTensor>& tensors,
@@ -154,8 +207,9 @@ std::unique_ptr<ModelSource> open_megatron_dist(const fs::path& iteration,
                                                 const SourceOptions& options) {
   const auto common = formats::TorchFile::open(iteration / kArguments);
   const StoredArguments args(common->root().find("args"), (iteration / kArguments).string());
+  const auto checkpoint = formats::DistributedCheckpoint::open(iteration);
   const std::shared_ptr<const formats::TensorSource> source =
-      formats::open_distributed_source(formats::DistributedCheckpoint::open(iteration));
+      formats::open_distributed_source(checkpoint);
   for (const formats::TensorSpec& tensor : source->tensors()) {
     if (!is_adapter_name(tensor.name)) continue;
     throw CheckpointError("convert",
@@ -171,11 +225,13 @@ std::unique_ptr<ModelSource> open_megatron_dist(const fs::path& iteration,
   model->spec = model_of(args, options, layout.padded_vocab_size);
   model->table = model::parameter_table(model->spec);
   if (fs::is_directory(options.config)) model->companions = options.config;
-  auto tensors =
+  model->path = iteration;
+  const auto tensors =
       joined_layers(megatron_tensors(model->spec, model->table, layout), model->spec, *source);
-  model->reader = std::make_unique<ParameterReader>(
-      model->table, std::move(tensors), std::vector{source}, iteration.string(), is_no_weight);
+  model->reader = std::make_unique<ParameterReader>(model->table, tensors, std::vector{source},
+                                                    iteration.string(), is_no_weight);
   model->layout = layout;
+  model->states = states_of(*model, tensors, checkpoint, source, common->root(), args);
   return model;
 }
 
