@@ -31,6 +31,7 @@ struct Batch {
 
   // Where ranks share the sequences (deal_out), how; the rows are then one rank's, in its order.
   std::shared_ptr<const ContextDeal> context;
+  int64_t context_rank = 0;  // which one
   std::vector<Ahead> ahead;  // [depth]: depth + 1 tokens further on
   int64_t max_position = 0;  // of all ranks
 };

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
+#include <stdexcept>
 
 #include "qianli/base/error.h"
 
@@ -53,6 +55,22 @@ std::vector<T> shifted(const std::vector<T>& values, const ContextDeal& deal, in
       out[static_cast<size_t>(i)] = values[static_cast<size_t>(i + shift)];
   }
   return out;
+}
+
+// Turns tokens of the whole microbatch into what names them.
+std::vector<int64_t> origins_of(std::vector<int64_t> tokens, const Batch& batch) {
+  const auto rows = static_cast<int64_t>(batch.sample_indices.size());
+  const int64_t all =
+      batch.context ? batch.context->tokens() : static_cast<int64_t>(batch.tokens.size());
+  if (rows == 0 || all % rows != 0)
+    throw std::logic_error("expected rows of one length with a sample's number each");
+  const int64_t length = all / rows;
+  for (int64_t& token : tokens) {
+    const int64_t row = std::min(token / length, rows - 1);
+    const auto sample = static_cast<uint64_t>(batch.sample_indices[static_cast<size_t>(row)]);
+    token = static_cast<int64_t>(sample << 32) + (token - row * length);
+  }
+  return tokens;
 }
 
 }  // namespace
@@ -215,6 +233,7 @@ Batch deal_out(const Batch& batch, const ContextOptions& options, int64_t rank, 
              .segment_ends = {runs.begin() + 1, runs.end()},
              .sample_indices = batch.sample_indices,
              .context = deal,
+             .context_rank = rank,
              .max_position = *std::ranges::max_element(batch.positions)};
   for (int64_t shift = 1; shift <= depths; ++shift) {
     part.ahead.push_back({.tokens = taken(shifted(batch.tokens, *deal, shift), own),
@@ -222,6 +241,23 @@ Batch deal_out(const Batch& batch, const ContextOptions& options, int64_t rank, 
                           .loss_mask = taken(shifted(batch.loss_mask, *deal, shift), own)});
   }
   return part;
+}
+
+std::vector<int64_t> token_origins(const Batch& batch) {
+  std::vector<int64_t> tokens(batch.tokens.size());
+  if (batch.context) {
+    tokens = batch.context->tokens_of(batch.context_rank);
+  } else {
+    std::iota(tokens.begin(), tokens.end(), int64_t{0});
+  }
+  return origins_of(std::move(tokens), batch);
+}
+
+std::vector<int64_t> segment_origins(const Batch& batch) {
+  std::vector<int64_t> starts =
+      batch.context ? batch.context->segment_starts() : segment_starts(batch);
+  starts.pop_back();
+  return origins_of(std::move(starts), batch);
 }
 
 bool meet(const ContextPart& queries, const ContextPart& keys, bool causal, int64_t window) {

@@ -96,6 +96,12 @@ Batch deal_out(const Batch& batch, const ContextOptions& options, int64_t rank, 
 // [segments + 1]: 0 … tokens; rows of the batch, or its packed documents.
 std::vector<int64_t> segment_starts(const Batch& batch);
 
+// What names a token in the whole training: its sample's number times 2^32, plus its position in
+// the sample, whatever documents that has. Of each of the batch's tokens, and of the first token of
+// each segment of the whole microbatch. `sample_indices` says the number of each row.
+std::vector<int64_t> token_origins(const Batch& batch);
+std::vector<int64_t> segment_origins(const Batch& batch);
+
 // Whether any query of `queries` sees a key of `keys`; window 0: none.
 bool meet(const ContextPart& queries, const ContextPart& keys, bool causal, int64_t window);
 

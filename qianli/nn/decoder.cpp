@@ -3,6 +3,7 @@
 #include <ATen/ops/scalar_tensor.h>
 #include <fmt/core.h>
 
+#include "qianli/nn/dropout.h"
 #include "qianli/nn/kv_cache.h"
 #include "qianli/nn/tensor_parallel.h"
 #include "qianli/ops/embedding.h"
@@ -80,7 +81,8 @@ Carried Decoder::advance(const DecoderInput& input, Carried before) {
   pass.shortcut = std::move(before.shortcut);
   Stream stream = std::move(before.stream);
   if (part_.embedding) {
-    stream = {.residual = {}, .branch = embed(input.tokens, input.positions)};
+    stream = {.residual = {},
+              .branch = drop_embedding(embed(input.tokens, input.positions), "embedding", pass)};
     pass.report("embedding", stream.branch);
   }
   for (size_t i = 0; i < layers_.size(); ++i) {
@@ -128,7 +130,9 @@ at::Tensor Decoder::loss(const DecoderInput& input, Carried after, const Targets
   ForwardPass pass = begin(input);
   for (size_t depth = 0; depth < targets.ahead_weights.size(); ++depth) {
     const AheadTokens next = tokens_ahead(input, targets.labels, depth);
-    const auto predicted = ahead_->forward(depth, embed(next.tokens, input.positions), state, pass);
+    const at::Tensor embedding = drop_embedding(
+        embed(next.tokens, input.positions), fmt::format("mtp.layers.{}.embedding", depth), pass);
+    const auto predicted = ahead_->forward(depth, embedding, state, pass);
     total = total + cross_entropy(predicted.normed, next.labels, targets.ahead_weights[depth]).loss;
     state = predicted.state;
   }

@@ -19,6 +19,14 @@ struct AheadTokens {
   at::Tensor tokens, labels;  // [T] int64
 };
 
+// What a training drops of the activations of one microbatch (nn/dropout.h).
+struct Dropouts {
+  double attention = 0, hidden = 0, embedding = 0;  // rates
+  uint64_t key = 0;                                 // of the training's seed and the step
+  at::Tensor origins;                               // [T] int64: data::token_origins
+  std::vector<int64_t> segment_origins;             // data::segment_origins
+};
+
 // T tokens of one or more packed sequences.
 struct DecoderInput {
   at::Tensor tokens;         // [T] int64
@@ -38,6 +46,7 @@ struct DecoderInput {
   double auxiliary_loss_scale = 0.0;
   // Training: of this microbatch; what routers draw is a function of it.
   uint64_t random_key = 0;
+  std::shared_ptr<const Dropouts> dropout;  // null: nothing is dropped
   // Training: called within the backward pass when it has left decoder layer `layer`: the gradients
   // of its parameters, and of all that the forward pass uses behind it, have arrived.
   std::function<void(int64_t layer)> after_backward;

@@ -1,6 +1,7 @@
 #include "qianli/nn/decoder_layer.h"
 
 #include "qianli/base/error.h"
+#include "qianli/nn/dropout.h"
 #include "qianli/nn/gated_delta_net.h"
 #include "qianli/nn/latent_attention.h"
 #include "qianli/nn/mamba2_mixer.h"
@@ -95,7 +96,8 @@ void DecoderLayer::mix(Stream& stream, ForwardPass& pass) {
   const at::Tensor x = stream.add_and_norm(input_norm_);
   const BlockInput entering(x, pass.tokens(), pass.parallel);
   const BlockOutput y = mixer_->forward(entering, pass);
-  stream.branch = finish(y.on_stream(pass.tokens(), pass.parallel), post_attention_norm_);
+  stream.branch = finish(y.on_stream(pass.tokens(), pass.parallel), post_attention_norm_,
+                         ".self_attention", pass);
   pass.report(name_ + ".self_attention", stream.branch);
 }
 
@@ -105,8 +107,8 @@ void DecoderLayer::feed_forward(Stream& stream, ForwardPass& pass) {
   const auto through = [&](Block& block) {
     return block.forward(entering, pass).on_stream(pass.tokens(), pass.parallel);
   };
-  if (shortcut_) pass.shortcut = through(*shortcut_);
-  stream.branch = finish(through(*feed_forward_), post_mlp_norm_);
+  if (shortcut_) pass.shortcut = drop_hidden(through(*shortcut_), name_ + ".moe", pass);
+  stream.branch = finish(through(*feed_forward_), post_mlp_norm_, ".mlp", pass);
   if (joins_shortcut_) stream.branch = stream.branch + pass.shortcut;
   pass.report(name_ + ".mlp", stream.branch);
 }
@@ -120,12 +122,13 @@ void DecoderLayer::parallel(Stream& stream, ForwardPass& pass) {
   const at::Tensor attention = mixer_->forward(into_mixer, pass).part(pass.parallel);
   pass.report(name_ + ".self_attention", attention);
   const at::Tensor sum = attention + feed_forward_->forward(into_mlp, pass).part(pass.parallel);
-  stream.branch = finish(leave_block(sum, pass.parallel), Norm{});
+  stream.branch = finish(leave_block(sum, pass.parallel), Norm{}, ".mlp", pass);
   pass.report(name_ + ".mlp", stream.branch);
 }
 
-at::Tensor DecoderLayer::finish(const at::Tensor& branch, const Norm& norm) const {
-  const at::Tensor y = norm ? norm(branch) : branch;
+at::Tensor DecoderLayer::finish(const at::Tensor& branch, const Norm& norm, const char* site,
+                                const ForwardPass& pass) const {
+  const at::Tensor y = drop_hidden(norm ? norm(branch) : branch, name_ + site, pass);
   return spec_.residual_multiplier == 1.0 ? y : y * spec_.residual_multiplier;
 }
 

@@ -35,7 +35,8 @@ class DecoderLayer {
   // Both blocks read the same stream.
   void parallel(Stream& stream, ForwardPass& pass);
   // What a branch goes through on its way back into the stream.
-  at::Tensor finish(const at::Tensor& branch, const Norm& norm) const;
+  at::Tensor finish(const at::Tensor& branch, const Norm& norm, const char* site,
+                    const ForwardPass& pass) const;
 
   const model::ModelSpec& spec_;
   model::LayerSpec layer_;

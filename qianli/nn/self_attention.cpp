@@ -38,7 +38,7 @@ BlockOutput SelfAttention::forward(const BlockInput& x, ForwardPass& pass) {
     p.k = cached.k;
     p.v = cached.v;
   }
-  at::Tensor context = attend(p.q, p.k, p.v, layout(pass), sinks_, pass);  // [T, a, d]
+  at::Tensor context = attend(p.q, p.k, p.v, layout(pass), sinks_, index_, pass);  // [T, a, d]
   if (p.head_gate.defined()) context = context * at::sigmoid(p.head_gate).unsqueeze(-1);
   context = context.reshape({tokens, layer_.query_size()});
   if (p.gate.defined()) context = context * at::sigmoid(p.gate);

@@ -181,12 +181,25 @@ nn::DecoderInput Step::training_input(const Unit& unit, const data::Batch& batch
       static_cast<double>(sharing) /
       static_cast<double>(static_cast<int64_t>(microbatches) * ranks_.replicas.size());
   input.random_key = microbatch_key(optimizer_.updates_done(), batch);
+  input.dropout = dropouts(batch);
   if (options_.overlap && unit.completes) {
     input.after_backward = [this, chunk = unit.chunk](int64_t layer) {
       gradients_are_final(chunk, layer);
     };
   }
   return input;
+}
+
+std::shared_ptr<const nn::Dropouts> Step::dropouts(const data::Batch& batch) const {
+  const DropoutOptions& o = options_.dropout;
+  if (o.attention == 0 && o.hidden == 0 && o.embedding == 0) return nullptr;
+  return std::make_shared<nn::Dropouts>(nn::Dropouts{
+      .attention = o.attention,
+      .hidden = o.hidden,
+      .embedding = o.embedding,
+      .key = random_key(o.seed, fmt::format("dropout of step {}", optimizer_.updates_done())),
+      .origins = tensor_of(data::token_origins(batch), at::kLong, device_),
+      .segment_origins = data::segment_origins(batch)});
 }
 
 Tensors Step::forward(const Unit& unit, const data::Batch& batch, const nn::DecoderInput& input,

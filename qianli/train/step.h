@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -50,6 +51,12 @@ struct StepRanks {
   bool counts = true;
 };
 
+// Rates of what training drops, and the seed of which elements these are.
+struct DropoutOptions {
+  double attention = 0, hidden = 0, embedding = 0;
+  uint64_t seed = 0;
+};
+
 struct StepOptions {
   config::OptimConfig optim;
   // Sum gradients over the replicas while the backward pass still goes on.
@@ -58,6 +65,7 @@ struct StepOptions {
   plan::ScheduleOptions schedule;
   // Parameters that the sharers hold, too, in an order that is the same on all of them.
   std::vector<size_t> shared;
+  DropoutOptions dropout;
 };
 
 class Step {
@@ -93,6 +101,7 @@ class Step {
   Tensors forward(const Unit& unit, const data::Batch& batch, const nn::DecoderInput& input,
                   const CountedTokens& counted, const Tensors& before, at::Tensor& total);
   nn::DecoderInput training_input(const Unit& unit, const data::Batch& batch, size_t microbatches);
+  std::shared_ptr<const nn::Dropouts> dropouts(const data::Batch& batch) const;
   // The batch's share of the step's loss, with the predictions of more distant tokens that are
   // counted.
   nn::Targets targets(const data::Batch& batch, const nn::DecoderInput& input,

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "qianli/base/random.h"
+#include "qianli/dist/rank_threads.h"
 #include "qianli/model/presets.h"
 #include "qianli/plan/stages.h"
 #include "qianli/train/stage.h"
@@ -58,14 +59,38 @@ data::Batch microbatch(int64_t sample, int64_t length, int64_t vocabulary, bool 
   return batch;
 }
 
+// The rows of all batches as one batch.
+data::Batch joined(const std::vector<data::Batch>& rows) {
+  data::Batch all{.sequence_length = rows.front().sequence_length};
+  const auto append = [](auto& to, const auto& from) {
+    to.insert(to.end(), from.begin(), from.end());
+  };
+  for (const data::Batch& row : rows) {
+    for (const int64_t end : row.segment_ends)
+      all.segment_ends.push_back(static_cast<int64_t>(all.tokens.size()) + end);
+    append(all.tokens, row.tokens);
+    append(all.labels, row.labels);
+    append(all.loss_mask, row.loss_mask);
+    append(all.positions, row.positions);
+    append(all.sample_indices, row.sample_indices);
+    ++all.sequences;
+  }
+  return all;
+}
+
 // Megatron's order: blocks of one microbatch for each replica.
 std::vector<data::Batch> samples_of(int64_t step, const train::Ranks& ranks, const Layout& layout,
                                     const model::ModelSpec& spec) {
   std::vector<data::Batch> batches;
   for (int64_t m = 0; m < layout.microbatches(); ++m) {
-    const int64_t sample = step * layout.samples + m * layout.data + ranks.samples.index;
-    const int64_t length = layout.several_lengths ? kSequence - 3 * (sample % 4) : kSequence;
-    batches.push_back(microbatch(sample, length, spec.vocab_size, layout.packed));
+    std::vector<data::Batch> rows;
+    for (int64_t row = 0; row < layout.rows; ++row) {
+      const int64_t sample =
+          step * layout.samples + (m * layout.data + ranks.samples.index) * layout.rows + row;
+      const int64_t length = layout.several_lengths ? kSequence - 3 * (sample % 4) : kSequence;
+      rows.push_back(microbatch(sample, length, spec.vocab_size, layout.packed));
+    }
+    batches.push_back(joined(rows));
     if (layout.context.size == 1) continue;
     batches.back() = data::deal_out(batches.back(), layout.context, ranks.parallel.context.rank(),
                                     spec.mtp.num_layers);
@@ -153,7 +178,9 @@ std::string text_of(const Layout& layout) {
       layout.sequence ? " with sequence" : "", layout.tensor_slices, layout.expert,
       layout.expert_tensor, layout.zero, layout.bucket_elements,
       layout.overlap ? " overlapped" : "", layout.pipeline, layout.chunks, layout.schedule,
-      layout.split, layout.recompute, layout.samples, layout.packed ? ", packed" : "");
+      layout.split, layout.recompute, layout.samples,
+      (layout.packed ? ", packed" : "") +
+          (layout.dropout > 0 ? fmt::format(", dropout {}", layout.dropout) : ""));
 }
 
 plan::Schedule schedule_of(const Layout& layout) {
@@ -181,7 +208,7 @@ RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const d
     victim->value().view(-1).fill_(std::numeric_limits<double>::quiet_NaN());
   }
   config::OptimConfig optim;
-  optim.lr = 1e-2;
+  optim.lr = layout.lr;
   optim.warmup_steps = 0;
   optim.weight_decay = 0.1;
   optim.clip_grad_norm = 0.5;
@@ -190,8 +217,9 @@ RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const d
   optim::FlatOptimizer optimizer(parameters, optim,
                                  train::gradient_groups(ranks, parameters, parallel));
   auto chunks = train::build_chunks(spec, parameters, ranks);
-  train::Step step(train::pointers(chunks), parameters, optimizer,
-                   train::step_options(stages, parallel, optim, spec, parameters),
+  train::StepOptions options = train::step_options(stages, parallel, optim, spec, parameters);
+  options.dropout = {layout.dropout, layout.dropout, layout.dropout, /*seed=*/7};
+  train::Step step(train::pointers(chunks), parameters, optimizer, options,
                    train::step_ranks(ranks));
   RunResult result;
   const auto samples = [&](int64_t i) { return samples_of(i, ranks, layout, spec); };
@@ -229,11 +257,15 @@ at::Tensor held_of(at::Tensor whole, const plan::ParameterPart& part) {
 }
 
 RunResult run_serially(const model::ModelSpec& spec, const Layout& samples) {
-  return run_layout(spec,
-                    {.samples = samples.samples,
-                     .several_lengths = samples.several_lengths,
-                     .packed = samples.packed},
-                    dist::World());
+  const Layout layout{.samples = samples.samples,
+                      .several_lengths = samples.several_lengths,
+                      .packed = samples.packed,
+                      .dropout = samples.dropout,
+                      .lr = samples.lr};
+  RunResult result;
+  // On a thread of its own, which computes alone: these tensors are too small for several.
+  dist::run_ranks(1, [&](const dist::World& world) { result = run_layout(spec, layout, world); });
+  return result;
 }
 
 void expect_equal(const RunResult& run, const RunResult& serial) {

@@ -41,12 +41,15 @@ struct Layout {
   std::string split;              // layers of each chunk ("[[1,0],[2,1]]"); empty: even
   std::string recompute = "none";
   int64_t samples = 12;          // of a step
+  int64_t rows = 1;              // samples of a microbatch
   bool several_lengths = false;  // of the sequences of different samples
   bool packed = false;           // two documents in each sample
-  std::string poisoned;          // a parameter, a number of which is NaN on its last rank
+  double dropout = 0;            // of attention, hidden states and embedding
+  double lr = 1e-2;
+  std::string poisoned;  // a parameter, a number of which is NaN on its last rank
 
   int64_t ranks() const { return data * tensor * context.size * pipeline; }
-  int64_t microbatches() const { return samples / data; }
+  int64_t microbatches() const { return samples / (data * rows); }
 };
 std::string text_of(const Layout& layout);
 

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <tuple>
 
 #include "qianli/base/error.h"
 #include "qianli/base/random.h"
@@ -61,6 +62,7 @@ Layout drawn(uint64_t number, bool experts) {
     layout.expert_tensor = one_of(std::vector<int64_t>{0, 0, 1, 2});
     layout.expert_dispatcher = one_of(std::vector<const char*>{"all_to_all", "all_gather"});
   }
+  layout.dropout = one_of(std::vector<double>{0, 0.1});
   return layout;
 }
 
@@ -93,7 +95,7 @@ class LayoutMatrix : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(LayoutMatrix, equals_the_serial_run) {
   const model::ModelSpec spec = tiny_model(GetParam());
-  std::map<std::pair<int64_t, bool>, RunResult> serial;  // by samples, packed
+  std::map<std::tuple<int64_t, bool, bool>, RunResult> serial;  // by samples, packed, dropout
   std::set<std::string> seen;
   int64_t most_ranks = 0;
   for (uint64_t number = 0; seen.size() < kLayoutsOfAModel; ++number) {
@@ -102,7 +104,8 @@ TEST_P(LayoutMatrix, equals_the_serial_run) {
     if (!fits(spec, layout) || !seen.insert(text_of(layout)).second) continue;
     SCOPED_TRACE(text_of(layout));
     most_ranks = std::max(most_ranks, layout.ranks());
-    const auto [expected, is_new] = serial.try_emplace({layout.samples, layout.packed});
+    const auto [expected, is_new] =
+        serial.try_emplace({layout.samples, layout.packed, layout.dropout > 0});
     if (is_new) expected->second = run_serially(spec, layout);
     dist::run_ranks(layout.ranks(), [&](const dist::World& world) {
       expect_equal(run_layout(spec, layout, world), expected->second);
