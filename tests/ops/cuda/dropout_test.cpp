@@ -1,5 +1,5 @@
 #include "tests/ops/cuda/array.h"
-#include "tests/ops/cuda/dropout_mask.h"
+#include "tests/ops/dropout_mask.h"
 
 namespace qianli::testing {
 namespace {
