@@ -8,6 +8,8 @@
 #include <stdexcept>
 
 #include "qianli/base/error.h"
+#include "qianli/data/batch_parts.h"
+#include "qianli/data/sequence_slice.h"
 
 namespace qianli::data {
 namespace {
@@ -37,19 +39,11 @@ std::vector<int64_t> chunk_lengths(int64_t length, int64_t chunks, int64_t place
   return lengths;
 }
 
-template <class T>
-std::vector<T> taken(const std::vector<T>& values, const std::vector<int64_t>& indices) {
-  std::vector<T> out;
-  out.reserve(indices.size());
-  for (const int64_t index : indices) out.push_back(values[static_cast<size_t>(index)]);
-  return out;
-}
-
 // values[i + shift] at i within each segment, 0 where that lies behind its end.
 template <class T>
-std::vector<T> shifted(const std::vector<T>& values, const ContextDeal& deal, int64_t shift) {
+std::vector<T> shifted(const std::vector<T>& values, const std::vector<int64_t>& starts,
+                       int64_t shift) {
   std::vector<T> out(values.size(), T{});
-  const auto& starts = deal.segment_starts();
   for (size_t s = 0; s + 1 < starts.size(); ++s) {
     for (int64_t i = starts[s]; i + shift < starts[s + 1]; ++i)
       out[static_cast<size_t>(i)] = values[static_cast<size_t>(i + shift)];
@@ -57,11 +51,16 @@ std::vector<T> shifted(const std::vector<T>& values, const ContextDeal& deal, in
   return out;
 }
 
+// Of the whole microbatch that the batch is, or is a part of.
+std::vector<int64_t> whole_starts(const Batch& batch) {
+  if (batch.context) return batch.context->segment_starts();
+  return batch.slice ? batch.slice->segment_starts : segment_starts(batch);
+}
+
 // Turns tokens of the whole microbatch into what names them.
 std::vector<int64_t> origins_of(std::vector<int64_t> tokens, const Batch& batch) {
   const auto rows = static_cast<int64_t>(batch.sample_indices.size());
-  const int64_t all =
-      batch.context ? batch.context->tokens() : static_cast<int64_t>(batch.tokens.size());
+  const int64_t all = whole_starts(batch).back();
   if (rows == 0 || all % rows != 0)
     throw std::logic_error("expected rows of one length with a sample's number each");
   const int64_t length = all / rows;
@@ -221,6 +220,20 @@ std::vector<int64_t> segment_starts(const Batch& batch) {
   return starts;
 }
 
+std::vector<Ahead> ahead_of(const Batch& batch, const std::vector<int64_t>& segment_starts,
+                            const std::vector<int64_t>& tokens, int64_t depths) {
+  std::vector<Ahead> ahead;
+  const auto at = [&](const auto& values, int64_t shift) {
+    return taken(shifted(values, segment_starts, shift), tokens);
+  };
+  for (int64_t shift = 1; shift <= depths; ++shift) {
+    ahead.push_back({.tokens = at(batch.tokens, shift),
+                     .labels = at(batch.labels, shift),
+                     .loss_mask = at(batch.loss_mask, shift)});
+  }
+  return ahead;
+}
+
 Batch deal_out(const Batch& batch, const ContextOptions& options, int64_t rank, int64_t depths) {
   const auto deal = std::make_shared<const ContextDeal>(segment_starts(batch), options);
   const auto own = deal->tokens_of(rank), runs = deal->run_starts(rank);
@@ -235,27 +248,20 @@ Batch deal_out(const Batch& batch, const ContextOptions& options, int64_t rank, 
              .context = deal,
              .context_rank = rank,
              .max_position = *std::ranges::max_element(batch.positions)};
-  for (int64_t shift = 1; shift <= depths; ++shift) {
-    part.ahead.push_back({.tokens = taken(shifted(batch.tokens, *deal, shift), own),
-                          .labels = taken(shifted(batch.labels, *deal, shift), own),
-                          .loss_mask = taken(shifted(batch.loss_mask, *deal, shift), own)});
-  }
+  part.ahead = ahead_of(batch, deal->segment_starts(), own, depths);
   return part;
 }
 
 std::vector<int64_t> token_origins(const Batch& batch) {
+  if (batch.context) return origins_of(batch.context->tokens_of(batch.context_rank), batch);
+  if (batch.slice) return origins_of(batch.slice->tokens, batch);
   std::vector<int64_t> tokens(batch.tokens.size());
-  if (batch.context) {
-    tokens = batch.context->tokens_of(batch.context_rank);
-  } else {
-    std::iota(tokens.begin(), tokens.end(), int64_t{0});
-  }
+  std::iota(tokens.begin(), tokens.end(), int64_t{0});
   return origins_of(std::move(tokens), batch);
 }
 
 std::vector<int64_t> segment_origins(const Batch& batch) {
-  std::vector<int64_t> starts =
-      batch.context ? batch.context->segment_starts() : segment_starts(batch);
+  std::vector<int64_t> starts = whole_starts(batch);
   starts.pop_back();
   return origins_of(std::move(starts), batch);
 }

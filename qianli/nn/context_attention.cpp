@@ -7,6 +7,7 @@
 
 #include "qianli/nn/dropout.h"
 #include "qianli/nn/head_exchange.h"
+#include "qianli/nn/slice_keys.h"
 #include "qianli/nn/visiting_keys.h"
 #include "qianli/ops/attention_part.h"
 
@@ -225,6 +226,12 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   ops::AttentionLayout layout, ops::Parameter* sinks, int64_t layer,
                   const ForwardPass& pass) {
   drop_attention(layout, layer, q.size(1), pass);
+  if (const auto& slice = pass.input.slice) {
+    const KeysAndValues all = pass.input.slice_keys->with_earlier(layer, k, v, *slice);
+    layout.k_starts = slice->segment_starts;
+    layout.offsets = slice->positions;
+    return ops::attention(q, all.k, all.v, layout, sinks);
+  }
   if (!pass.input.context) return ops::attention(q, k, v, layout, sinks);
   return context_attention(q, k, v, layout, sinks, pass.input.context, pass.parallel.context_heads,
                            pass.parallel.context_ring);

@@ -9,10 +9,12 @@
 #include <vector>
 
 #include "qianli/data/context_deal.h"
+#include "qianli/data/sequence_slice.h"
 
 namespace qianli::nn {
 
 class KvCache;
+class SliceKeys;
 
 // Of each position, the token and the label some tokens further on in its segment.
 struct AheadTokens {
@@ -37,7 +39,11 @@ struct DecoderInput {
   // Training where ranks share the sequences: how. The tokens are then those of this rank alone,
   // and the segments its runs of neighbours (ContextDeal::run_starts). Null: all tokens are here.
   std::shared_ptr<const data::ContextDeal> context;
-  std::vector<AheadTokens> ahead;  // with `context`: [depth], from the whole sequences
+  // Training where the sequences come in slices: which these tokens are, and the keys of those
+  // before. The segments are then the slice's runs. Null: whole sequences.
+  std::shared_ptr<const data::SequenceSlice> slice;
+  std::shared_ptr<SliceKeys> slice_keys;
+  std::vector<AheadTokens> ahead;  // with either: [depth], from the whole sequences
   KvCache* cache = nullptr;        // one segment only; what it holds precedes the tokens
   // Training: routers take jitter and samples, count their choices, and add their balancing losses.
   bool training = false;

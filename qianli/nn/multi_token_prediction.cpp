@@ -60,7 +60,7 @@ at::Tensor shifted_within_segments(const at::Tensor& values,
 }
 
 AheadTokens tokens_ahead(const DecoderInput& input, const at::Tensor& labels, size_t depth) {
-  if (input.context) return input.ahead[depth];
+  if (!input.ahead.empty()) return input.ahead[depth];
   const auto shift = static_cast<int64_t>(depth) + 1;
   return {shifted_within_segments(input.tokens, input.segment_starts, shift),
           shifted_within_segments(labels, input.segment_starts, shift)};

@@ -47,6 +47,12 @@ void find_whole_sequences(const model::ModelSpec& spec, std::vector<std::string>
   }
 }
 
+bool balances(const model::MixtureOfExperts& moe) {
+  return moe.aux_loss_coeff != 0 || moe.sequence_aux_loss_coeff != 0 ||
+         moe.device_aux_loss_coeff != 0 || moe.communication_aux_loss_coeff != 0 ||
+         moe.z_loss_coeff != 0;
+}
+
 }  // namespace
 
 data::ContextOptions context_options(const config::ParallelConfig& parallel) {
@@ -70,6 +76,30 @@ void check_context(const config::Config& config, const model::ModelSpec& spec) {
                                 fmt::join(problems, "; ")),
                     "change parallel.context or parallel.context_algorithm, or use data "
                     "parallelism alone");
+}
+
+void check_slices(const config::Config& config, const model::ModelSpec& spec) {
+  const int64_t slices = config.parallel.schedule_slices;
+  if (slices == 1) return;
+  std::vector<std::string> problems;
+  find_whole_sequences(spec, problems);
+  if (spec.moe && balances(*spec.moe)) {
+    problems.emplace_back(
+        "expected a mixture of experts without balancing losses, which look at whole sequences");
+  }
+  if (config.parallel.context > 1) {
+    problems.emplace_back(
+        fmt::format("expected parallel.context=1, got {}", config.parallel.context));
+  }
+  if (config.data.sequence_length < slices) {
+    problems.emplace_back(
+        fmt::format("expected sequences of at least a token for each slice, got {}",
+                    config.data.sequence_length));
+  }
+  if (problems.empty()) return;
+  throw ConfigError(
+      "parallel", fmt::format("parallel.schedule_slices={}: {}", slices, fmt::join(problems, "; ")),
+      "use parallel.schedule=1f1b or zb-h1, whose microbatches are whole");
 }
 
 }  // namespace qianli::train

@@ -9,7 +9,9 @@ namespace qianli::train {
 
 data::ContextOptions context_options(const config::ParallelConfig& parallel);
 
-// Throws ConfigError that names everything in the way of parallel.context > 1.
+// Throw ConfigError that names everything in the way of parallel.context > 1, and of
+// parallel.schedule_slices > 1.
 void check_context(const config::Config& config, const model::ModelSpec& spec);
+void check_slices(const config::Config& config, const model::ModelSpec& spec);
 
 }  // namespace qianli::train

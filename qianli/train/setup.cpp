@@ -132,6 +132,7 @@ void open_model(Run& run) {
   }
   report_dropout(run.config);
   check_context(run.config, run.spec);
+  check_slices(run.config, run.spec);
   take_stage(run);
   expect_shareable(run);
   run.parameters = std::make_unique<nn::ParameterSet>(run.spec, run.compute.dtype, run.device,

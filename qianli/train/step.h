@@ -15,8 +15,10 @@
 #include "qianli/dist/group.h"
 #include "qianli/nn/decoder.h"
 #include "qianli/nn/mixture_of_experts.h"
+#include "qianli/nn/slice_keys.h"
 #include "qianli/optim/flat_optimizer.h"
 #include "qianli/plan/schedule.h"
+#include "qianli/plan/slices.h"
 #include "qianli/train/pipeline.h"
 
 namespace qianli::train {
@@ -63,6 +65,7 @@ struct StepOptions {
   bool overlap = true;
   // Its microbatches are those that a step is given. All stages have the same samples.
   plan::ScheduleOptions schedule;
+  plan::SliceOptions slicing;  // of sequences, where the schedule has slices
   // Parameters that the sharers hold, too, in an order that is the same on all of them.
   std::vector<size_t> shared;
   DropoutOptions dropout;
@@ -101,6 +104,9 @@ class Step {
   Tensors forward(const Unit& unit, const data::Batch& batch, const nn::DecoderInput& input,
                   const CountedTokens& counted, const Tensors& before, at::Tensor& total);
   nn::DecoderInput training_input(const Unit& unit, const data::Batch& batch, size_t microbatches);
+  // What a unit is given of its microbatch, and the keys of the slices before it.
+  data::Batch slice_of(const data::Batch& batch, int32_t slice);
+  std::shared_ptr<nn::SliceKeys> slice_keys(const Unit& unit);
   std::shared_ptr<const nn::Dropouts> dropouts(const data::Batch& batch) const;
   // The batch's share of the step's loss, with the predictions of more distant tokens that are
   // counted.
@@ -132,6 +138,8 @@ class Step {
   at::Device device_;
   Pipeline pipeline_;
   std::map<std::pair<size_t, bool>, plan::Schedule> schedules_;  // by microbatches, forward only
+  std::map<std::pair<int32_t, int32_t>, std::shared_ptr<nn::SliceKeys>>
+      slice_keys_;              // by chunk, microbatch
   std::vector<bool> complete_;  // chunks of the step that goes on whose gradients are there
 };
 

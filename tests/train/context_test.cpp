@@ -103,5 +103,26 @@ TEST(ContextParallelCheck, refuses_what_needs_whole_sequences) {
   EXPECT_NE(recurrent.find("Mamba-2"), std::string::npos);
 }
 
+TEST(SlicesCheck, RefusesWhatNeedsWholeSequences) {
+  config::Config config;
+  config.data.sequence_length = 16;
+  config.parallel.schedule_slices = 4;
+  const auto refused = [&](const model::ModelSpec& spec, const std::string& words) {
+    try {
+      train::check_slices(config, spec);
+      ADD_FAILURE() << "accepted: " << words;
+    } catch (const ConfigError& error) {
+      EXPECT_NE(std::string(error.what()).find(words), std::string::npos) << error.what();
+    }
+  };
+  EXPECT_NO_THROW(train::check_slices(config, tiny_model("llama")));
+  refused(tiny_model("qwen3_moe"), "without balancing losses");
+  refused(model::preset("mamba2-8b"), "Mamba-2");
+  config.parallel.context = 2;
+  refused(tiny_model("llama"), "parallel.context=1, got 2");
+  config.data.sequence_length = 3;
+  refused(tiny_model("llama"), "a token for each slice, got 3");
+}
+
 }  // namespace
 }  // namespace qianli::testing

@@ -107,6 +107,8 @@ config::ParallelConfig config_of(const Layout& layout) {
           .pipeline = layout.pipeline,
           .pipeline_chunks = layout.chunks,
           .schedule = layout.schedule,
+          .schedule_slices = layout.slices,
+          .schedule_slicing = layout.slicing,
           .recompute = layout.recompute,
           .layers = layout.split,
           .context = layout.context.size,
@@ -180,6 +182,8 @@ std::string text_of(const Layout& layout) {
       layout.overlap ? " overlapped" : "", layout.pipeline, layout.chunks, layout.schedule,
       layout.split, layout.recompute, layout.samples,
       (layout.packed ? ", packed" : "") +
+          (layout.slices > 1 ? fmt::format(", {} slices ({})", layout.slices, layout.slicing)
+                             : "") +
           (layout.dropout > 0 ? fmt::format(", dropout {}", layout.dropout) : ""));
 }
 

@@ -38,6 +38,8 @@ struct Layout {
   int64_t pipeline = 1;
   int64_t chunks = 1;             // of a stage
   std::string schedule = "1f1b";  // as plan::schedule_names() has it
+  int64_t slices = 1;             // of a sequence
+  std::string slicing = "even";   // or work
   std::string split;              // layers of each chunk ("[[1,0],[2,1]]"); empty: even
   std::string recompute = "none";
   int64_t samples = 12;          // of a step

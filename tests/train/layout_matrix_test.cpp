@@ -21,12 +21,13 @@ constexpr size_t kLayoutsOfAModel = 30;
 struct PipelineOf {
   int64_t stages, chunks;
   const char* schedule;
+  int64_t slices = 1;
 };
 
 constexpr PipelineOf kPipelines[] = {{1, 1, "1f1b"},  {2, 1, "1f1b"},        {2, 1, "gpipe"},
                                      {2, 1, "zb-h1"}, {2, 2, "interleaved"}, {2, 1, "dualpipev"},
                                      {4, 1, "1f1b"},  {4, 1, "zb-h1"},       {1, 1, "1f1b"},
-                                     {1, 1, "1f1b"},  {1, 1, "1f1b"}};
+                                     {1, 1, "1f1b"},  {1, 1, "1f1b"},        {2, 1, "seq1f1b", 3}};
 
 // A function of its number; not all fit.
 Layout drawn(uint64_t number, bool experts) {
@@ -44,6 +45,7 @@ Layout drawn(uint64_t number, bool experts) {
                 .pipeline = pipeline.stages,
                 .chunks = pipeline.chunks,
                 .schedule = pipeline.schedule,
+                .slices = pipeline.slices,
                 .packed = one_of(std::vector<int>{0, 0, 1}) == 1};
   // Few enough for many layouts, and enough for the schedule.
   layout.samples = layout.data * std::max<int64_t>(2, pipeline.stages);
@@ -83,6 +85,8 @@ bool fits(const model::ModelSpec& spec, const Layout& layout) {
   if (layout.context.size > 1 &&
       !data::context_problems(layout.context, spec.num_attention_heads / layout.tensor, 16).empty())
     return false;
+  // Balancing losses look at whole microbatches.
+  if (layout.slices > 1 && (spec.moe || layout.context.size > 1)) return false;
   try {
     schedule_of(layout);
   } catch (const ConfigError&) {

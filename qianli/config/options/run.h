@@ -45,13 +45,26 @@ void ParallelConfig::fields(Visitor& v) {
      .help = "The order in which stages compute, see docs/parallelism.md; `auto` is 1f1b, or "
              "interleaved with several chunks.",
      .flag = "--schedules-method",
-     .choices = {"auto", "gpipe", "1f1b", "interleaved", "zb-h1", "nanopipe", "dualpipev"}});
+     .choices = {"auto", "gpipe", "1f1b", "interleaved", "zb-h1", "nanopipe", "dualpipev",
+                 "seq1f1b"}});
   v(schedule_group,
     {.key = "schedule_group",
      .help = "Interleaved schedules: microbatches in a row of one chunk; 0: as many as stages.",
      .unit = "microbatches",
      .flag = "--microbatch-group-size-per-virtual-pipeline-stage",
      .min = 0});
+  v(schedule_slices,
+    {.key = "schedule_slices",
+     .help = "seq1f1b: slices of each sequence, which go through the pipeline one after the other.",
+     .unit = "slices",
+     .flag = "--seq1f1b-splits",
+     .min = 1,
+     .max = 1024});
+  v(schedule_slicing,
+    {.key = "schedule_slicing",
+     .help = "seq1f1b: slices of equal length (`even`), or of equal work, later ones shorter.",
+     .flag = "--seq1f1b-balance-method",
+     .choices = {"even", "work"}});
   v(detach_weight_grads,
     {.key = "detach_weight_grads",
      .help = "dualpipev: put off the weights' gradients of the last backward passes.",
