@@ -234,9 +234,16 @@ std::vector<Ahead> ahead_of(const Batch& batch, const std::vector<int64_t>& segm
   return ahead;
 }
 
-Batch deal_out(const Batch& batch, const ContextOptions& options, int64_t rank, int64_t depths) {
+Batch deal_out(const Batch& batch, const ContextOptions& options, int64_t rank, int64_t depths,
+               int64_t neighbours) {
   const auto deal = std::make_shared<const ContextDeal>(segment_starts(batch), options);
-  const auto own = deal->tokens_of(rank), runs = deal->run_starts(rank);
+  std::vector<int64_t> own, runs = {0};
+  for (int64_t r = rank; r < rank + neighbours; ++r) {
+    const auto before = static_cast<int64_t>(own.size());
+    const auto tokens = deal->tokens_of(r), starts = deal->run_starts(r);
+    own.insert(own.end(), tokens.begin(), tokens.end());
+    for (size_t i = 1; i < starts.size(); ++i) runs.push_back(before + starts[i]);
+  }
   Batch part{.sequences = 1,
              .sequence_length = static_cast<int64_t>(own.size()),
              .tokens = taken(batch.tokens, own),

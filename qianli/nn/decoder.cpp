@@ -31,16 +31,16 @@ Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters, Paralle
 
 Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters,
                  const plan::ChunkLayers& part, Parallel parallel)
-    : spec_(std::make_unique<model::ModelSpec>(plan::spec_of_part(spec, tensor_share(parallel)))),
+    : spec_(std::make_unique<model::ModelSpec>(plan::spec_of_part(spec, head_share(parallel)))),
       part_(part),
       word_embeddings_(parameters.find("embedding.word_embeddings.weight")),
       position_embeddings_(parameters.find("embedding.position_embeddings.weight")),
-      embedding_norm_(find_norm(parameters, "embedding.word_embeddings.norm", spec)),
-      final_norm_(find_norm(parameters, "decoder.final_layernorm", spec)),
+      embedding_norm_(find_norm(parameters, "embedding.word_embeddings.norm", spec, parallel)),
+      final_norm_(find_norm(parameters, "decoder.final_layernorm", spec, parallel)),
       rotary_(std::make_unique<RotaryTables>(*spec_, parameters.flat())),
       parallel_(std::move(parallel)) {
   for (const auto& [local, l] : part.layers) {
-    layers_.emplace_back(*spec_, parameters, fmt::format("decoder.layers.{}", l), l);
+    layers_.emplace_back(*spec_, parameters, fmt::format("decoder.layers.{}", l), l, parallel_);
   }
   if (part.loss) {
     output_.emplace(ops::OutputLayer{.weight = spec.tie_word_embeddings
@@ -52,7 +52,8 @@ Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters,
                                      .normalized_rows = spec.normalized_output});
     share_vocabulary(*output_, spec.vocab_size, parallel_);
   }
-  if (part.mtp_layers > 0) ahead_ = std::make_unique<MultiTokenPrediction>(*spec_, parameters);
+  if (part.mtp_layers > 0)
+    ahead_ = std::make_unique<MultiTokenPrediction>(*spec_, parameters, parallel_);
 }
 
 std::vector<MixtureOfExperts*> Decoder::mixtures() const {
@@ -119,8 +120,9 @@ at::Tensor Decoder::logits(const at::Tensor& hidden) {
 
 ops::CrossEntropyResult Decoder::cross_entropy(const at::Tensor& hidden, const at::Tensor& labels,
                                                const at::Tensor& weights) {
-  return ops::linear_cross_entropy(enter_block(scaled(hidden), labels.size(0), parallel_), *output_,
-                                   labels, weights);
+  const at::Tensor whole =
+      off_stream(scaled(hidden), labels.size(0), spec_->hidden_size, parallel_);
+  return ops::linear_cross_entropy(whole, *output_, labels, weights);
 }
 
 at::Tensor Decoder::loss(const DecoderInput& input, Carried after, const Targets& targets) {
@@ -140,7 +142,10 @@ at::Tensor Decoder::loss(const DecoderInput& input, Carried after, const Targets
 }
 
 ForwardPass Decoder::begin(const DecoderInput& input) {
-  return {.input = input, .rotary = *rotary_, .observer = observer_, .parallel = parallel_};
+  ForwardPass pass{
+      .input = input, .rotary = *rotary_, .observer = observer_, .parallel = parallel_};
+  share_tokens(pass);
+  return pass;
 }
 
 at::Tensor Decoder::embed(const at::Tensor& tokens, const at::Tensor& positions) {

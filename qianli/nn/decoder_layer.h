@@ -20,7 +20,7 @@ class DecoderLayer {
   // `spec` must outlive the layer. `index` says which layer of the spec it is like; its parameters
   // are called `name`.*.
   DecoderLayer(const model::ModelSpec& spec, ParameterSet& parameters, const std::string& name,
-               int64_t index);
+               int64_t index, const Parallel& parallel);
 
   void forward(Stream& stream, ForwardPass& pass);
 

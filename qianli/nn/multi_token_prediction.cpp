@@ -6,15 +6,17 @@
 
 namespace qianli::nn {
 
-MultiTokenPrediction::MultiTokenPrediction(const model::ModelSpec& spec, ParameterSet& parameters) {
+MultiTokenPrediction::MultiTokenPrediction(const model::ModelSpec& spec, ParameterSet& parameters,
+                                           const Parallel& parallel) {
   for (int64_t depth = 0; depth < spec.mtp.num_layers; ++depth) {
     const std::string name = fmt::format("mtp.layers.{}", depth);
-    depths_.push_back({.embedding_norm = find_norm(parameters, name + ".enorm", spec),
-                       .hidden_norm = find_norm(parameters, name + ".hnorm", spec),
-                       .final_norm = find_norm(parameters, name + ".final_layernorm", spec),
-                       .project = find_linear(parameters, name + ".eh_proj"),
-                       .layer = DecoderLayer(spec, parameters, name + ".transformer_layer",
-                                             spec.num_layers + depth)});
+    depths_.push_back(
+        {.embedding_norm = find_norm(parameters, name + ".enorm", spec, parallel),
+         .hidden_norm = find_norm(parameters, name + ".hnorm", spec, parallel),
+         .final_norm = find_norm(parameters, name + ".final_layernorm", spec, parallel),
+         .project = find_linear(parameters, name + ".eh_proj"),
+         .layer = DecoderLayer(spec, parameters, name + ".transformer_layer",
+                               spec.num_layers + depth, parallel)});
   }
 }
 

@@ -76,10 +76,42 @@ void cut_axis(ParameterPart& part, const Share& share) {
   part.counted = first_sharer ? part.elements() : part.shared_from;
 }
 
+// Of a rank of x y, where the columns of the stream are shared, too.
+void cut_twice(ParameterPart& cut, const ModelPart& part) {
+  const ParameterEntry& entry = cut.entry;
+  const Share inner = part.inner();
+  if (entry.stream_axis >= 0) {
+    const auto axis = static_cast<size_t>(entry.stream_axis);
+    const IndexRange columns = part.columns.of(entry.shape[axis]);
+    cut.kept[axis] = {columns};
+    cut.shape[axis] = columns.count();
+  }
+  if (!entry.cut.empty()) {
+    cut_axis(cut, entry.within_block ? inner : part.tensor);
+    if (!entry.within_block || entry.stream_axis >= 0) return;
+    cut.summed_over_columns = true;  // biases of first linears, sinks
+    if (part.columns.index > 0) cut.counted = 0;
+    return;
+  }
+  if (entry.stream_axis >= 0) {  // norms, positions, biases of last linears: of other tokens
+    cut.sharers = inner.count;
+    cut.shared_from = 0;
+    cut.counted = inner.index == 0 ? cut.elements() : 0;
+    return;
+  }
+  cut.summed = !entry.buffer;  // norms of queries and keys
+  cut.shared_from = cut.elements();
+  cut.counted = part.tensor.index == 0 ? cut.elements() : 0;
+}
+
 ParameterPart cut(ParameterEntry entry, const ModelPart& part) {
   ParameterPart cut{.entry = std::move(entry)};
   cut.shape = cut.entry.shape;
   for (const int64_t size : cut.shape) cut.kept.push_back({{0, size}});
+  if (!part.columns.whole()) {
+    cut_twice(cut, part);
+    return cut;
+  }
   if (cut.entry.expert && !part.experts.whole()) {
     const IndexRange experts = part.experts.of(cut.shape[0]);
     cut.kept[0] = {experts};
@@ -129,14 +161,46 @@ IndexRange heads_of(int64_t heads, int64_t groups, const Share& tensor) {
   return part_of({.pieces = groups, .width = together, .finer = together}, tensor).elements;
 }
 
-void share_groups(std::vector<std::string>& problems, int64_t heads, int64_t groups,
-                  int64_t ranks) {
+const char* tensor_key(const ModelPart& part) {
+  return part.columns.whole() ? "parallel.tensor" : "parallel.tensor_x";
+}
+
+void share_groups(std::vector<std::string>& problems, const char* key, int64_t heads,
+                  int64_t groups, int64_t ranks) {
   if (groups >= ranks) return;
   if (ranks % groups == 0 && heads / groups % (ranks / groups) == 0) return;
   problems.push_back(fmt::format(
-      "{} query heads in {} groups cannot be shared by {} ranks: choose parallel.tensor of at most "
-      "{}, or a multiple of it that divides {}",
-      heads, groups, ranks, groups, heads));
+      "{} query heads in {} groups cannot be shared by {} ranks: choose {} of at most {}, or a "
+      "multiple of it that divides {}",
+      heads, groups, ranks, key, groups, heads));
+}
+
+// What stands in the way of sharing the columns of the stream.
+std::vector<std::string> column_problems(const ModelSpec& spec, const ModelPart& part) {
+  std::vector<std::string> problems;
+  if (part.columns.whole()) return problems;
+  const auto refuse = [&](bool there, const std::string& what) {
+    if (!there) return;
+    problems.push_back(
+        fmt::format("{} cannot be shared by two-dimensional tensor parallelism: choose "
+                    "parallel.tensor_x=1 and parallel.tensor_y=1 with parallel.tensor={}",
+                    what, part.tensor.count));
+  };
+  refuse(spec.moe.has_value(), "a mixture of experts");
+  refuse(spec.latent_attention.has_value(), "latent attention");
+  refuse(spec.gated_delta_net.has_value(), "gated delta net");
+  refuse(spec.mamba2.has_value(), "Mamba-2");
+  refuse(spec.mtp.num_layers > 0, "multi-token prediction");
+  refuse(spec.norm_placement == model::NormPlacement::kParallel ||
+             spec.norm_placement == model::NormPlacement::kParallelTwo,
+         "attention and MLP side by side");
+  if (spec.hidden_size < part.columns.count) {
+    problems.push_back(fmt::format(
+        "{} columns of the residual stream cannot be shared by {} ranks: choose parallel.tensor_y "
+        "of at most {}",
+        spec.hidden_size, part.columns.count, spec.hidden_size));
+  }
+  return problems;
 }
 
 }  // namespace
@@ -144,6 +208,11 @@ void share_groups(std::vector<std::string>& problems, int64_t heads, int64_t gro
 IndexRange Share::of(int64_t n) const {
   const auto border = [&](int64_t i) { return n / count * i + std::min(i, n % count); };
   return {border(index), border(index + 1)};
+}
+
+Share ModelPart::inner() const {
+  const int64_t count = tensor.count / columns.count;
+  return {tensor.index % count, count};
 }
 
 int64_t ParameterPart::elements() const {
@@ -202,29 +271,30 @@ int64_t first_head(const model::LayerSpec& layer, const Share& tensor) {
 }
 
 std::vector<std::string> part_problems(const ModelSpec& spec, const ModelPart& part) {
-  std::vector<std::string> problems;
-  const int64_t ranks = part.tensor.count;
+  std::vector<std::string> problems = column_problems(spec, part);
+  // Of the vocabulary, and of all else.
+  const int64_t all_ranks = part.tensor.count, ranks = part.inner().count;
   const auto expect = [&](int64_t things, int64_t sharers, const char* what, const char* key) {
     if (things >= sharers) return;
     problems.push_back(fmt::format("{} {} cannot be shared by {} ranks: choose {} of at most {}",
                                    things, what, sharers, key, things));
   };
   if (ranks > 1) {
-    const char* key = "parallel.tensor";
+    const char* key = tensor_key(part);
     if (spec.latent_attention) {
       expect(spec.num_attention_heads, ranks, "heads of latent attention", key);
     } else if (spec.num_attention_heads > 0) {
-      share_groups(problems, spec.num_attention_heads, spec.num_query_groups, ranks);
+      share_groups(problems, key, spec.num_attention_heads, spec.num_query_groups, ranks);
       if (spec.sliding_num_attention_heads || spec.sliding_num_query_groups) {
-        share_groups(problems, spec.sliding_num_attention_heads.value_or(spec.num_attention_heads),
+        share_groups(problems, key,
+                     spec.sliding_num_attention_heads.value_or(spec.num_attention_heads),
                      spec.sliding_num_query_groups.value_or(spec.num_query_groups), ranks);
       }
     }
     if (spec.position == model::PositionKind::kAlibi && spec.num_attention_heads % ranks != 0) {
       problems.push_back(fmt::format(
-          "{} heads with ALiBi cannot be shared evenly by {} ranks: choose parallel.tensor that "
-          "divides {}",
-          spec.num_attention_heads, ranks, spec.num_attention_heads));
+          "{} heads with ALiBi cannot be shared evenly by {} ranks: choose {} that divides {}",
+          spec.num_attention_heads, ranks, key, spec.num_attention_heads));
     }
     if (spec.qk_norm == model::QkNorm::kProjection) {
       problems.push_back(
@@ -241,12 +311,12 @@ std::vector<std::string> part_problems(const ModelSpec& spec, const ModelPart& p
     }
     if (spec.mamba2) expect(spec.mamba2->num_groups, ranks, "groups of Mamba-2", key);
     if (spec.ffn_hidden_size > 0) expect(spec.ffn_hidden_size, ranks, "columns of the MLP", key);
-    expect(spec.vocab_size, ranks, "rows of the vocabulary", key);
+    expect(spec.vocab_size, all_ranks, "rows of the vocabulary", "parallel.tensor");
   }
-  if (ranks % part.expert_tensor.count != 0) {
+  if (all_ranks % part.expert_tensor.count != 0) {
     problems.push_back(
         fmt::format("parallel.expert_tensor must divide parallel.tensor={}, got {}: choose 1 or {}",
-                    ranks, part.expert_tensor.count, ranks));
+                    all_ranks, part.expert_tensor.count, all_ranks));
   }
   if (spec.moe) {
     expect(spec.moe->num_experts, part.experts.count, "experts", "parallel.expert");

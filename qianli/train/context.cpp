@@ -56,7 +56,7 @@ bool balances(const model::MixtureOfExperts& moe) {
 }  // namespace
 
 data::ContextOptions context_options(const config::ParallelConfig& parallel) {
-  return {.size = parallel.context,
+  return {.size = parallel.context * parallel.tensor_y,
           .algorithm = data::context_algorithm(parallel.context_algorithm),
           .inner = parallel.context_ulysses,
           .window = parallel.context_window,
@@ -64,16 +64,22 @@ data::ContextOptions context_options(const config::ParallelConfig& parallel) {
 }
 
 void check_context(const config::Config& config, const model::ModelSpec& spec) {
-  if (config.parallel.context == 1) return;
+  const config::ParallelConfig& parallel = config.parallel;
+  const int64_t size = context_options(parallel).size;
+  if (size == 1) return;
   auto problems = data::context_problems(
-      context_options(config.parallel), least_query_heads(spec, config.parallel.tensor),
+      context_options(parallel), least_query_heads(spec, parallel.tensor / parallel.tensor_y),
       config.train.micro_batch_size * config.data.sequence_length);
   find_whole_sequences(spec, problems);
   if (problems.empty()) return;
+  const std::string sharing =
+      parallel.tensor_y == 1
+          ? fmt::format("parallel.context={}", parallel.context)
+          : fmt::format("parallel.context={} by parallel.tensor_y={}, whose ranks share a sequence",
+                        parallel.context, parallel.tensor_y);
   throw ConfigError("parallel",
-                    fmt::format("parallel.context={} with parallel.context_algorithm={}: {}",
-                                config.parallel.context, config.parallel.context_algorithm,
-                                fmt::join(problems, "; ")),
+                    fmt::format("{} with parallel.context_algorithm={}: {}", sharing,
+                                parallel.context_algorithm, fmt::join(problems, "; ")),
                     "change parallel.context or parallel.context_algorithm, or use data "
                     "parallelism alone");
 }

@@ -7,9 +7,11 @@
 
 namespace qianli::train {
 
+// Of the ranks that attend together: those of a context group, and of two-dimensional tensor
+// parallelism those that hold other tokens within a block.
 data::ContextOptions context_options(const config::ParallelConfig& parallel);
 
-// Throw ConfigError that names everything in the way of parallel.context > 1, and of
+// Throw ConfigError that names everything in the way of ranks that share sequences, and of
 // parallel.schedule_slices > 1.
 void check_context(const config::Config& config, const model::ModelSpec& spec);
 void check_slices(const config::Config& config, const model::ModelSpec& spec);

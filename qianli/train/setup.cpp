@@ -160,13 +160,15 @@ void open_data(Run& run) {
                                       data::sample_counts(config.train));
   });
   opened.masks.vocab_size = run.spec.vocab_size;
-  const data::BatchLayout layout{.global_batch_size = *config.train.global_batch_size,
-                                 .micro_batch_size = config.train.micro_batch_size,
-                                 .data_parallel_rank = run.ranks.samples.index,
-                                 .data_parallel_size = run.ranks.samples.count,
-                                 .context = context_options(config.parallel),
-                                 .context_rank = run.ranks.parallel.context.rank(),
-                                 .depths = run.spec.mtp.num_layers};
+  const data::BatchLayout layout{
+      .global_batch_size = *config.train.global_batch_size,
+      .micro_batch_size = config.train.micro_batch_size,
+      .data_parallel_rank = run.ranks.samples.index,
+      .data_parallel_size = run.ranks.samples.count,
+      .context = context_options(config.parallel),
+      .context_rank = run.ranks.parallel.context.rank() * config.parallel.tensor_y,
+      .context_neighbours = config.parallel.tensor_y,
+      .depths = run.spec.mtp.num_layers};
   run.train_data = std::make_shared<data::BatchSource>(opened.train, layout, opened.masks);
   if (opened.validation) {
     run.validation_data =

@@ -91,9 +91,12 @@ std::vector<data::Batch> samples_of(int64_t step, const train::Ranks& ranks, con
       rows.push_back(microbatch(sample, length, spec.vocab_size, layout.packed));
     }
     batches.push_back(joined(rows));
-    if (layout.context.size == 1) continue;
-    batches.back() = data::deal_out(batches.back(), layout.context, ranks.parallel.context.rank(),
-                                    spec.mtp.num_layers);
+    if (layout.context.size * layout.tensor_y == 1) continue;
+    data::ContextOptions together = layout.context;
+    together.size *= layout.tensor_y;
+    batches.back() =
+        data::deal_out(batches.back(), together, ranks.parallel.context.rank() * layout.tensor_y,
+                       spec.mtp.num_layers, layout.tensor_y);
   }
   return batches;
 }
@@ -102,6 +105,8 @@ constexpr const char* kAlgorithms[] = {"ring", "ulysses", "hybrid", "kv_allgathe
 
 config::ParallelConfig config_of(const Layout& layout) {
   return {.tensor = layout.tensor,
+          .tensor_x = layout.tensor_x,
+          .tensor_y = layout.tensor_y,
           .tensor_slices = layout.tensor_slices,
           .sequence = layout.sequence,
           .pipeline = layout.pipeline,
@@ -153,6 +158,17 @@ model::ModelSpec tiny_model(const std::string& name) {
     make_tiny(*spec.moe);
     return spec;
   }
+  if (name == "switches") {
+    model::ModelSpec spec = model::preset("llama-tiny");
+    make_tiny(spec);
+    spec.norm_placement = model::NormPlacement::kSandwich;
+    spec.norm_zero_centered = true;
+    spec.qk_norm = model::QkNorm::kHead;
+    spec.attention_sinks = true;
+    spec.qkv_bias = spec.attention_out_bias = true;
+    spec.embedding_multiplier = 3.0;
+    return spec;
+  }
   model::ModelSpec spec = model::preset("deepseek-v3-671b");
   make_tiny(spec);
   make_tiny(*spec.moe);
@@ -172,11 +188,12 @@ model::ModelSpec tiny_model(const std::string& name) {
 
 std::string text_of(const Layout& layout) {
   return fmt::format(
-      "data {} context {} (algorithm {}, inner {}, window {}) tensor {}{} in {} slices expert {} "
+      "data {} context {} (algorithm {}, inner {}, window {}) tensor {} ({} x {}){} in {} slices "
+      "expert {} "
       "of {} zero {} "
       "buckets of {}{} pipeline {} x {} {} [{}] recompute {}, {} samples{}",
       layout.data, layout.context.size, static_cast<int>(layout.context.algorithm),
-      layout.context.inner, layout.context.window, layout.tensor,
+      layout.context.inner, layout.context.window, layout.tensor, layout.tensor_x, layout.tensor_y,
       layout.sequence ? " with sequence" : "", layout.tensor_slices, layout.expert,
       layout.expert_tensor, layout.zero, layout.bucket_elements,
       layout.overlap ? " overlapped" : "", layout.pipeline, layout.chunks, layout.schedule,
@@ -189,6 +206,13 @@ std::string text_of(const Layout& layout) {
 
 plan::Schedule schedule_of(const Layout& layout) {
   return plan::make_schedule(plan::configured_schedule(config_of(layout), layout.microbatches()));
+}
+
+plan::ModelPart part_of(const Layout& layout) {
+  return {.tensor = {0, layout.tensor},
+          .experts = {0, layout.expert},
+          .expert_tensor = {0, layout.expert_tensor == 0 ? layout.tensor : layout.expert_tensor},
+          .columns = {0, layout.tensor_y}};
 }
 
 RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const dist::World& world) {
@@ -237,7 +261,9 @@ RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const d
   result.peak_units = step.peak_units();
   result.message_bytes = ranks.stages.traffic().bytes;
   result.expert_bytes = ranks.parallel.experts.traffic().bytes;
-  result.tensor_bytes = ranks.parallel.tensor.traffic().bytes;
+  for (const dist::Group* group :
+       {&ranks.parallel.tensor, &ranks.parallel.tensor_x, &ranks.parallel.tensor_y})
+    result.tensor_bytes += group->traffic().bytes;
   const auto evaluation = step.evaluate(samples(kEqualitySteps));
   const auto sums = step.sum({evaluation.loss_sum, evaluation.tokens});
   result.evaluation = sums[0] / sums[1];

@@ -50,10 +50,13 @@ Layout drawn(uint64_t number, bool experts) {
   // Few enough for many layouts, and enough for the schedule.
   layout.samples = layout.data * std::max<int64_t>(2, pipeline.stages);
   if (pipeline.schedule == std::string("dualpipev")) layout.samples *= 2;
-  layout.sequence = layout.tensor > 1 && one_of(std::vector<int>{0, 1}) == 1;
+  if (layout.tensor == 4 && one_of(std::vector<int>{0, 1}) == 1)
+    layout.tensor_x = layout.tensor_y = 2;
+  layout.sequence =
+      layout.tensor > 1 && layout.tensor_y == 1 && one_of(std::vector<int>{0, 1}) == 1;
   if (layout.tensor > 1) layout.tensor_slices = one_of(std::vector<int64_t>{1, 1, 2, 3});
   layout.context.size = one_of(std::vector<int64_t>{1, 1, 2, 4});
-  if (layout.context.size > 1) {
+  if (layout.context.size * layout.tensor_y > 1) {
     layout.context.algorithm =
         one_of(std::vector{ContextAlgorithm::kRing, ContextAlgorithm::kUlysses,
                            ContextAlgorithm::kHybrid, ContextAlgorithm::kKvAllGather});
@@ -77,16 +80,13 @@ bool fits(const model::ModelSpec& spec, const Layout& layout) {
                               .expert = layout.expert,
                               .expert_tensor = layout.expert_tensor};
   if (!plan::mesh_problems(sizes).empty()) return false;
-  const int64_t expert_tensor = layout.expert_tensor == 0 ? layout.tensor : layout.expert_tensor;
-  const plan::ModelPart part{.tensor = {0, layout.tensor},
-                             .experts = {0, layout.expert},
-                             .expert_tensor = {0, expert_tensor}};
-  if (!plan::part_problems(spec, part).empty()) return false;
-  if (layout.context.size > 1 &&
-      !data::context_problems(layout.context, spec.num_attention_heads / layout.tensor, 16).empty())
-    return false;
+  if (!plan::part_problems(spec, part_of(layout)).empty()) return false;
+  data::ContextOptions together = layout.context;
+  together.size *= layout.tensor_y;
+  const int64_t heads = spec.num_attention_heads * layout.tensor_y / layout.tensor;
+  if (together.size > 1 && !data::context_problems(together, heads, 16).empty()) return false;
   // Balancing losses look at whole microbatches.
-  if (layout.slices > 1 && (spec.moe || layout.context.size > 1)) return false;
+  if (layout.slices > 1 && (spec.moe || together.size > 1)) return false;
   try {
     schedule_of(layout);
   } catch (const ConfigError&) {

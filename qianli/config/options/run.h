@@ -15,6 +15,21 @@ void ParallelConfig::fields(Visitor& v) {
              .unit = "ranks",
              .flag = "--tensor-model-parallel-size",
              .min = 1});
+  v(tensor_x,
+    {.key = "tensor_x",
+     .help =
+         "Two-dimensional tensor parallelism: of tensor = tensor_x * tensor_y ranks, those that "
+         "share heads and MLP widths and, between the blocks, the tokens.",
+     .unit = "ranks",
+     .flag = "--tp-x",
+     .min = 1});
+  v(tensor_y,
+    {.key = "tensor_y",
+     .help = "And those that share the columns of the residual stream and, within a block, the "
+             "tokens, over which attention is context parallel; 1: one-dimensional.",
+     .unit = "ranks",
+     .flag = "--tp-y",
+     .min = 1});
   v(tensor_slices,
     {.key = "tensor_slices",
      .help = "Slices of the tokens in which a linear layer's exchange goes on beside its products; "
