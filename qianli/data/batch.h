@@ -32,7 +32,8 @@ struct Batch {
 
   // Where ranks share the sequences (deal_out), how; the rows are then one rank's, in its order.
   std::shared_ptr<const ContextDeal> context;
-  int64_t context_rank = 0;  // which one
+  int64_t context_rank = 0;        // which one, the first
+  int64_t context_neighbours = 1;  // of so many whose rows these are
   // Where these are slices of the sequences (slice_of), which; the rows are then the slices.
   std::shared_ptr<const SequenceSlice> slice;
   // Of both, from the whole sequences:

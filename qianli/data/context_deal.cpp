@@ -234,14 +234,23 @@ std::vector<Ahead> ahead_of(const Batch& batch, const std::vector<int64_t>& segm
   return ahead;
 }
 
+std::vector<int64_t> tokens_of_neighbours(const ContextDeal& deal, int64_t first, int64_t count) {
+  std::vector<int64_t> all;
+  for (int64_t rank = first; rank < first + count; ++rank) {
+    const auto tokens = deal.tokens_of(rank);
+    all.insert(all.end(), tokens.begin(), tokens.end());
+  }
+  return all;
+}
+
 Batch deal_out(const Batch& batch, const ContextOptions& options, int64_t rank, int64_t depths,
                int64_t neighbours) {
   const auto deal = std::make_shared<const ContextDeal>(segment_starts(batch), options);
-  std::vector<int64_t> own, runs = {0};
+  const auto own = tokens_of_neighbours(*deal, rank, neighbours);
+  std::vector<int64_t> runs = {0};
   for (int64_t r = rank; r < rank + neighbours; ++r) {
-    const auto before = static_cast<int64_t>(own.size());
-    const auto tokens = deal->tokens_of(r), starts = deal->run_starts(r);
-    own.insert(own.end(), tokens.begin(), tokens.end());
+    const int64_t before = runs.back();
+    const auto starts = deal->run_starts(r);
     for (size_t i = 1; i < starts.size(); ++i) runs.push_back(before + starts[i]);
   }
   Batch part{.sequences = 1,
@@ -254,13 +263,17 @@ Batch deal_out(const Batch& batch, const ContextOptions& options, int64_t rank, 
              .sample_indices = batch.sample_indices,
              .context = deal,
              .context_rank = rank,
+             .context_neighbours = neighbours,
              .max_position = *std::ranges::max_element(batch.positions)};
   part.ahead = ahead_of(batch, deal->segment_starts(), own, depths);
   return part;
 }
 
 std::vector<int64_t> token_origins(const Batch& batch) {
-  if (batch.context) return origins_of(batch.context->tokens_of(batch.context_rank), batch);
+  if (batch.context) {
+    return origins_of(
+        tokens_of_neighbours(*batch.context, batch.context_rank, batch.context_neighbours), batch);
+  }
   if (batch.slice) return origins_of(batch.slice->tokens, batch);
   std::vector<int64_t> tokens(batch.tokens.size());
   std::iota(tokens.begin(), tokens.end(), int64_t{0});

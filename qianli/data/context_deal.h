@@ -91,6 +91,9 @@ class ContextDeal {
   std::vector<std::vector<ContextPart>> parts_;  // [place][part]
 };
 
+// ContextDeal::tokens_of of `count` ranks from `first` on, one after the other.
+std::vector<int64_t> tokens_of_neighbours(const ContextDeal& deal, int64_t first, int64_t count);
+
 // The rows of `rank` and of the ranks behind it, `neighbours` together, one after the other, with
 // `depths` tokens ahead of them (Batch::ahead). `batch` is whole.
 Batch deal_out(const Batch& batch, const ContextOptions& options, int64_t rank, int64_t depths,

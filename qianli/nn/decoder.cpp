@@ -144,7 +144,7 @@ at::Tensor Decoder::loss(const DecoderInput& input, Carried after, const Targets
 ForwardPass Decoder::begin(const DecoderInput& input) {
   ForwardPass pass{
       .input = input, .rotary = *rotary_, .observer = observer_, .parallel = parallel_};
-  share_tokens(pass);
+  share_tokens(pass, spec_->hidden_size);
   return pass;
 }
 

@@ -12,8 +12,15 @@ namespace {
 at::Tensor drop(const at::Tensor& x, double rate, const std::string& site,
                 const ForwardPass& pass) {
   const Dropouts& dropouts = *pass.input.dropout;
-  return ops::dropout(x, ops::dropout_of(rate, random_key(dropouts.key, site)),
-                      on_stream(dropouts.origins, pass.parallel));
+  const ops::Dropout dropout = ops::dropout_of(rate, random_key(dropouts.key, site));
+  const at::Tensor origins = on_stream(dropouts.origins, pass.parallel);
+  if (!pass.parallel.two_dimensional()) return ops::dropout(x, dropout, origins);
+  if (dropout.threshold == 0) return x;
+  // The kernels count columns from 0.
+  const bool wide = x.scalar_type() == at::kDouble;
+  const at::Tensor factors = ops::reference::dropout_factors(
+      dropout, origins, pass.first_column, x.size(1), 0, 1, wide ? at::kDouble : at::kFloat);
+  return (x * factors.squeeze(0)).to(x.scalar_type());
 }
 
 }  // namespace
@@ -33,7 +40,7 @@ void drop_attention(ops::AttentionLayout& layout, int64_t layer, int64_t heads,
   layout.dropout = ops::dropout_of(
       dropouts.attention, random_key(dropouts.key, fmt::format("attention of layer {}", layer)));
   layout.origins = dropouts.segment_origins;
-  layout.first_head = heads * pass.parallel.tensor.rank();
+  layout.first_head = heads * head_share(pass.parallel).index;
 }
 
 }  // namespace qianli::nn

@@ -25,6 +25,7 @@ struct ForwardPass {
   // layers.
   Side stream = {}, inner = {};
   at::Tensor positions = {};  // [T] of the tokens within a block
+  int64_t first_column = 0;   // of the stream's that this rank has
 
   // Left by one layer for those after it.
   at::Tensor key,

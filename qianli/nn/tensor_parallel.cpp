@@ -39,7 +39,7 @@ at::Tensor on_stream(const at::Tensor& per_token, const Parallel& parallel) {
   return per_token.narrow(0, rows.begin, rows.count());
 }
 
-void share_tokens(ForwardPass& pass) {
+void share_tokens(ForwardPass& pass, int64_t columns) {
   const Parallel& parallel = pass.parallel;
   pass.stream = stream_side(pass.tokens(), parallel);
   pass.positions = pass.input.positions;
@@ -53,6 +53,7 @@ void share_tokens(ForwardPass& pass) {
     if (j < parallel.tensor_y.rank()) before += counts.back();
   }
   const int64_t own = counts[static_cast<size_t>(parallel.tensor_y.rank())];
+  pass.first_column = plan::Share{parallel.tensor_y.rank(), size}.of(columns).begin;
   pass.positions = pass.input.positions.narrow(0, before, own);
   pass.inner = {.group = &parallel.tensor_y,
                 .rows = SharedRows::of_counts(std::move(counts), parallel.tensor_y)};

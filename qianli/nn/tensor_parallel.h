@@ -22,8 +22,8 @@ namespace qianli::nn {
 plan::Share tensor_share(const Parallel& parallel);  // of the vocabulary
 plan::Share head_share(const Parallel& parallel);    // of heads and MLP widths
 
-// Fills in the pass's stream, inner and positions.
-void share_tokens(ForwardPass& pass);
+// Fills in the pass's stream of `columns`, inner, positions and first column.
+void share_tokens(ForwardPass& pass, int64_t columns);
 
 // The rows of the stream that this rank has, of `tokens`; values per token: [T, …] -> those rows.
 plan::IndexRange stream_rows(int64_t tokens, const Parallel& parallel);

@@ -188,7 +188,7 @@ TEST(ShardedCheckpoint, every_layout_loads_what_every_layout_saved) {
 }
 
 TEST(ShardedCheckpoint, two_dimensional_layouts_load_what_every_layout_saved) {
-  for (const char* model : {"gpt2", "switches"}) {
+  for (const char* model : {"gpt2", "llama"}) {
     SCOPED_TRACE(model);
     model::ModelSpec spec = tiny_model(model);
     spec.num_layers = 2;

@@ -95,6 +95,12 @@ TEST(ContextParallelCheck, refuses_what_needs_whole_sequences) {
   config.parallel.context_algorithm = "hybrid";
   config.parallel.context_ulysses = 3;
   EXPECT_NE(refusal(config, tiny_model("llama")).find("nearest: 2 or 4"), std::string::npos);
+  // Two heads on each rank of x, and four ranks of y that hold a sequence together.
+  config::Config grid = config;
+  grid.parallel = {.tensor = 8, .tensor_x = 2, .tensor_y = 4};
+  EXPECT_EQ(refusal(grid, tiny_model("llama")), "");
+  grid.parallel.context_algorithm = "ulysses";
+  EXPECT_NE(refusal(grid, tiny_model("llama")).find("parallel.tensor_y=4"), std::string::npos);
   config.parallel.context_algorithm = "ring";
   model::ModelSpec dropping = tiny_model("qwen3_moe");
   dropping.moe->capacity_factor = 1.0;

@@ -43,6 +43,7 @@ TEST_P(DropoutRun, DropsTheSameInEveryLayout) {
          .tensor = hybrid ? 1 : 2,
          .sequence = !hybrid});
   }
+  if (!spec.moe) layouts.push_back({.tensor = 4, .tensor_x = 2, .tensor_y = 2});
   if (spec.moe) layouts.push_back({.tensor = 2, .expert = 2, .expert_tensor = 1});
   for (const Layout& layout : layouts) check(spec, layout, serial);
 }

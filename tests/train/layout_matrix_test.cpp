@@ -101,13 +101,14 @@ TEST_P(LayoutMatrix, equals_the_serial_run) {
   const model::ModelSpec spec = tiny_model(GetParam());
   std::map<std::tuple<int64_t, bool, bool>, RunResult> serial;  // by samples, packed, dropout
   std::set<std::string> seen;
-  int64_t most_ranks = 0;
+  int64_t most_ranks = 0, grids = 0;
   for (uint64_t number = 0; seen.size() < kLayoutsOfAModel; ++number) {
     ASSERT_LT(number, 10'000U);
     const Layout layout = drawn(random_key(number, GetParam()), spec.moe.has_value());
     if (!fits(spec, layout) || !seen.insert(text_of(layout)).second) continue;
     SCOPED_TRACE(text_of(layout));
     most_ranks = std::max(most_ranks, layout.ranks());
+    grids += layout.tensor_y > 1 ? 1 : 0;
     const auto [expected, is_new] =
         serial.try_emplace({layout.samples, layout.packed, layout.dropout > 0});
     if (is_new) expected->second = run_serially(spec, layout);
@@ -116,6 +117,8 @@ TEST_P(LayoutMatrix, equals_the_serial_run) {
     });
   }
   EXPECT_GE(most_ranks, 12);
+  const bool dense = !spec.moe && !spec.latent_attention;
+  EXPECT_EQ(grids > 2, dense) << grids;
 }
 
 // One rank has a number that is not finite; all end the same step with the same words.
