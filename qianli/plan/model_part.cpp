@@ -1,6 +1,5 @@
 #include "qianli/plan/model_part.h"
 
-
 #include <algorithm>
 #include <functional>
 #include <numeric>
