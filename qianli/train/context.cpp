@@ -97,6 +97,11 @@ void check_slices(const config::Config& config, const model::ModelSpec& spec) {
     problems.emplace_back(
         fmt::format("expected parallel.context=1, got {}", config.parallel.context));
   }
+  if (config.parallel.tensor_y > 1) {
+    problems.emplace_back(
+        fmt::format("expected parallel.tensor_y=1, got {}, whose ranks share sequences",
+                    config.parallel.tensor_y));
+  }
   if (config.data.sequence_length < slices) {
     problems.emplace_back(
         fmt::format("expected sequences of at least a token for each slice, got {}",
