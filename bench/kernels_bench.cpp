@@ -331,6 +331,7 @@ class Bench {
       k_starts.push_back(i * s.k_len);
     }
     const int64_t chosen_count = s.has("chosen") ? s.k_len / 4 : 0;
+    std::vector<int64_t> origins(static_cast<size_t>(s.sequences), 0);
     for (int64_t i = 0; i < q_rows * chosen_count; ++i) chosen.push_back(i * 7919 % s.k_len);
     const AttentionForward forward{.dtype = s.dtype,
                                    .sequences = s.sequences,
@@ -348,6 +349,10 @@ class Bench {
                                    .sinks = s.has("sinks") ? sinks.data() : nullptr,
                                    .chosen = chosen_count > 0 ? chosen.data() : nullptr,
                                    .chosen_count = chosen_count,
+                                   .dropout = {.key = 1,
+                                               .threshold = s.has("dropout") ? 6554U : 0U,
+                                               .scale = s.has("dropout") ? 65536.0 / 58982 : 1.0},
+                                   .origins = origins.data(),
                                    .q = q.data(),
                                    .k = k.data(),
                                    .v = v.data(),
@@ -448,7 +453,7 @@ int main(int argc, char** argv) {
   bench.permute();
   bench.attention({8, 256, 256, 8, 8, 64});
   bench.attention({8, 1024, 1024, 8, 8, 64});
-  for (const char* with : {"cap", "slopes", "sinks", "window", "chosen"}) {
+  for (const char* with : {"cap", "slopes", "sinks", "window", "chosen", "dropout"}) {
     bench.attention({8, 1024, 1024, 8, 8, 64, 0, with});
   }
   bench.attention({2, 512, 512, 16, 4, 128});

@@ -100,7 +100,7 @@ void run(const std::string& name, int steps) {
     const auto start = std::chrono::steady_clock::now();
     const nn::Parallel alone;
     nn::ForwardPass pass{.input = input, .rotary = tables, .observer = observer, .parallel = alone};
-    const nn::BlockInput given(x, pass.tokens(), pass.parallel);
+    const nn::BlockInput given(x, pass);
     torch::autograd::backward({mixer->forward(given, pass).part(pass.parallel)}, {grad});
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
     if (step >= 2) seconds.push_back(taken.count());

@@ -98,6 +98,21 @@ void check_schedule(const Config& config, const Checker& check) {
                "lower optim.wsd_decay_steps");
 }
 
+void check_tensor(const ParallelConfig& parallel, const Checker& check) {
+  const int64_t x = parallel.tensor_x, y = parallel.tensor_y;
+  if (x == 1 && y == 1) return;
+  check.expect(x > 1 && y > 1, x > 1 ? "parallel.tensor_y" : "parallel.tensor_x",
+               fmt::format("expected parallel.tensor_x and parallel.tensor_y both above 1, or both "
+                           "1, got {} and {}",
+                           x, y),
+               "leave both out for one-dimensional tensor parallelism");
+  check.expect(parallel.tensor / y == x && parallel.tensor % y == 0, "parallel.tensor",
+               fmt::format("expected parallel.tensor to be parallel.tensor_x x parallel.tensor_y, "
+                           "got {} for {} x {}",
+                           parallel.tensor, x, y),
+               "set parallel.tensor to their product");
+}
+
 void check_groups(const OptimConfig& optim, const Places& places) {
   for (const auto& group : optim.groups) {
     try {
@@ -118,6 +133,7 @@ void validate_at(const Config& config, const Places& places) {
   check_data(config, check);
   check_batches(config.train, check);
   check_schedule(config, check);
+  check_tensor(config.parallel, check);
   check_groups(config.optim, places);
 }
 
@@ -135,9 +151,14 @@ void warn_without_effect(const Config& config, const Places& places) {
   warn(optim.lr_schedule == "constant" && optim.min_lr > 0, "optim.min_lr",
        "optim.lr_schedule is constant");
   const ParallelConfig& parallel = config.parallel;
-  const bool alone = parallel.context == 1, hybrid = parallel.context_algorithm == "hybrid";
+  const bool alone = parallel.context * parallel.tensor_y == 1,
+             hybrid = parallel.context_algorithm == "hybrid";
   warn(alone && parallel.context_algorithm != ParallelConfig{}.context_algorithm,
        "parallel.context_algorithm", "parallel.context is 1");
+  warn(parallel.sequence && parallel.tensor_y > 1, "parallel.sequence",
+       "parallel.tensor_x and tensor_y share the tokens between the blocks anyway");
+  warn(parallel.tensor_slices > 1 && parallel.tensor == 1, "parallel.tensor_slices",
+       "parallel.tensor is 1");
   warn(parallel.context_ulysses > 1 && (alone || !hybrid), "parallel.context_ulysses",
        "it belongs to parallel.context_algorithm=hybrid of several ranks");
   warn(alone && parallel.context_window > 1, "parallel.context_window", "parallel.context is 1");

@@ -8,6 +8,7 @@
 namespace qianli::data {
 
 class ContextDeal;
+struct SequenceSlice;
 
 // What lies some tokens behind each position in its segment; 0 where that is behind the end.
 struct Ahead {
@@ -31,8 +32,13 @@ struct Batch {
 
   // Where ranks share the sequences (deal_out), how; the rows are then one rank's, in its order.
   std::shared_ptr<const ContextDeal> context;
+  int64_t context_rank = 0;        // which one, the first
+  int64_t context_neighbours = 1;  // of so many whose rows these are
+  // Where these are slices of the sequences (slice_of), which; the rows are then the slices.
+  std::shared_ptr<const SequenceSlice> slice;
+  // Of both, from the whole sequences:
   std::vector<Ahead> ahead;  // [depth]: depth + 1 tokens further on
-  int64_t max_position = 0;  // of all ranks
+  int64_t max_position = 0;
 };
 
 }  // namespace qianli::data

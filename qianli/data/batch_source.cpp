@@ -157,8 +157,8 @@ std::vector<Batch> BatchSource::microbatches(int64_t step) const {
               step * layout_.global_batch_size + block * layout_.micro_batch_size);
     batches.push_back(make_batch(*samples_, indices, masks_));
     if (layout_.context.size > 1) {
-      batches.back() =
-          deal_out(batches.back(), layout_.context, layout_.context_rank, layout_.depths);
+      batches.back() = deal_out(batches.back(), layout_.context, layout_.context_rank,
+                                layout_.depths, layout_.context_neighbours);
     }
   }
   return batches;

@@ -39,8 +39,9 @@ struct BatchLayout {
   int64_t data_parallel_size = 1;
   // Ranks that share the sequences of each microbatch.
   ContextOptions context;
-  int64_t context_rank = 0;
-  int64_t depths = 0;  // of multi-token prediction
+  int64_t context_rank = 0;        // the first one whose rows this rank has,
+  int64_t context_neighbours = 1;  // of so many
+  int64_t depths = 0;              // of multi-token prediction
 };
 
 // Everything it returns is a pure function of the step number, so resuming needs nothing else.

@@ -4,8 +4,12 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
+#include <stdexcept>
 
 #include "qianli/base/error.h"
+#include "qianli/data/batch_parts.h"
+#include "qianli/data/sequence_slice.h"
 
 namespace qianli::data {
 namespace {
@@ -35,24 +39,37 @@ std::vector<int64_t> chunk_lengths(int64_t length, int64_t chunks, int64_t place
   return lengths;
 }
 
-template <class T>
-std::vector<T> taken(const std::vector<T>& values, const std::vector<int64_t>& indices) {
-  std::vector<T> out;
-  out.reserve(indices.size());
-  for (const int64_t index : indices) out.push_back(values[static_cast<size_t>(index)]);
-  return out;
-}
-
 // values[i + shift] at i within each segment, 0 where that lies behind its end.
 template <class T>
-std::vector<T> shifted(const std::vector<T>& values, const ContextDeal& deal, int64_t shift) {
+std::vector<T> shifted(const std::vector<T>& values, const std::vector<int64_t>& starts,
+                       int64_t shift) {
   std::vector<T> out(values.size(), T{});
-  const auto& starts = deal.segment_starts();
   for (size_t s = 0; s + 1 < starts.size(); ++s) {
     for (int64_t i = starts[s]; i + shift < starts[s + 1]; ++i)
       out[static_cast<size_t>(i)] = values[static_cast<size_t>(i + shift)];
   }
   return out;
+}
+
+// Of the whole microbatch that the batch is, or is a part of.
+std::vector<int64_t> whole_starts(const Batch& batch) {
+  if (batch.context) return batch.context->segment_starts();
+  return batch.slice ? batch.slice->segment_starts : segment_starts(batch);
+}
+
+// Turns tokens of the whole microbatch into what names them.
+std::vector<int64_t> origins_of(std::vector<int64_t> tokens, const Batch& batch) {
+  const auto rows = static_cast<int64_t>(batch.sample_indices.size());
+  const int64_t all = whole_starts(batch).back();
+  if (rows == 0 || all % rows != 0)
+    throw std::logic_error("expected rows of one length with a sample's number each");
+  const int64_t length = all / rows;
+  for (int64_t& token : tokens) {
+    const int64_t row = std::min(token / length, rows - 1);
+    const auto sample = static_cast<uint64_t>(batch.sample_indices[static_cast<size_t>(row)]);
+    token = static_cast<int64_t>(sample << 32) + (token - row * length);
+  }
+  return tokens;
 }
 
 }  // namespace
@@ -203,9 +220,39 @@ std::vector<int64_t> segment_starts(const Batch& batch) {
   return starts;
 }
 
-Batch deal_out(const Batch& batch, const ContextOptions& options, int64_t rank, int64_t depths) {
+std::vector<Ahead> ahead_of(const Batch& batch, const std::vector<int64_t>& segment_starts,
+                            const std::vector<int64_t>& tokens, int64_t depths) {
+  std::vector<Ahead> ahead;
+  const auto at = [&](const auto& values, int64_t shift) {
+    return taken(shifted(values, segment_starts, shift), tokens);
+  };
+  for (int64_t shift = 1; shift <= depths; ++shift) {
+    ahead.push_back({.tokens = at(batch.tokens, shift),
+                     .labels = at(batch.labels, shift),
+                     .loss_mask = at(batch.loss_mask, shift)});
+  }
+  return ahead;
+}
+
+std::vector<int64_t> tokens_of_neighbours(const ContextDeal& deal, int64_t first, int64_t count) {
+  std::vector<int64_t> all;
+  for (int64_t rank = first; rank < first + count; ++rank) {
+    const auto tokens = deal.tokens_of(rank);
+    all.insert(all.end(), tokens.begin(), tokens.end());
+  }
+  return all;
+}
+
+Batch deal_out(const Batch& batch, const ContextOptions& options, int64_t rank, int64_t depths,
+               int64_t neighbours) {
   const auto deal = std::make_shared<const ContextDeal>(segment_starts(batch), options);
-  const auto own = deal->tokens_of(rank), runs = deal->run_starts(rank);
+  const auto own = tokens_of_neighbours(*deal, rank, neighbours);
+  std::vector<int64_t> runs = {0};
+  for (int64_t r = rank; r < rank + neighbours; ++r) {
+    const int64_t before = runs.back();
+    const auto starts = deal->run_starts(r);
+    for (size_t i = 1; i < starts.size(); ++i) runs.push_back(before + starts[i]);
+  }
   Batch part{.sequences = 1,
              .sequence_length = static_cast<int64_t>(own.size()),
              .tokens = taken(batch.tokens, own),
@@ -215,13 +262,28 @@ Batch deal_out(const Batch& batch, const ContextOptions& options, int64_t rank, 
              .segment_ends = {runs.begin() + 1, runs.end()},
              .sample_indices = batch.sample_indices,
              .context = deal,
+             .context_rank = rank,
+             .context_neighbours = neighbours,
              .max_position = *std::ranges::max_element(batch.positions)};
-  for (int64_t shift = 1; shift <= depths; ++shift) {
-    part.ahead.push_back({.tokens = taken(shifted(batch.tokens, *deal, shift), own),
-                          .labels = taken(shifted(batch.labels, *deal, shift), own),
-                          .loss_mask = taken(shifted(batch.loss_mask, *deal, shift), own)});
-  }
+  part.ahead = ahead_of(batch, deal->segment_starts(), own, depths);
   return part;
+}
+
+std::vector<int64_t> token_origins(const Batch& batch) {
+  if (batch.context) {
+    return origins_of(
+        tokens_of_neighbours(*batch.context, batch.context_rank, batch.context_neighbours), batch);
+  }
+  if (batch.slice) return origins_of(batch.slice->tokens, batch);
+  std::vector<int64_t> tokens(batch.tokens.size());
+  std::iota(tokens.begin(), tokens.end(), int64_t{0});
+  return origins_of(std::move(tokens), batch);
+}
+
+std::vector<int64_t> segment_origins(const Batch& batch) {
+  std::vector<int64_t> starts = whole_starts(batch);
+  starts.pop_back();
+  return origins_of(std::move(starts), batch);
 }
 
 bool meet(const ContextPart& queries, const ContextPart& keys, bool causal, int64_t window) {

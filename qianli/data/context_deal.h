@@ -83,6 +83,7 @@ class ContextDeal {
   // The rows of that rank as runs that are neighbours in one segment: run i, of rows [starts[i],
   // starts[i + 1]), belongs to segment i mod segments().
   std::vector<int64_t> run_starts(int64_t rank) const;
+  int64_t rows_of(int64_t rank) const { return run_starts(rank).back(); }
 
  private:
   std::vector<int64_t> segment_starts_;
@@ -90,11 +91,22 @@ class ContextDeal {
   std::vector<std::vector<ContextPart>> parts_;  // [place][part]
 };
 
-// The rows of `rank`, with `depths` tokens ahead of them (Batch::ahead). `batch` is whole.
-Batch deal_out(const Batch& batch, const ContextOptions& options, int64_t rank, int64_t depths);
+// ContextDeal::tokens_of of `count` ranks from `first` on, one after the other.
+std::vector<int64_t> tokens_of_neighbours(const ContextDeal& deal, int64_t first, int64_t count);
+
+// The rows of `rank` and of the ranks behind it, `neighbours` together, one after the other, with
+// `depths` tokens ahead of them (Batch::ahead). `batch` is whole.
+Batch deal_out(const Batch& batch, const ContextOptions& options, int64_t rank, int64_t depths,
+               int64_t neighbours = 1);
 
 // [segments + 1]: 0 … tokens; rows of the batch, or its packed documents.
 std::vector<int64_t> segment_starts(const Batch& batch);
+
+// What names a token in the whole training: its sample's number times 2^32, plus its position in
+// the sample, whatever documents that has. Of each of the batch's tokens, and of the first token of
+// each segment of the whole microbatch. `sample_indices` says the number of each row.
+std::vector<int64_t> token_origins(const Batch& batch);
+std::vector<int64_t> segment_origins(const Batch& batch);
 
 // Whether any query of `queries` sees a key of `keys`; window 0: none.
 bool meet(const ContextPart& queries, const ContextPart& keys, bool causal, int64_t window);

@@ -134,8 +134,10 @@ const std::set<std::string>& harmless_keys() {
   return keys;
 }
 
-constexpr std::array kDropouts{"attention_dropout", "attn_pdrop",     "embd_pdrop",
-                               "resid_pdrop",       "hidden_dropout", "embedding_dropout"};
+constexpr std::array kDropouts{"attention_dropout", "attn_pdrop",        "attn_dropout_prob",
+                               "hidden_dropout",    "residual_dropout",  "resid_pdrop",
+                               "output_dropout",    "embedding_dropout", "embd_pdrop",
+                               "emb_dropout_prob"};
 
 void check_guards(const ConfigReader& config, const Family& family) {
   const auto check = [&](const Guard& guard) {
@@ -151,13 +153,13 @@ void check_guards(const ConfigReader& config, const Family& family) {
   }
 }
 
-void report_dropout(const ConfigReader& config) {
+std::vector<std::string> dropout_rates(const ConfigReader& config) {
+  std::vector<std::string> rates;
   for (const char* key : kDropouts) {
-    if (config.number(key, 0) > 0) {
-      log::debug("model", "{} of {} is not applied: training here is without dropout", key,
-                 config.source());
-    }
+    const double rate = config.number(key, 0);
+    if (rate > 0) rates.push_back(fmt::format("{} {}", key, rate));
   }
+  return rates;
 }
 
 void report_unknown_keys(const ConfigReader& config, const Family& family) {
@@ -262,6 +264,10 @@ void check_parts(const Family& family, const ModelSpec& spec) {
 
 }  // namespace
 
+std::vector<std::string> dropout_rates(const Json& config) {
+  return dropout_rates(ConfigReader(config, "config.json"));
+}
+
 ModelSpec from_hugging_face(const Json& config, const std::string& source) {
   read_quantization(config, source);  // refuses what no reader of weights could turn back
   if (const auto part = read_text_part(config, source)) return *part;
@@ -274,7 +280,7 @@ ModelSpec from_hugging_face(const Json& config, const std::string& source) {
   // A model of few layers under its family's default has dense ones alone.
   if (spec.moe) spec.moe->first_k_dense = std::min(spec.moe->first_k_dense, spec.num_layers);
   check_guards(reader, family);
-  report_dropout(reader);
+  dropout_rates(reader);  // known keys
   try {
     spec.validate();
   } catch (const ConfigError& error) {

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "qianli/base/json.h"
 #include "qianli/model/spec.h"
@@ -19,6 +20,10 @@ ModelSpec from_hugging_face(const Json& config, const std::string& source);
 // is that of the stored weights: float32, bfloat16, float16, float64. Throws ConfigError where the
 // family's config.json has no words for the spec.
 OrderedJson to_hugging_face(const ModelSpec& spec, std::string_view dtype = "bfloat16");
+
+// The rates of dropout above 0 that a config.json names, as in "attn_pdrop 0.1": settings of the
+// training that made the model, and no part of its spec.
+std::vector<std::string> dropout_rates(const Json& config);
 
 // FOLDER/config.json (at most 16 MB).
 Json read_config(const std::filesystem::path& folder);

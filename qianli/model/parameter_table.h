@@ -65,6 +65,8 @@ struct ParameterEntry {
   double init_std = 0.0;        // for the initialisers that have a width, already scaled
   std::vector<CutSection> cut;  // of cut_axis; empty: every rank has all of it
   int cut_axis = 0;
+  // The axis that runs along the residual stream, of what is no table of the vocabulary; -1: none.
+  int stream_axis = -1;
   // Used within attention or a feed-forward block, which tensor-parallel ranks compute together:
   // where all of them hold it, each gets a part of its gradient.
   bool within_block = false;

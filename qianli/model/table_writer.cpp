@@ -54,6 +54,7 @@ ParameterEntry& TableWriter::add(const std::string& name, std::vector<int64_t> s
   entry.init_std = std_of(style.init);
   entry.cut = std::move(style.cut);
   entry.cut_axis = style.cut_axis;
+  entry.stream_axis = style.stream_axis;
   entry.within_block = within_block_;
   entry.layer = layer_;
   entry.weight_decay = style.weight_decay;
@@ -75,8 +76,9 @@ void TableWriter::whole(ParameterEntry& entry, const std::string& foreign_name) 
 }
 
 void TableWriter::norm_of(const std::string& name, const std::string& foreign_name,
-                          std::vector<int64_t> shape, Init init, const Cut& cut) {
-  ParameterEntry& entry = add(name, std::move(shape), {.init = init, .cut = cut});
+                          std::vector<int64_t> shape, Init init, const Cut& cut, int stream_axis) {
+  ParameterEntry& entry =
+      add(name, std::move(shape), {.init = init, .cut = cut, .stream_axis = stream_axis});
   if (!foreign_name.empty()) {
     const std::string suffix = name.substr(name.rfind('.') + 1);
     whole(entry, with_suffix(foreign(foreign_name), suffix));
@@ -86,8 +88,8 @@ void TableWriter::norm_of(const std::string& name, const std::string& foreign_na
 void TableWriter::norm(const std::string& name, const std::string& foreign_name) {
   const int64_t h = spec_.hidden_size;
   const Init weight = spec_.norm_zero_centered ? Init::kZeros : Init::kOnes;
-  norm_of(name + ".weight", foreign_name, {h}, weight);
-  if (spec_.norm_bias) norm_of(name + ".bias", foreign_name, {h}, Init::kZeros);
+  norm_of(name + ".weight", foreign_name, {h}, weight, {}, /*stream_axis=*/0);
+  if (spec_.norm_bias) norm_of(name + ".bias", foreign_name, {h}, Init::kZeros, {}, 0);
 }
 
 void TableWriter::linear(const std::string& name, const std::vector<Part>& parts, int64_t columns,
@@ -95,6 +97,9 @@ void TableWriter::linear(const std::string& name, const std::vector<Part>& parts
   int64_t rows = 0;
   for (const Part& part : parts) rows += part.rows;
   const bool transposed = names_.input_major && layer_ >= 0;
+  // The last linear of a block gives the stream's columns, the first ones take them.
+  const bool last = shared == Shared::kColumns;
+  const int stream_axis = !within_block_ ? -1 : last ? 0 : 1;
   const auto fill = [&](ParameterEntry& entry, const std::string& suffix, bool matrix) {
     for (const Part& part : parts) {
       if (!foreign_ || part.foreign.empty()) continue;
@@ -116,19 +121,23 @@ void TableWriter::linear(const std::string& name, const std::vector<Part>& parts
   fill(add(name + ".weight", {rows, columns},
            {.init = init,
             .cut = cut,
-            .cut_axis = shared == Shared::kColumns ? 1 : 0,
-            .weight_decay = true}),
+            .cut_axis = last ? 1 : 0,
+            .weight_decay = true,
+            .stream_axis = stream_axis}),
        "weight", true);
   if (!bias) return;
   // Cut by columns, every rank holds a partial sum of all rows: the bias is added once, after.
   const Cut bias_cut = shared == Shared::kRows ? cut : Cut();
-  fill(add(name + ".bias", {rows}, {.init = Init::kZeros, .cut = bias_cut}), "bias", false);
+  fill(add(name + ".bias", {rows},
+           {.init = Init::kZeros, .cut = bias_cut, .stream_axis = last ? 0 : -1}),
+       "bias", false);
 }
 
 void TableWriter::vocabulary(const std::string& name, const std::string& foreign_name, int64_t rows,
                              const Cut& cut) {
   ParameterEntry& entry =
-      add(name + ".weight", {rows, spec_.hidden_size}, {.cut = cut, .weight_decay = true});
+      add(name + ".weight", {rows, spec_.hidden_size},
+          {.cut = cut, .weight_decay = true, .stream_axis = cut.empty() ? 1 : -1});
   if (!foreign_name.empty()) whole(entry, with_suffix(foreign_name, "weight"));
 }
 

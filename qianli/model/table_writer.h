@@ -34,6 +34,7 @@ class TableWriter {
     std::vector<CutSection> cut = {};
     int cut_axis = 0;
     bool weight_decay = false;
+    int stream_axis = -1;
   };
   using Cut = std::vector<CutSection>;
 
@@ -49,7 +50,7 @@ class TableWriter {
 
   void norm(const std::string& name, const std::string& foreign_name);
   void norm_of(const std::string& name, const std::string& foreign_name, std::vector<int64_t> shape,
-               Init init, const Cut& cut = {});
+               Init init, const Cut& cut = {}, int stream_axis = -1);
   // A matrix [sum of rows, columns], its rows from `parts`, and its bias. Tensor-parallel ranks
   // hold it whole, share its rows (the first linear of a block), or its columns (the last one).
   enum class Shared { kNot, kRows, kColumns };

@@ -14,8 +14,8 @@ namespace qianli::nn {
 
 class BlockInput {
  public:
-  // x: the rows of the stream that this rank has, of `tokens`; `parallel` must outlive the graph.
-  BlockInput(at::Tensor x, int64_t tokens, const Parallel& parallel);
+  // x: what this rank has of the stream.
+  BlockInput(at::Tensor x, const ForwardPass& pass);
 
   // Each of x: [T, out]. What ranks gather for it is not kept for the backward pass, unless
   // whole() was called before.
@@ -26,8 +26,8 @@ class BlockInput {
 
  private:
   at::Tensor x_;
-  int64_t tokens_;
-  const Parallel* parallel_;
+  Side stream_, inner_;
+  int64_t slices_;
   mutable at::Tensor whole_;
 };
 
@@ -38,8 +38,8 @@ struct BlockOutput {
 
   // After `last`: [T, h].
   at::Tensor part(const Parallel& parallel) const;
-  // The rows of the sum that belong to this rank's part of the stream.
-  at::Tensor on_stream(int64_t tokens, const Parallel& parallel) const;
+  // The sum, as far as this rank has the stream.
+  at::Tensor on_stream(const ForwardPass& pass) const;
 };
 
 class Block {

@@ -5,7 +5,9 @@
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "qianli/nn/dropout.h"
 #include "qianli/nn/head_exchange.h"
+#include "qianli/nn/slice_keys.h"
 #include "qianli/nn/visiting_keys.h"
 #include "qianli/ops/attention_part.h"
 
@@ -17,7 +19,8 @@ using torch::autograd::variable_list;
 
 // Attention of a place's queries, for the heads that this rank computes.
 struct PlaceCall : torch::CustomClassHolder {
-  ops::AttentionLayout layout;  // slopes: of these heads
+  // slopes, first_head: of these heads; origins: of whole segments
+  ops::AttentionLayout layout;
   ops::Parameter* sinks = nullptr;
   HeadRange sink_range{0, 0};
   std::shared_ptr<const data::ContextDeal> deal;
@@ -37,6 +40,7 @@ struct PlaceCall : torch::CustomClassHolder {
     own.offsets.clear();
     for (size_t s = 0; s < queries.positions.size(); ++s)
       own.offsets.push_back(queries.positions[s] - keys.positions[s]);
+    for (size_t s = 0; s < own.origins.size(); ++s) own.origins[s] += keys.positions[s];
     return own;
   }
 };
@@ -207,6 +211,7 @@ at::Tensor context_attention(const at::Tensor& q, const at::Tensor& k, const at:
   const auto own = static_cast<size_t>(heads.rank());
   const int64_t group = query_heads / k.size(1);
   call->sink_range = queries[own];
+  call->layout.first_head += queries[own].begin;
   if (layout.slopes.defined())
     call->layout.slopes = layout.slopes.narrow(0, queries[own].begin, queries[own].count());
   const at::Tensor own_k = matching_heads(whole[1], queries[own], keys[own], group),
@@ -218,8 +223,15 @@ at::Tensor context_attention(const at::Tensor& q, const at::Tensor& k, const at:
 }
 
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                  const ops::AttentionLayout& layout, ops::Parameter* sinks,
+                  ops::AttentionLayout layout, ops::Parameter* sinks, int64_t layer,
                   const ForwardPass& pass) {
+  drop_attention(layout, layer, q.size(1), pass);
+  if (const auto& slice = pass.input.slice) {
+    const KeysAndValues all = pass.input.slice_keys->with_earlier(layer, k, v, *slice);
+    layout.k_starts = slice->segment_starts;
+    layout.offsets = slice->positions;
+    return ops::attention(q, all.k, all.v, layout, sinks);
+  }
   if (!pass.input.context) return ops::attention(q, k, v, layout, sinks);
   return context_attention(q, k, v, layout, sinks, pass.input.context, pass.parallel.context_heads,
                            pass.parallel.context_ring);

@@ -22,9 +22,10 @@ at::Tensor context_attention(const at::Tensor& q, const at::Tensor& k, const at:
                              const std::shared_ptr<const data::ContextDeal>& deal,
                              const dist::Group& heads, const dist::Group& ring);
 
-// ops::attention of a block, or the above where the pass shares its sequences.
+// ops::attention of a layer, or the above where the pass shares its sequences, or over the slices
+// that it has come to; with the pass's dropout.
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                  const ops::AttentionLayout& layout, ops::Parameter* sinks,
+                  ops::AttentionLayout layout, ops::Parameter* sinks, int64_t layer,
                   const ForwardPass& pass);
 
 }  // namespace qianli::nn

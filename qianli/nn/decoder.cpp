@@ -3,6 +3,7 @@
 #include <ATen/ops/scalar_tensor.h>
 #include <fmt/core.h>
 
+#include "qianli/nn/dropout.h"
 #include "qianli/nn/kv_cache.h"
 #include "qianli/nn/tensor_parallel.h"
 #include "qianli/ops/embedding.h"
@@ -30,16 +31,16 @@ Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters, Paralle
 
 Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters,
                  const plan::ChunkLayers& part, Parallel parallel)
-    : spec_(std::make_unique<model::ModelSpec>(plan::spec_of_part(spec, tensor_share(parallel)))),
+    : spec_(std::make_unique<model::ModelSpec>(plan::spec_of_part(spec, head_share(parallel)))),
       part_(part),
       word_embeddings_(parameters.find("embedding.word_embeddings.weight")),
       position_embeddings_(parameters.find("embedding.position_embeddings.weight")),
-      embedding_norm_(find_norm(parameters, "embedding.word_embeddings.norm", spec)),
-      final_norm_(find_norm(parameters, "decoder.final_layernorm", spec)),
+      embedding_norm_(find_norm(parameters, "embedding.word_embeddings.norm", spec, parallel)),
+      final_norm_(find_norm(parameters, "decoder.final_layernorm", spec, parallel)),
       rotary_(std::make_unique<RotaryTables>(*spec_, parameters.flat())),
       parallel_(std::move(parallel)) {
   for (const auto& [local, l] : part.layers) {
-    layers_.emplace_back(*spec_, parameters, fmt::format("decoder.layers.{}", l), l);
+    layers_.emplace_back(*spec_, parameters, fmt::format("decoder.layers.{}", l), l, parallel_);
   }
   if (part.loss) {
     output_.emplace(ops::OutputLayer{.weight = spec.tie_word_embeddings
@@ -51,7 +52,8 @@ Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters,
                                      .normalized_rows = spec.normalized_output});
     share_vocabulary(*output_, spec.vocab_size, parallel_);
   }
-  if (part.mtp_layers > 0) ahead_ = std::make_unique<MultiTokenPrediction>(*spec_, parameters);
+  if (part.mtp_layers > 0)
+    ahead_ = std::make_unique<MultiTokenPrediction>(*spec_, parameters, parallel_);
 }
 
 std::vector<MixtureOfExperts*> Decoder::mixtures() const {
@@ -80,7 +82,8 @@ Carried Decoder::advance(const DecoderInput& input, Carried before) {
   pass.shortcut = std::move(before.shortcut);
   Stream stream = std::move(before.stream);
   if (part_.embedding) {
-    stream = {.residual = {}, .branch = embed(input.tokens, input.positions)};
+    stream = {.residual = {},
+              .branch = drop_embedding(embed(input.tokens, input.positions), "embedding", pass)};
     pass.report("embedding", stream.branch);
   }
   for (size_t i = 0; i < layers_.size(); ++i) {
@@ -117,8 +120,9 @@ at::Tensor Decoder::logits(const at::Tensor& hidden) {
 
 ops::CrossEntropyResult Decoder::cross_entropy(const at::Tensor& hidden, const at::Tensor& labels,
                                                const at::Tensor& weights) {
-  return ops::linear_cross_entropy(enter_block(scaled(hidden), labels.size(0), parallel_), *output_,
-                                   labels, weights);
+  const at::Tensor whole =
+      off_stream(scaled(hidden), labels.size(0), spec_->hidden_size, parallel_);
+  return ops::linear_cross_entropy(whole, *output_, labels, weights);
 }
 
 at::Tensor Decoder::loss(const DecoderInput& input, Carried after, const Targets& targets) {
@@ -128,7 +132,9 @@ at::Tensor Decoder::loss(const DecoderInput& input, Carried after, const Targets
   ForwardPass pass = begin(input);
   for (size_t depth = 0; depth < targets.ahead_weights.size(); ++depth) {
     const AheadTokens next = tokens_ahead(input, targets.labels, depth);
-    const auto predicted = ahead_->forward(depth, embed(next.tokens, input.positions), state, pass);
+    const at::Tensor embedding = drop_embedding(
+        embed(next.tokens, input.positions), fmt::format("mtp.layers.{}.embedding", depth), pass);
+    const auto predicted = ahead_->forward(depth, embedding, state, pass);
     total = total + cross_entropy(predicted.normed, next.labels, targets.ahead_weights[depth]).loss;
     state = predicted.state;
   }
@@ -136,7 +142,10 @@ at::Tensor Decoder::loss(const DecoderInput& input, Carried after, const Targets
 }
 
 ForwardPass Decoder::begin(const DecoderInput& input) {
-  return {.input = input, .rotary = *rotary_, .observer = observer_, .parallel = parallel_};
+  ForwardPass pass{
+      .input = input, .rotary = *rotary_, .observer = observer_, .parallel = parallel_};
+  share_tokens(pass, spec_->hidden_size);
+  return pass;
 }
 
 at::Tensor Decoder::embed(const at::Tensor& tokens, const at::Tensor& positions) {

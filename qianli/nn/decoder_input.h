@@ -9,14 +9,24 @@
 #include <vector>
 
 #include "qianli/data/context_deal.h"
+#include "qianli/data/sequence_slice.h"
 
 namespace qianli::nn {
 
 class KvCache;
+class SliceKeys;
 
 // Of each position, the token and the label some tokens further on in its segment.
 struct AheadTokens {
   at::Tensor tokens, labels;  // [T] int64
+};
+
+// What a training drops of the activations of one microbatch (nn/dropout.h).
+struct Dropouts {
+  double attention = 0, hidden = 0, embedding = 0;  // rates
+  uint64_t key = 0;                                 // of the training's seed and the step
+  at::Tensor origins;                               // [T] int64: data::token_origins
+  std::vector<int64_t> segment_origins;             // data::segment_origins
 };
 
 // T tokens of one or more packed sequences.
@@ -29,7 +39,11 @@ struct DecoderInput {
   // Training where ranks share the sequences: how. The tokens are then those of this rank alone,
   // and the segments its runs of neighbours (ContextDeal::run_starts). Null: all tokens are here.
   std::shared_ptr<const data::ContextDeal> context;
-  std::vector<AheadTokens> ahead;  // with `context`: [depth], from the whole sequences
+  // Training where the sequences come in slices: which these tokens are, and the keys of those
+  // before. The segments are then the slice's runs. Null: whole sequences.
+  std::shared_ptr<const data::SequenceSlice> slice;
+  std::shared_ptr<SliceKeys> slice_keys;
+  std::vector<AheadTokens> ahead;  // with either: [depth], from the whole sequences
   KvCache* cache = nullptr;        // one segment only; what it holds precedes the tokens
   // Training: routers take jitter and samples, count their choices, and add their balancing losses.
   bool training = false;
@@ -38,6 +52,7 @@ struct DecoderInput {
   double auxiliary_loss_scale = 0.0;
   // Training: of this microbatch; what routers draw is a function of it.
   uint64_t random_key = 0;
+  std::shared_ptr<const Dropouts> dropout;  // null: nothing is dropped
   // Training: called within the backward pass when it has left decoder layer `layer`: the gradients
   // of its parameters, and of all that the forward pass uses behind it, have arrived.
   std::function<void(int64_t layer)> after_backward;

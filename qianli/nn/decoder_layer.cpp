@@ -1,13 +1,13 @@
 #include "qianli/nn/decoder_layer.h"
 
 #include "qianli/base/error.h"
+#include "qianli/nn/dropout.h"
 #include "qianli/nn/gated_delta_net.h"
 #include "qianli/nn/latent_attention.h"
 #include "qianli/nn/mamba2_mixer.h"
 #include "qianli/nn/mixture_of_experts.h"
 #include "qianli/nn/mlp.h"
 #include "qianli/nn/self_attention.h"
-#include "qianli/nn/tensor_parallel.h"
 
 namespace qianli::nn {
 namespace {
@@ -52,16 +52,17 @@ bool is_parallel(const model::ModelSpec& spec) {
 }  // namespace
 
 DecoderLayer::DecoderLayer(const model::ModelSpec& spec, ParameterSet& parameters,
-                           const std::string& name, int64_t index)
+                           const std::string& name, int64_t index, const Parallel& parallel)
     : spec_(spec),
       layer_(spec.layer(index)),
       name_(name),
       index_(index),
       joins_shortcut_(spec.moe && spec.moe->shortcut && index % 2 == 1),
-      input_norm_(find_norm(parameters, name + ".input_layernorm", spec)),
-      post_attention_norm_(find_norm(parameters, name + ".post_self_attn_layernorm", spec)),
-      mlp_norm_(find_norm(parameters, name + ".pre_mlp_layernorm", spec)),
-      post_mlp_norm_(find_norm(parameters, name + ".post_mlp_layernorm", spec)),
+      input_norm_(find_norm(parameters, name + ".input_layernorm", spec, parallel)),
+      post_attention_norm_(
+          find_norm(parameters, name + ".post_self_attn_layernorm", spec, parallel)),
+      mlp_norm_(find_norm(parameters, name + ".pre_mlp_layernorm", spec, parallel)),
+      post_mlp_norm_(find_norm(parameters, name + ".post_mlp_layernorm", spec, parallel)),
       mixer_(make_mixer(spec, parameters, name, index)),
       feed_forward_(make_feed_forward(spec, parameters, name, index)) {
   if (layer_.shortcut_moe) {
@@ -93,39 +94,37 @@ void DecoderLayer::forward(Stream& stream, ForwardPass& pass) {
 
 void DecoderLayer::mix(Stream& stream, ForwardPass& pass) {
   const at::Tensor x = stream.add_and_norm(input_norm_);
-  const BlockInput entering(x, pass.tokens(), pass.parallel);
+  const BlockInput entering(x, pass);
   const BlockOutput y = mixer_->forward(entering, pass);
-  stream.branch = finish(y.on_stream(pass.tokens(), pass.parallel), post_attention_norm_);
+  stream.branch = finish(y.on_stream(pass), post_attention_norm_, ".self_attention", pass);
   pass.report(name_ + ".self_attention", stream.branch);
 }
 
 void DecoderLayer::feed_forward(Stream& stream, ForwardPass& pass) {
   const at::Tensor x = stream.add_and_norm(mlp_norm_);
-  const BlockInput entering(x, pass.tokens(), pass.parallel);
-  const auto through = [&](Block& block) {
-    return block.forward(entering, pass).on_stream(pass.tokens(), pass.parallel);
-  };
-  if (shortcut_) pass.shortcut = through(*shortcut_);
-  stream.branch = finish(through(*feed_forward_), post_mlp_norm_);
+  const BlockInput entering(x, pass);
+  const auto through = [&](Block& block) { return block.forward(entering, pass).on_stream(pass); };
+  if (shortcut_) pass.shortcut = drop_hidden(through(*shortcut_), name_ + ".moe", pass);
+  stream.branch = finish(through(*feed_forward_), post_mlp_norm_, ".mlp", pass);
   if (joins_shortcut_) stream.branch = stream.branch + pass.shortcut;
   pass.report(name_ + ".mlp", stream.branch);
 }
 
 void DecoderLayer::parallel(Stream& stream, ForwardPass& pass) {
   const at::Tensor x = stream.add_and_norm(input_norm_);
-  const BlockInput into_mixer(x, pass.tokens(), pass.parallel);
+  const BlockInput into_mixer(x, pass);
   if (!mlp_norm_) into_mixer.whole();  // both blocks read it: it comes once
-  const BlockInput into_mlp =
-      mlp_norm_ ? BlockInput(mlp_norm_(stream.residual), pass.tokens(), pass.parallel) : into_mixer;
+  const BlockInput into_mlp = mlp_norm_ ? BlockInput(mlp_norm_(stream.residual), pass) : into_mixer;
   const at::Tensor attention = mixer_->forward(into_mixer, pass).part(pass.parallel);
   pass.report(name_ + ".self_attention", attention);
   const at::Tensor sum = attention + feed_forward_->forward(into_mlp, pass).part(pass.parallel);
-  stream.branch = finish(leave_block(sum, pass.parallel), Norm{});
+  stream.branch = finish(pass.stream.leave(sum), Norm{}, ".mlp", pass);
   pass.report(name_ + ".mlp", stream.branch);
 }
 
-at::Tensor DecoderLayer::finish(const at::Tensor& branch, const Norm& norm) const {
-  const at::Tensor y = norm ? norm(branch) : branch;
+at::Tensor DecoderLayer::finish(const at::Tensor& branch, const Norm& norm, const char* site,
+                                const ForwardPass& pass) const {
+  const at::Tensor y = drop_hidden(norm ? norm(branch) : branch, name_ + site, pass);
   return spec_.residual_multiplier == 1.0 ? y : y * spec_.residual_multiplier;
 }
 

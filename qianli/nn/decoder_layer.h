@@ -20,7 +20,7 @@ class DecoderLayer {
   // `spec` must outlive the layer. `index` says which layer of the spec it is like; its parameters
   // are called `name`.*.
   DecoderLayer(const model::ModelSpec& spec, ParameterSet& parameters, const std::string& name,
-               int64_t index);
+               int64_t index, const Parallel& parallel);
 
   void forward(Stream& stream, ForwardPass& pass);
 
@@ -35,7 +35,8 @@ class DecoderLayer {
   // Both blocks read the same stream.
   void parallel(Stream& stream, ForwardPass& pass);
   // What a branch goes through on its way back into the stream.
-  at::Tensor finish(const at::Tensor& branch, const Norm& norm) const;
+  at::Tensor finish(const at::Tensor& branch, const Norm& norm, const char* site,
+                    const ForwardPass& pass) const;
 
   const model::ModelSpec& spec_;
   model::LayerSpec layer_;

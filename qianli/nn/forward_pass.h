@@ -9,6 +9,7 @@
 #include "qianli/nn/decoder_input.h"
 #include "qianli/nn/parallel.h"
 #include "qianli/nn/rotary_table.h"
+#include "qianli/nn/shared_linear.h"
 
 namespace qianli::nn {
 
@@ -20,6 +21,11 @@ struct ForwardPass {
   RotaryTables& rotary;
   const Observer& observer;
   const Parallel& parallel;
+  // How ranks hold the tokens between the blocks, and within one between its first and last linear
+  // layers.
+  Side stream = {}, inner = {};
+  at::Tensor positions = {};  // [T] of the tokens within a block
+  int64_t first_column = 0;   // of the stream's that this rank has
 
   // Left by one layer for those after it.
   at::Tensor key,

@@ -28,10 +28,10 @@ Indexer::Indexer(const model::ModelSpec& spec, ParameterSet& parameters, const s
       query_(find_linear(parameters, prefix + "linear_wq_b")),
       key_(find_linear(parameters, prefix + "linear_wk")),
       weights_(find_linear(parameters, prefix + "linear_weights_proj")),
-      key_norm_{.weight = parameters.find(prefix + "k_norm.weight"),
-                .bias = parameters.find(prefix + "k_norm.bias"),
-                .kind = model::NormKind::kLayerNorm,
-                .eps = kKeyNormEps} {}
+      key_norm_{{.weight = parameters.find(prefix + "k_norm.weight"),
+                 .bias = parameters.find(prefix + "k_norm.bias"),
+                 .kind = model::NormKind::kLayerNorm,
+                 .eps = kKeyNormEps}} {}
 
 Indexer::Projected Indexer::project(const at::Tensor& x, const at::Tensor& query_latent,
                                     ForwardPass& pass) const {

@@ -82,7 +82,7 @@ at::Tensor LatentAttention::explicit_form(const at::Tensor& q, const Latent& lat
   const at::Tensor v = up.narrow(2, plain, sizes_.v_head_dim);
   ops::AttentionLayout layout = attention_layout(spec_, layer_, pass.input);
   layout.chosen = pass.chosen_keys;
-  const at::Tensor context = attend(q, k, v, layout, nullptr, pass);
+  const at::Tensor context = attend(q, k, v, layout, nullptr, index_, pass);
   if (!indexer_ || !indexer_->learns(pass)) return context;
   return indexer_->learn(context, projected, q, k, layout, pass.input);
 }

@@ -15,11 +15,16 @@ Linear find_linear(ParameterSet& parameters, const std::string& prefix) {
 }
 
 at::Tensor Norm::operator()(const at::Tensor& x) const {
+  if (!columns.alone()) return shared_norm(x, *this);
   if (kind == model::NormKind::kLayerNorm) return ops::layer_norm(x, *weight, bias, eps);
   return ops::rms_norm(x, *weight, eps, weight_kind);
 }
 
 ops::NormWithSum Norm::add(const at::Tensor& x, const at::Tensor& residual) const {
+  if (!columns.alone()) {
+    const at::Tensor sum = x + residual;
+    return {shared_norm(sum, *this), sum};
+  }
   if (kind == model::NormKind::kLayerNorm)
     return ops::add_layer_norm(x, residual, *weight, bias, eps);
   return ops::add_rms_norm(x, residual, *weight, eps, weight_kind);
@@ -29,12 +34,15 @@ ops::NormWeight norm_weight(const model::ModelSpec& spec) {
   return spec.norm_zero_centered ? ops::NormWeight::kZeroCentered : ops::NormWeight::kPlain;
 }
 
-Norm find_norm(ParameterSet& parameters, const std::string& prefix, const model::ModelSpec& spec) {
-  return {.weight = parameters.find(prefix + ".weight"),
-          .bias = parameters.find(prefix + ".bias"),
-          .kind = spec.norm,
-          .eps = spec.norm_eps,
-          .weight_kind = norm_weight(spec)};
+Norm find_norm(ParameterSet& parameters, const std::string& prefix, const model::ModelSpec& spec,
+               const Parallel& parallel) {
+  return {{.weight = parameters.find(prefix + ".weight"),
+           .bias = parameters.find(prefix + ".bias"),
+           .kind = spec.norm,
+           .eps = spec.norm_eps,
+           .weight_kind = norm_weight(spec),
+           .columns = parallel.tensor_y,
+           .width = spec.hidden_size}};
 }
 
 }  // namespace qianli::nn

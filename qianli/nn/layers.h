@@ -8,6 +8,7 @@
 #include "qianli/model/spec.h"
 #include "qianli/nn/parallel.h"
 #include "qianli/nn/parameter_set.h"
+#include "qianli/nn/shared_norm.h"
 #include "qianli/ops/norm.h"
 #include "qianli/ops/parameter.h"
 
@@ -28,14 +29,8 @@ struct Linear {
 // `prefix`.weight and, where the model has it, `prefix`.bias; no weight: an empty Linear.
 Linear find_linear(ParameterSet& parameters, const std::string& prefix);
 
-// RMSNorm or LayerNorm over the last axis of x.
-struct Norm {
-  ops::Parameter* weight = nullptr;
-  ops::Parameter* bias = nullptr;
-  model::NormKind kind = model::NormKind::kRmsNorm;
-  double eps = 1e-5;
-  ops::NormWeight weight_kind = ops::NormWeight::kPlain;  // of RMSNorm
-
+// RMSNorm or LayerNorm of the residual stream, over its columns.
+struct Norm : SharedNorm {
   explicit operator bool() const { return weight != nullptr; }
   at::Tensor operator()(const at::Tensor& x) const;
   // The norm of x + residual, and that sum.
@@ -45,6 +40,7 @@ struct Norm {
 // How the spec's layers store the weights of RMSNorm.
 ops::NormWeight norm_weight(const model::ModelSpec& spec);
 // Of the kind that the spec gives its layers.
-Norm find_norm(ParameterSet& parameters, const std::string& prefix, const model::ModelSpec& spec);
+Norm find_norm(ParameterSet& parameters, const std::string& prefix, const model::ModelSpec& spec,
+               const Parallel& parallel);
 
 }  // namespace qianli::nn

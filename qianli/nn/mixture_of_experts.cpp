@@ -114,6 +114,7 @@ ops::Routing MixtureOfExperts::route(const at::Tensor& x, const DecoderInput& in
   if (input.training) {
     key.emplace(random_key(input.random_key, name_));
     if (input.context) key->rows = input.context->tokens_of(parallel.context.rank());
+    if (input.slice) key->rows = input.slice->tokens;
   }
   const bool jittered = key && moe_.input_jitter > 0;
   const at::Tensor seen = jittered ? ops::jitter(x, moe_.input_jitter, *key) : x;

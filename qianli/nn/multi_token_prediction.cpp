@@ -6,15 +6,17 @@
 
 namespace qianli::nn {
 
-MultiTokenPrediction::MultiTokenPrediction(const model::ModelSpec& spec, ParameterSet& parameters) {
+MultiTokenPrediction::MultiTokenPrediction(const model::ModelSpec& spec, ParameterSet& parameters,
+                                           const Parallel& parallel) {
   for (int64_t depth = 0; depth < spec.mtp.num_layers; ++depth) {
     const std::string name = fmt::format("mtp.layers.{}", depth);
-    depths_.push_back({.embedding_norm = find_norm(parameters, name + ".enorm", spec),
-                       .hidden_norm = find_norm(parameters, name + ".hnorm", spec),
-                       .final_norm = find_norm(parameters, name + ".final_layernorm", spec),
-                       .project = find_linear(parameters, name + ".eh_proj"),
-                       .layer = DecoderLayer(spec, parameters, name + ".transformer_layer",
-                                             spec.num_layers + depth)});
+    depths_.push_back(
+        {.embedding_norm = find_norm(parameters, name + ".enorm", spec, parallel),
+         .hidden_norm = find_norm(parameters, name + ".hnorm", spec, parallel),
+         .final_norm = find_norm(parameters, name + ".final_layernorm", spec, parallel),
+         .project = find_linear(parameters, name + ".eh_proj"),
+         .layer = DecoderLayer(spec, parameters, name + ".transformer_layer",
+                               spec.num_layers + depth, parallel)});
   }
 }
 
@@ -60,7 +62,7 @@ at::Tensor shifted_within_segments(const at::Tensor& values,
 }
 
 AheadTokens tokens_ahead(const DecoderInput& input, const at::Tensor& labels, size_t depth) {
-  if (input.context) return input.ahead[depth];
+  if (!input.ahead.empty()) return input.ahead[depth];
   const auto shift = static_cast<int64_t>(depth) + 1;
   return {shifted_within_segments(input.tokens, input.segment_starts, shift),
           shifted_within_segments(labels, input.segment_starts, shift)};

@@ -11,7 +11,8 @@ namespace qianli::nn {
 class MultiTokenPrediction {
  public:
   // `spec` must outlive the heads.
-  MultiTokenPrediction(const model::ModelSpec& spec, ParameterSet& parameters);
+  MultiTokenPrediction(const model::ModelSpec& spec, ParameterSet& parameters,
+                       const Parallel& parallel);
 
   struct Predicted {
     at::Tensor state;   // [T, h], what the next depth goes on from

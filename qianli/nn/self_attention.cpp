@@ -5,6 +5,7 @@
 
 #include "qianli/nn/context_attention.h"
 #include "qianli/nn/kv_cache.h"
+#include "qianli/nn/tensor_parallel.h"
 #include "qianli/ops/rotary.h"
 
 namespace qianli::nn {
@@ -22,15 +23,14 @@ SelfAttention::SelfAttention(const model::ModelSpec& spec, ParameterSet& paramet
       sinks_(parameters.find(layer_name + ".self_attention.core_attention.softmax_offset")) {}
 
 BlockOutput SelfAttention::forward(const BlockInput& x, ForwardPass& pass) {
-  const int64_t tokens = pass.tokens();
   Projections p = project(x, pass);
   const bool norm_first = spec_.qk_norm != model::QkNorm::kHeadAfterRotary;
   if (q_norm_ && norm_first) p.q = qk_norm(p.q, *q_norm_), p.k = qk_norm(p.k, *k_norm_);
   if (layer_.rope) {
     const ops::RotaryTable& table = pass.rotary.at(*layer_.rope, pass.input);
     const ops::RotaryPairs pairs{.interleaved = layer_.rope->interleaved};
-    p.q = ops::rotary(p.q, table, pass.input.positions, pairs);
-    p.k = ops::rotary(p.k, table, pass.input.positions, pairs);
+    p.q = ops::rotary(p.q, table, pass.positions, pairs);
+    p.k = ops::rotary(p.k, table, pass.positions, pairs);
   }
   if (q_norm_ && !norm_first) p.q = qk_norm(p.q, *q_norm_), p.k = qk_norm(p.k, *k_norm_);
   if (pass.input.cache) {
@@ -38,21 +38,21 @@ BlockOutput SelfAttention::forward(const BlockInput& x, ForwardPass& pass) {
     p.k = cached.k;
     p.v = cached.v;
   }
-  at::Tensor context = attend(p.q, p.k, p.v, layout(pass), sinks_, pass);  // [T, a, d]
+  at::Tensor context = attend(p.q, p.k, p.v, layout(pass), sinks_, index_, pass);  // [T, a, d]
   if (p.head_gate.defined()) context = context * at::sigmoid(p.head_gate).unsqueeze(-1);
-  context = context.reshape({tokens, layer_.query_size()});
+  context = context.reshape({context.size(0), layer_.query_size()});
   if (p.gate.defined()) context = context * at::sigmoid(p.gate);
   return {context, proj_};
 }
 
 SelfAttention::Projections SelfAttention::project(const BlockInput& x, ForwardPass& pass) const {
-  const int64_t tokens = pass.tokens(), heads = layer_.num_heads, groups = layer_.num_groups;
-  const int64_t dim = layer_.head_dim;
+  const int64_t heads = layer_.num_heads, groups = layer_.num_groups, dim = layer_.head_dim;
   const bool gated = spec_.attention_gate == model::AttentionGate::kElement;
   std::vector<Linear> linears{qkv_};
   if (head_gate_) linears.push_back(head_gate_);
   const std::vector<at::Tensor> projected = x.through(std::move(linears));
   at::Tensor all = projected[0];
+  const int64_t tokens = all.size(0);
   if (spec_.qkv_clip) all = at::clamp(all, -*spec_.qkv_clip, *spec_.qkv_clip);
   const int64_t query_columns = layer_.query_size() * (gated ? 2 : 1),
                 key_columns = layer_.key_value_size();
@@ -90,9 +90,9 @@ ops::AttentionLayout SelfAttention::layout(const ForwardPass& pass) const {
   ops::AttentionLayout layout = attention_layout(spec_, layer_, pass.input);
   layout.softcap = spec_.attention_softcap.value_or(0);
   if (spec_.position == model::PositionKind::kAlibi) {
-    const dist::Group& tensor = pass.parallel.tensor;  // all have equally many heads
-    layout.slopes = ops::alibi_slopes(layer_.num_heads * tensor.size())
-                        .narrow(0, layer_.num_heads * tensor.rank(), layer_.num_heads);
+    const plan::Share share = head_share(pass.parallel);  // all have equally many heads
+    layout.slopes = ops::alibi_slopes(layer_.num_heads * share.count)
+                        .narrow(0, layer_.num_heads * share.index, layer_.num_heads);
   }
   return layout;
 }

@@ -59,6 +59,10 @@ SharedRows SharedRows::even(int64_t rows, const dist::Group& group) {
   return SharedRows(group, std::move(counts));
 }
 
+SharedRows SharedRows::of_counts(std::vector<int64_t> counts, const dist::Group& group) {
+  return SharedRows(group, std::move(counts));
+}
+
 SharedRows SharedRows::of_each(int64_t own, const dist::Group& group) {
   const at::Tensor all = group.all_gather(at::full({1}, own, at::kLong));
   const auto* counts = all.const_data_ptr<int64_t>();

@@ -35,6 +35,8 @@ class SharedRows {
  public:
   // `rows` in shares as even as can be, the first ranks' one longer.
   static SharedRows even(int64_t rows, const dist::Group& group);
+  // counts: of each rank.
+  static SharedRows of_counts(std::vector<int64_t> counts, const dist::Group& group);
   // Every rank has its own number of rows; all ranks call it.
   static SharedRows of_each(int64_t own, const dist::Group& group);
 

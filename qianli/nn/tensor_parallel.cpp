@@ -6,12 +6,32 @@
 #include "qianli/ops/embedding.h"
 
 namespace qianli::nn {
+namespace {
+
+// Between the blocks.
+Side stream_side(int64_t tokens, const Parallel& parallel) {
+  const bool two = parallel.two_dimensional();
+  const dist::Group& group = two ? parallel.tensor_x : parallel.tensor;
+  if (group.alone()) return {};
+  Side side{.group = &group};
+  if (two || parallel.sequence) side.rows = SharedRows::even(tokens, group);
+  return side;
+}
+
+}  // namespace
+
 plan::Share tensor_share(const Parallel& parallel) {
   return {parallel.tensor.rank(), parallel.tensor.size()};
 }
 
+plan::Share head_share(const Parallel& parallel) {
+  const dist::Group& group = parallel.two_dimensional() ? parallel.tensor_x : parallel.tensor;
+  return {group.rank(), group.size()};
+}
+
 plan::IndexRange stream_rows(int64_t tokens, const Parallel& parallel) {
-  return parallel.sequence ? tensor_share(parallel).of(tokens) : plan::IndexRange{0, tokens};
+  const bool shared = parallel.sequence || parallel.two_dimensional();
+  return shared ? head_share(parallel).of(tokens) : plan::IndexRange{0, tokens};
 }
 
 at::Tensor on_stream(const at::Tensor& per_token, const Parallel& parallel) {
@@ -19,19 +39,37 @@ at::Tensor on_stream(const at::Tensor& per_token, const Parallel& parallel) {
   return per_token.narrow(0, rows.begin, rows.count());
 }
 
-Side stream_side(int64_t tokens, const Parallel& parallel) {
-  const dist::Group& group = parallel.tensor;
-  if (group.alone()) return {};
-  if (!parallel.sequence) return {.group = &group};
-  return {.group = &group, .rows = SharedRows::even(tokens, group)};
+void share_tokens(ForwardPass& pass, int64_t columns) {
+  const Parallel& parallel = pass.parallel;
+  pass.stream = stream_side(pass.tokens(), parallel);
+  pass.positions = pass.input.positions;
+  if (!parallel.two_dimensional()) return;
+  // Attention shares the sequences over these ranks, too: each has the tokens of its place there.
+  const int64_t size = parallel.tensor_y.size(), first = parallel.context.rank() * size;
+  std::vector<int64_t> counts;
+  int64_t before = 0;
+  for (int64_t j = 0; j < size; ++j) {
+    counts.push_back(pass.input.context->rows_of(first + j));
+    if (j < parallel.tensor_y.rank()) before += counts.back();
+  }
+  const int64_t own = counts[static_cast<size_t>(parallel.tensor_y.rank())];
+  pass.first_column = plan::Share{parallel.tensor_y.rank(), size}.of(columns).begin;
+  pass.positions = pass.input.positions.narrow(0, before, own);
+  pass.inner = {.group = &parallel.tensor_y,
+                .rows = SharedRows::of_counts(std::move(counts), parallel.tensor_y)};
 }
 
-at::Tensor enter_block(const at::Tensor& x, int64_t tokens, const Parallel& parallel) {
-  return stream_side(tokens, parallel).enter(x);
+at::Tensor off_stream(const at::Tensor& x, int64_t tokens, int64_t columns,
+                      const Parallel& parallel) {
+  const at::Tensor rows = stream_side(tokens, parallel).enter(x);
+  if (!parallel.two_dimensional()) return rows;
+  return SharedRows::even(columns, parallel.tensor_y).gather(rows.t()).t().contiguous();
 }
 
-at::Tensor leave_block(const at::Tensor& y, const Parallel& parallel) {
-  return stream_side(y.size(0), parallel).leave(y);
+at::Tensor onto_stream(const at::Tensor& parts, const Parallel& parallel) {
+  const Side stream = stream_side(parts.size(0), parallel);
+  if (!parallel.two_dimensional()) return stream.leave(parts);
+  return stream.leave(SharedRows::even(parts.size(1), parallel.tensor_y).sum(parts.t()).t());
 }
 
 at::Tensor embed_tokens(const at::Tensor& tokens, ops::Parameter& table, int64_t vocabulary,
@@ -50,7 +88,7 @@ at::Tensor embed_tokens(const at::Tensor& tokens, ops::Parameter& table, int64_t
   const at::Tensor own = (tokens >= rows.begin).logical_and(tokens < rows.end);
   const at::Tensor ids = (tokens - rows.begin) * own;
   const at::Tensor found = ops::embedding(ids, table);
-  return leave_block(found * own.unsqueeze(1).to(found.scalar_type()), parallel);
+  return onto_stream(found * own.unsqueeze(1).to(found.scalar_type()), parallel);
 }
 
 void share_vocabulary(ops::OutputLayer& layer, int64_t vocabulary, const Parallel& parallel) {

@@ -116,6 +116,9 @@ void check_shapes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   TORCH_CHECK(
       layout.offsets.empty() || static_cast<int64_t>(layout.offsets.size()) == layout.sequences(),
       "[attention] expected one offset per sequence");
+  TORCH_CHECK(layout.dropout.threshold == 0 ||
+                  static_cast<int64_t>(layout.origins.size()) == layout.sequences(),
+              "[attention] expected an origin of each sequence with dropout");
   TORCH_CHECK(!layout.slopes.defined() || layout.slopes.sizes() == at::IntArrayRef{q.size(1)},
               "[attention] expected one slope per head");
   TORCH_CHECK(!sinks.defined() || sinks.sizes() == at::IntArrayRef{q.size(1)},
@@ -127,8 +130,8 @@ void check_shapes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 
 // What every fused kernel offers.
 bool is_plain(const AttentionLayout& layout, const Parameter* sinks) {
-  return layout.softcap == 0.0 && layout.offsets.empty() && !layout.slopes.defined() &&
-         !layout.chosen.defined() && !sinks;
+  return layout.softcap == 0.0 && layout.offsets.empty() && layout.dropout.threshold == 0 &&
+         !layout.slopes.defined() && !layout.chosen.defined() && !sinks;
 }
 
 at::Tensor reference_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,

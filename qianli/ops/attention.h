@@ -1,7 +1,8 @@
 // Scaled dot-product attention over packed sequences, without the score matrix
 // (FlashAttention-2, Dao 2023, on all devices).
 //
-//   z = scale q k;  z = softcap tanh(z / softcap);  z += slope (j - p);  out = softmax(masked z) v
+//   z = scale q k;  z = softcap tanh(z / softcap);  z += slope (j - p)
+//   out = dropout(softmax(masked z)) v
 //
 // for a key j and a query at position p of its sequence. All switches work together, forward and
 // backward, with fewer queries than keys (a cache) and with key heads shared by several query
@@ -12,6 +13,7 @@
 
 #include <vector>
 
+#include "qianli/ops/dropout.h"
 #include "qianli/ops/parameter.h"
 
 namespace qianli::ops {
@@ -35,6 +37,10 @@ struct AttentionLayout {
   // [sequences]: the position of the first query, counted from the first key; may lie before the
   // keys or behind them. Empty: aligned at the end.
   std::vector<int64_t> offsets;
+  // Of the softmax; dropout.threshold 0: none.
+  Dropout dropout = {};
+  std::vector<int64_t> origins = {};  // with dropout: [sequences], of the first key of each
+  int64_t first_head = 0;             // number of the first query head in the undivided activation
 
   int64_t sequences() const { return static_cast<int64_t>(q_starts.size()) - 1; }
   int64_t offset(size_t sequence) const {
@@ -62,6 +68,8 @@ at::Tensor alibi_slopes(int64_t heads);
 namespace reference {
 // [Sq, Sk] bool: the keys that the queries of sequence s see by their positions.
 at::Tensor visible_keys(const AttentionLayout& layout, size_t s, at::Device device);
+// The probabilities [heads, Sq, Sk] of sequence s after dropout.
+at::Tensor dropped(const at::Tensor& probabilities, const AttentionLayout& layout, size_t s);
 // Scores of sequence s before the masks. q: [heads, Sq, D]; k: [heads, Sk, D].
 at::Tensor scores(const at::Tensor& q, const at::Tensor& k, const AttentionLayout& layout,
                   size_t s);

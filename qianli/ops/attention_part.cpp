@@ -60,15 +60,16 @@ AttentionPart reference_part(const at::Tensor& q, const at::Tensor& k, const at:
     if (rows.empty()) continue;
     const at::Tensor scores = visible_scores(rows.queries(q), rows.keys(k, q.size(1)), layout, s);
     const at::Tensor lse = at::logsumexp(scores, {-1});
-    const at::Tensor weights = exp_from(scores, lse.unsqueeze(-1)).to(q.scalar_type());
-    rows.queries(part.out).copy_(weights.matmul(rows.keys(v, q.size(1))));
+    const at::Tensor weights = reference::dropped(exp_from(scores, lse.unsqueeze(-1)), layout, s);
+    rows.queries(part.out).copy_(weights.to(q.scalar_type()).matmul(rows.keys(v, q.size(1))));
     part.lse.narrow(1, rows.q_start, rows.q_rows).copy_(lse);
   }
   return part;
 }
 
-// With P = exp(z - lse) and delta = rowsum(grad_out out), the gradient of z is P (grad_out v^T -
-// delta): that of sum(grad_out P v) - sum(delta P) where lse is taken for a constant.
+// With P = exp(z - lse), dropout's factors M and delta = rowsum(grad_out out), the gradient of z is
+// P (M (grad_out v^T) - delta): that of sum(grad_out (P M) v) - sum(delta P) where lse is taken for
+// a constant.
 AttentionGradients reference_backward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                       const AttentionLayout& layout, const AttentionPart& whole,
                                       const at::Tensor& grad_out) {
@@ -92,7 +93,9 @@ AttentionGradients reference_backward(const at::Tensor& q, const at::Tensor& k, 
       return x.narrow(1, rows.q_start, rows.q_rows).unsqueeze(-1);
     };
     const at::Tensor weights = exp_from(scores, own_rows(whole.lse));
-    const at::Tensor out = weights.to(q.scalar_type()).matmul(all.keys(own_v, q.size(1)));
+    const at::Tensor out = reference::dropped(weights, layout, s)
+                               .to(q.scalar_type())
+                               .matmul(all.keys(own_v, q.size(1)));
     const at::Tensor objective =
         (out * rows.queries(grad_out)).sum() - (weights * own_rows(delta)).sum();
     const auto found = torch::autograd::grad({objective}, {own_q, own_k, own_v});

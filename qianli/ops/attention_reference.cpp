@@ -55,6 +55,17 @@ at::Tensor visible_keys(const AttentionLayout& layout, size_t s, at::Device devi
   return mask;
 }
 
+at::Tensor dropped(const at::Tensor& probabilities, const AttentionLayout& layout, size_t s) {
+  if (layout.dropout.threshold == 0) return probabilities;
+  const at::Tensor origins =
+      at::arange(probabilities.size(1),
+                 probabilities.options().dtype(at::kLong).requires_grad(false))
+          .add_(layout.origins[s] + layout.offset(s));
+  return probabilities * dropout_factors(layout.dropout, origins, layout.origins[s] & 0xffffffff,
+                                         probabilities.size(2), layout.first_head,
+                                         probabilities.size(0), probabilities.scalar_type());
+}
+
 at::Tensor scores(const at::Tensor& q, const at::Tensor& k, const AttentionLayout& layout,
                   size_t s) {
   const at::ScalarType wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
@@ -97,7 +108,7 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
                         at::zeros({}, scores.options()))
                   .expand({q.size(1), q_rows, 1});
     const at::Tensor weights = at::cat({scores, sink}, 2).softmax(-1).narrow(2, 0, k_rows);
-    parts.push_back(weights.to(q.scalar_type()).matmul(vs).transpose(0, 1));
+    parts.push_back(dropped(weights, layout, s).to(q.scalar_type()).matmul(vs).transpose(0, 1));
   }
   return at::cat(parts, 0);
 }

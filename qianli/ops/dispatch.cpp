@@ -57,6 +57,8 @@ bool has_kernel(const KernelTable& table, Op op) {
       return table.delta_rule_forward && table.delta_rule_backward;
     case Op::kStateSpace:
       return table.state_space_forward && table.state_space_backward;
+    case Op::kDropout:
+      return table.dropout;
     case Op::kLinear:
       return false;
   }

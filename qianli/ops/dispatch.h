@@ -35,13 +35,14 @@ enum class Op {
   kSquaredNorm,
   kCausalConv1d,
   kGatedDeltaRule,
-  kStateSpace
+  kStateSpace,
+  kDropout
 };
-inline constexpr std::array<const char*, 17> kOpNames = {
-    "embedding",     "linear",           "linear_few_rows", "grouped_linear", "permute",
-    "rms_norm",      "layer_norm",       "gated_rms_norm",  "rotary",         "activation",
-    "attention",     "cross_entropy",    "adamw",           "squared_norm",   "causal_conv1d",
-    "gated_delta_rule", "state_space"};
+inline constexpr std::array<const char*, 18> kOpNames = {
+    "embedding",        "linear",        "linear_few_rows", "grouped_linear", "permute",
+    "rms_norm",         "layer_norm",    "gated_rms_norm",  "rotary",         "activation",
+    "attention",        "cross_entropy", "adamw",           "squared_norm",   "causal_conv1d",
+    "gated_delta_rule", "state_space",   "dropout"};
 
 // Applies the configuration's `ops` section; throws ConfigError for an unknown op or back end.
 void choose_backends(const std::map<std::string, std::string>& choices);

@@ -167,6 +167,29 @@ struct SquaredNorm {
   double* result;
 };
 
+// Which elements of an activation are dropped: a function of where they stand in the undivided
+// activation, so that whoever computes a part of it, now or again, drops the same ones. Eight
+// neighbours are a group; Philox4x32-10 makes of `key` and the group's counter 128 bits, and the
+// i-th 16 of them say of the i-th neighbour that it stays where they are at least `threshold`. What
+// stays is multiplied by `scale`.
+//
+// An origin names a token: its sample's number times 2^32, plus its position in the sample.
+inline constexpr int64_t kDropoutGroup = 8;
+struct Dropout {
+  uint64_t key = 0;
+  uint32_t threshold = 0;  // of 65536; 0: nothing is dropped
+  double scale = 1.0;      // 65536 / (65536 - threshold)
+};
+// y = dropout(x); counter of channel c of a row: its origin (64 bits), c / 8, 0.
+struct DropoutRows {
+  Dtype dtype;
+  int64_t rows, width;
+  Dropout dropout;
+  const int64_t* origins;  // [rows]
+  const void* x;           // [rows, width]
+  void* y;                 // [rows, width]
+};
+
 // Attention over packed sequences. Sequence s owns query rows [q_starts[s], q_starts[s+1]) and key
 // rows [k_starts[s], k_starts[s+1]). Query i of a sequence stands at position p = i + offsets[s],
 // where the keys are counted from 0; without offsets it is k_len - q_len, so that the last query
@@ -174,6 +197,8 @@ struct SquaredNorm {
 // those. Query head h uses key head h / (query_heads / key_heads). Score of a query and a key:
 //   z = scale q k;  z = softcap tanh(z / softcap) where softcap > 0;  z += slopes[h] (j - p)
 // Softmax in float32; a sink is one more logit in its denominator. A query that sees no key gets 0.
+// Dropout is of the softmax; counter of a query and a key: the query's origin (64 bits), the key's
+// position in the sample / 8, first_head + h.
 inline constexpr int64_t kMostCudaHeadDim = 576;  // of both sizes
 struct AttentionForward {
   Dtype dtype;
@@ -195,6 +220,10 @@ struct AttentionForward {
   // starts.
   const int64_t* chosen = nullptr;
   int64_t chosen_count = 0;
+  Dropout dropout = {};
+  // With dropout: [sequences], of key 0 of each; host memory. A query at position p has p more.
+  const int64_t* origins = nullptr;
+  int64_t first_head = 0;  // number of query head 0 in the undivided activation
   const void* q;                                        // [q rows, query_heads, head_dim]
   const void* k;                                        // [k rows, key_heads, head_dim]
   const void* v;                                        // [k rows, key_heads, value_dim]
@@ -395,6 +424,7 @@ struct KernelTable {
   void (*delta_rule_backward)(const DeltaRuleBackward&, Stream);
   void (*state_space_forward)(const StateSpaceForward&, Stream);
   void (*state_space_backward)(const StateSpaceBackward&, Stream);
+  void (*dropout)(const DropoutRows&, Stream);
 };
 
 // The Highway kernels, compiled for several instruction sets and chosen at run time.

@@ -7,6 +7,7 @@ namespace qianli::optim {
 PartialGradients::PartialGradients(const nn::ParameterSet& parameters, PartGroups groups) {
   groups_.push_back({.group = std::move(groups.tensor)});
   groups_.push_back({.group = std::move(groups.expert_tensor)});
+  groups_.push_back({.group = std::move(groups.columns)});
   std::map<int64_t, size_t> places;  // of the groups of so many sharers
   for (auto& [sharers, group] : groups.key_value) {
     places[sharers] = groups_.size();
@@ -17,6 +18,7 @@ PartialGradients::PartialGradients(const nn::ParameterSet& parameters, PartGroup
     if (part.entry.buffer) continue;
     const int64_t begin = parameters.place(i).offset, end = begin + part.elements();
     if (part.summed) groups_[part.entry.expert ? 1 : 0].parts.push_back({i, {begin, end}});
+    if (part.summed_over_columns) groups_[2].parts.push_back({i, {begin, end}});
     if (part.sharers > 1) {
       groups_[places.at(part.sharers)].parts.push_back({i, {begin + part.shared_from, end}});
     }

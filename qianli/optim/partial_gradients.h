@@ -15,6 +15,7 @@ namespace qianli::optim {
 struct PartGroups {
   dist::Group tensor;
   dist::Group expert_tensor;
+  dist::Group columns;  // those of `tensor` that have other columns of the residual stream
   // Neighbours of `tensor` that hold the same keys and values, by their number.
   std::map<int64_t, dist::Group> key_value;
 };

@@ -138,6 +138,24 @@ Ranks Mesh::embedding_group(int64_t rank) const {
   return {stages.front(), stages.back()};
 }
 
+TensorParts tensor_parts(const Ranks& tensor_group, int64_t rank, int64_t size_x) {
+  const auto size = static_cast<int64_t>(tensor_group.size());
+  if (size_x < 1 || size % size_x != 0) {
+    throw ConfigError("parallel",
+                      fmt::format("expected parallel.tensor_x that divides parallel.tensor={}, "
+                                  "got {}",
+                                  size, size_x));
+  }
+  const int64_t place = std::ranges::find(tensor_group, rank) - tensor_group.begin();
+  TensorParts parts;
+  for (int64_t t = 0; t < size; ++t) {
+    const int64_t member = tensor_group[static_cast<size_t>(t)];
+    if (t / size_x == place / size_x) parts.x.push_back(member);
+    if (t % size_x == place % size_x) parts.y.push_back(member);
+  }
+  return parts;
+}
+
 ContextParts context_parts(const Ranks& context_group, int64_t rank, int64_t inner) {
   const auto size = static_cast<int64_t>(context_group.size());
   if (inner < 1 || size % inner != 0) {

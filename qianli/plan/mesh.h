@@ -78,6 +78,14 @@ class Mesh {
 // What is wrong with the sizes, a sentence each; empty: a Mesh can be made.
 std::vector<std::string> mesh_problems(const MeshSizes& sizes);
 
+// Cuts a tensor group of x y ranks, `size_x` being x: rank t is at i = t mod x and j = t / x.
+struct TensorParts {
+  Ranks x;  // the same j: neighbours
+  Ranks y;  // the same i
+};
+// Throws ConfigError where x does not divide the group.
+TensorParts tensor_parts(const Ranks& tensor_group, int64_t rank, int64_t size_x);
+
 // Cuts a context group into parts whose ranks exchange heads (`inner` neighbours, Ulysses) and
 // parts that pass keys around (the ranks at the same place of each, ring).
 struct ContextParts {

@@ -1,7 +1,5 @@
 #include "qianli/plan/model_part.h"
 
-#include <fmt/core.h>
-
 #include <algorithm>
 #include <functional>
 #include <numeric>
@@ -76,10 +74,42 @@ void cut_axis(ParameterPart& part, const Share& share) {
   part.counted = first_sharer ? part.elements() : part.shared_from;
 }
 
+// Of a rank of x y, where the columns of the stream are shared, too.
+void cut_twice(ParameterPart& cut, const ModelPart& part) {
+  const ParameterEntry& entry = cut.entry;
+  const Share inner = part.inner();
+  if (entry.stream_axis >= 0) {
+    const auto axis = static_cast<size_t>(entry.stream_axis);
+    const IndexRange columns = part.columns.of(entry.shape[axis]);
+    cut.kept[axis] = {columns};
+    cut.shape[axis] = columns.count();
+  }
+  if (!entry.cut.empty()) {
+    cut_axis(cut, entry.within_block ? inner : part.tensor);
+    if (!entry.within_block || entry.stream_axis >= 0) return;
+    cut.summed_over_columns = true;  // biases of first linears, sinks
+    if (part.columns.index > 0) cut.counted = 0;
+    return;
+  }
+  if (entry.stream_axis >= 0) {  // norms, positions, biases of last linears: of other tokens
+    cut.sharers = inner.count;
+    cut.shared_from = 0;
+    cut.counted = inner.index == 0 ? cut.elements() : 0;
+    return;
+  }
+  cut.summed = !entry.buffer;  // norms of queries and keys
+  cut.shared_from = cut.elements();
+  cut.counted = part.tensor.index == 0 ? cut.elements() : 0;
+}
+
 ParameterPart cut(ParameterEntry entry, const ModelPart& part) {
   ParameterPart cut{.entry = std::move(entry)};
   cut.shape = cut.entry.shape;
   for (const int64_t size : cut.shape) cut.kept.push_back({{0, size}});
+  if (!part.columns.whole()) {
+    cut_twice(cut, part);
+    return cut;
+  }
   if (cut.entry.expert && !part.experts.whole()) {
     const IndexRange experts = part.experts.of(cut.shape[0]);
     cut.kept[0] = {experts};
@@ -129,21 +159,16 @@ IndexRange heads_of(int64_t heads, int64_t groups, const Share& tensor) {
   return part_of({.pieces = groups, .width = together, .finer = together}, tensor).elements;
 }
 
-void share_groups(std::vector<std::string>& problems, int64_t heads, int64_t groups,
-                  int64_t ranks) {
-  if (groups >= ranks) return;
-  if (ranks % groups == 0 && heads / groups % (ranks / groups) == 0) return;
-  problems.push_back(fmt::format(
-      "{} query heads in {} groups cannot be shared by {} ranks: choose parallel.tensor of at most "
-      "{}, or a multiple of it that divides {}",
-      heads, groups, ranks, groups, heads));
-}
-
 }  // namespace
 
 IndexRange Share::of(int64_t n) const {
   const auto border = [&](int64_t i) { return n / count * i + std::min(i, n % count); };
   return {border(index), border(index + 1)};
+}
+
+Share ModelPart::inner() const {
+  const int64_t count = tensor.count / columns.count;
+  return {tensor.index % count, count};
 }
 
 int64_t ParameterPart::elements() const {
@@ -199,63 +224,6 @@ ModelSpec spec_of_part(const ModelSpec& spec, const Share& tensor) {
 
 int64_t first_head(const model::LayerSpec& layer, const Share& tensor) {
   return heads_of(layer.num_heads, layer.num_groups, tensor).begin;
-}
-
-std::vector<std::string> part_problems(const ModelSpec& spec, const ModelPart& part) {
-  std::vector<std::string> problems;
-  const int64_t ranks = part.tensor.count;
-  const auto expect = [&](int64_t things, int64_t sharers, const char* what, const char* key) {
-    if (things >= sharers) return;
-    problems.push_back(fmt::format("{} {} cannot be shared by {} ranks: choose {} of at most {}",
-                                   things, what, sharers, key, things));
-  };
-  if (ranks > 1) {
-    const char* key = "parallel.tensor";
-    if (spec.latent_attention) {
-      expect(spec.num_attention_heads, ranks, "heads of latent attention", key);
-    } else if (spec.num_attention_heads > 0) {
-      share_groups(problems, spec.num_attention_heads, spec.num_query_groups, ranks);
-      if (spec.sliding_num_attention_heads || spec.sliding_num_query_groups) {
-        share_groups(problems, spec.sliding_num_attention_heads.value_or(spec.num_attention_heads),
-                     spec.sliding_num_query_groups.value_or(spec.num_query_groups), ranks);
-      }
-    }
-    if (spec.position == model::PositionKind::kAlibi && spec.num_attention_heads % ranks != 0) {
-      problems.push_back(fmt::format(
-          "{} heads with ALiBi cannot be shared evenly by {} ranks: choose parallel.tensor that "
-          "divides {}",
-          spec.num_attention_heads, ranks, spec.num_attention_heads));
-    }
-    if (spec.qk_norm == model::QkNorm::kProjection) {
-      problems.push_back(
-          "queries and keys are normed over all heads together, which no rank has: choose "
-          "parallel.tensor=1");
-    }
-    if (spec.indexer && spec.indexer->loss_coeff > 0) {
-      problems.push_back(
-          "the indexer's loss compares with the attention of all heads, which no rank has: choose "
-          "parallel.tensor=1 or model.indexer.loss_coeff=0");
-    }
-    if (spec.gated_delta_net) {
-      expect(spec.gated_delta_net->num_key_heads, ranks, "key heads of linear attention", key);
-    }
-    if (spec.mamba2) expect(spec.mamba2->num_groups, ranks, "groups of Mamba-2", key);
-    if (spec.ffn_hidden_size > 0) expect(spec.ffn_hidden_size, ranks, "columns of the MLP", key);
-    expect(spec.vocab_size, ranks, "rows of the vocabulary", key);
-  }
-  if (ranks % part.expert_tensor.count != 0) {
-    problems.push_back(
-        fmt::format("parallel.expert_tensor must divide parallel.tensor={}, got {}: choose 1 or {}",
-                    ranks, part.expert_tensor.count, ranks));
-  }
-  if (spec.moe) {
-    expect(spec.moe->num_experts, part.experts.count, "experts", "parallel.expert");
-    expect(spec.moe->ffn_hidden_size, part.expert_tensor.count, "columns of an expert",
-           "parallel.expert_tensor");
-  } else if (part.experts.count > 1) {
-    problems.push_back("the model has no experts to share: choose parallel.expert=1");
-  }
-  return problems;
 }
 
 }  // namespace qianli::plan

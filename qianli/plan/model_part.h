@@ -38,6 +38,12 @@ struct ModelPart {
   // Tokens between the blocks are shared, too (sequence parallelism), so that every gradient of
   // what the ranks of `tensor` all hold is a part of a sum.
   bool sequence = false;
+  // Two-dimensional: of the columns of the residual stream. `tensor` is then of the vocabulary, and
+  // of heads and MLP widths is what it leaves: rank t of x y has the share t mod x of x of these,
+  // and the share t / x of y of the columns.
+  Share columns;
+
+  Share inner() const;  // of heads and MLP widths
 };
 
 // A parameter as a rank holds it.
@@ -51,6 +57,8 @@ struct ParameterPart {
   int64_t counted = 0;
   // Its gradient is a sum over the ranks of `tensor`, of an expert's over those of `expert_tensor`.
   bool summed = false;
+  // Its gradient is a sum over the ranks of `tensor` that have other columns of the stream.
+  bool summed_over_columns = false;
   // The elements from `shared_from` on are held by `sharers` neighbours of `tensor`, over which
   // their gradient is a sum.
   int64_t shared_from = 0;
@@ -64,8 +72,9 @@ struct ParameterPart {
 std::vector<ParameterPart> parameter_parts(const model::ModelSpec& spec,
                                            const ModelPart& part = {});
 
-// The spec of the attention and mixers that a rank computes: heads and groups are its own.
-model::ModelSpec spec_of_part(const model::ModelSpec& spec, const Share& tensor);
+// The spec of the attention and mixers that a rank computes: heads and groups are its own, the
+// share ModelPart::inner().
+model::ModelSpec spec_of_part(const model::ModelSpec& spec, const Share& inner);
 // The first query head of the rank, of a layer that has attention.
 int64_t first_head(const model::LayerSpec& layer, const Share& tensor);
 

@@ -53,12 +53,6 @@ std::vector<int64_t> nearest_microbatches(ScheduleOptions options) {
 }
 
 void check_schedule(const ScheduleOptions& options) {
-  if (options.kind == ScheduleKind::kSeq1F1B) {
-    refuse(
-        "expected a schedule of whole microbatches, got seq1f1b, which can be planned but not "
-        "run yet",
-        "use parallel.schedule=1f1b or zb-h1");
-  }
   const auto problems = schedule_problems(options);
   if (problems.empty()) return;
   const auto counts = nearest_microbatches(options);
@@ -205,10 +199,26 @@ ScheduleOptions configured_schedule(const config::ParallelConfig& parallel, int6
                                  .microbatches = microbatches,
                                  .chunks = chunks,
                                  .group_size = parallel.schedule_group,
+                                 .slices = parallel.schedule_slices,
                                  .recompute = recompute_of(parallel.recompute),
                                  .detach_weight_grads = parallel.detach_weight_grads};
   check_schedule(schedule);
   return schedule;
+}
+
+SliceOptions configured_slices(const config::ParallelConfig& parallel,
+                               const model::ModelSpec& spec) {
+  SliceOptions options{.slices = parallel.schedule_slices};
+  if (parallel.schedule_slicing == "even") return options;
+  options.balance = SliceBalance::kCompute;
+  // Work is token n + key n^2 / 2 for n tokens; two lengths tell both.
+  constexpr int64_t kLength = 4096;
+  const auto n = static_cast<double>(kLength);
+  const double once = model::training_flops(spec, 1, kLength),
+               twice = model::training_flops(spec, 1, 2 * kLength);
+  options.key = (twice - 2 * once) / (n * n);
+  options.token = (once - options.key * n * n / 2) / n;
+  return options;
 }
 
 Stages plan_stages(const config::ParallelConfig& parallel, const model::ModelSpec& spec,

@@ -8,6 +8,7 @@
 #include "qianli/model/spec.h"
 #include "qianli/plan/layers.h"
 #include "qianli/plan/schedule.h"
+#include "qianli/plan/slices.h"
 
 namespace qianli::plan {
 
@@ -23,6 +24,9 @@ struct Stages {
 // Both throw ConfigError for what does not fit together, naming what would. `microbatches` are
 // those of a step of each replica.
 ScheduleOptions configured_schedule(const config::ParallelConfig& parallel, int64_t microbatches);
+// How parallel.schedule_slices and schedule_slicing cut the model's sequences.
+SliceOptions configured_slices(const config::ParallelConfig& parallel,
+                               const model::ModelSpec& spec);
 Stages plan_stages(const config::ParallelConfig& parallel, const model::ModelSpec& spec,
                    int64_t microbatches);
 

@@ -47,10 +47,16 @@ void find_whole_sequences(const model::ModelSpec& spec, std::vector<std::string>
   }
 }
 
+bool balances(const model::MixtureOfExperts& moe) {
+  return moe.aux_loss_coeff != 0 || moe.sequence_aux_loss_coeff != 0 ||
+         moe.device_aux_loss_coeff != 0 || moe.communication_aux_loss_coeff != 0 ||
+         moe.z_loss_coeff != 0;
+}
+
 }  // namespace
 
 data::ContextOptions context_options(const config::ParallelConfig& parallel) {
-  return {.size = parallel.context,
+  return {.size = parallel.context * parallel.tensor_y,
           .algorithm = data::context_algorithm(parallel.context_algorithm),
           .inner = parallel.context_ulysses,
           .window = parallel.context_window,
@@ -58,18 +64,53 @@ data::ContextOptions context_options(const config::ParallelConfig& parallel) {
 }
 
 void check_context(const config::Config& config, const model::ModelSpec& spec) {
-  if (config.parallel.context == 1) return;
+  const config::ParallelConfig& parallel = config.parallel;
+  const int64_t size = context_options(parallel).size;
+  if (size == 1) return;
   auto problems = data::context_problems(
-      context_options(config.parallel), least_query_heads(spec, config.parallel.tensor),
+      context_options(parallel), least_query_heads(spec, parallel.tensor / parallel.tensor_y),
       config.train.micro_batch_size * config.data.sequence_length);
   find_whole_sequences(spec, problems);
   if (problems.empty()) return;
+  const std::string sharing =
+      parallel.tensor_y == 1
+          ? fmt::format("parallel.context={}", parallel.context)
+          : fmt::format("parallel.context={} by parallel.tensor_y={}, whose ranks share a sequence",
+                        parallel.context, parallel.tensor_y);
   throw ConfigError("parallel",
-                    fmt::format("parallel.context={} with parallel.context_algorithm={}: {}",
-                                config.parallel.context, config.parallel.context_algorithm,
-                                fmt::join(problems, "; ")),
+                    fmt::format("{} with parallel.context_algorithm={}: {}", sharing,
+                                parallel.context_algorithm, fmt::join(problems, "; ")),
                     "change parallel.context or parallel.context_algorithm, or use data "
                     "parallelism alone");
+}
+
+void check_slices(const config::Config& config, const model::ModelSpec& spec) {
+  const int64_t slices = config.parallel.schedule_slices;
+  if (slices == 1) return;
+  std::vector<std::string> problems;
+  find_whole_sequences(spec, problems);
+  if (spec.moe && balances(*spec.moe)) {
+    problems.emplace_back(
+        "expected a mixture of experts without balancing losses, which look at whole sequences");
+  }
+  if (config.parallel.context > 1) {
+    problems.emplace_back(
+        fmt::format("expected parallel.context=1, got {}", config.parallel.context));
+  }
+  if (config.parallel.tensor_y > 1) {
+    problems.emplace_back(
+        fmt::format("expected parallel.tensor_y=1, got {}, whose ranks share sequences",
+                    config.parallel.tensor_y));
+  }
+  if (config.data.sequence_length < slices) {
+    problems.emplace_back(
+        fmt::format("expected sequences of at least a token for each slice, got {}",
+                    config.data.sequence_length));
+  }
+  if (problems.empty()) return;
+  throw ConfigError(
+      "parallel", fmt::format("parallel.schedule_slices={}: {}", slices, fmt::join(problems, "; ")),
+      "use parallel.schedule=1f1b or zb-h1, whose microbatches are whole");
 }
 
 }  // namespace qianli::train

@@ -7,9 +7,13 @@
 
 namespace qianli::train {
 
+// Of the ranks that attend together: those of a context group, and of two-dimensional tensor
+// parallelism those that hold other tokens within a block.
 data::ContextOptions context_options(const config::ParallelConfig& parallel);
 
-// Throws ConfigError that names everything in the way of parallel.context > 1.
+// Throw ConfigError that names everything in the way of ranks that share sequences, and of
+// parallel.schedule_slices > 1.
 void check_context(const config::Config& config, const model::ModelSpec& spec);
+void check_slices(const config::Config& config, const model::ModelSpec& spec);
 
 }  // namespace qianli::train

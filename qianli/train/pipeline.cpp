@@ -19,7 +19,7 @@ using plan::Instruction;
 using plan::Op;
 using torch::autograd::Edge;
 
-// One microbatch in one chunk, from its input to the gradients of its weights.
+// One slice of a microbatch in one chunk, from its input to the gradients of its weights.
 struct Unit {
   StageLinks::Arrival arriving_input, arriving_gradients;
   Tensors input;      // leaves of the graph: gradients gather in them
@@ -60,10 +60,10 @@ class StageRun {
         places_(schedule),
         stage_(static_cast<int32_t>(links.stages().rank())),
         program_(schedule.programs.at(static_cast<size_t>(stage_))),
-        units_(static_cast<size_t>(schedule.chunks) * static_cast<size_t>(schedule.microbatches)),
+        units_(static_cast<size_t>(schedule.chunks) * static_cast<size_t>(schedule.units())),
         last_unit_(static_cast<size_t>(schedule.chunks), -1) {
     for (const Instruction& i : program_) {
-      if (i.op == Op::kBackward) last_unit_[static_cast<size_t>(i.chunk)] = i.microbatch;
+      if (i.op == Op::kBackward) last_unit_[static_cast<size_t>(i.chunk)] = number_of(i);
       if (i.op == Op::kWeightGrad) last_unit_[static_cast<size_t>(i.chunk)] = -1;
     }
   }
@@ -77,7 +77,7 @@ class StageRun {
  private:
   void perform(const Instruction& i) {
     const trace::Span span([&] { return plan::name(i); });
-    Unit& unit = unit_of(i.chunk, i.microbatch);
+    Unit& unit = unit_of(i.chunk, i);
     switch (i.op) {
       case Op::kForward:
         return forward(i, unit);
@@ -85,19 +85,19 @@ class StageRun {
         return compute(i, unit, /*records=*/true);
       case Op::kBackward:
         backward(i, unit);
-        return release(unit);
+        return release(i, unit);
       case Op::kInputGrad:
         unit.weight_gradients->defer();
         return backward(i, unit);
       case Op::kWeightGrad:
         unit.weight_gradients->run();
-        return release(unit);
+        return release(i, unit);
       case Op::kSendActivation:
         return links_.send(std::exchange(unit.output, {}), {i.peer, edge(i.peer, i.peer_chunk)},
-                           work_.kind(i.microbatch));
+                           work_.kind(i.microbatch, i.slice));
       case Op::kReceiveActivation:
         unit.arriving_input =
-            links_.receive({i.peer, edge(stage_, i.chunk)}, work_.kind(i.microbatch));
+            links_.receive({i.peer, edge(stage_, i.chunk)}, work_.kind(i.microbatch, i.slice));
         return;
       case Op::kSendGradient:
         return links_.send(std::exchange(unit.input_gradients, {}),
@@ -107,10 +107,10 @@ class StageRun {
             links_.receive({i.peer, edge(i.peer, i.peer_chunk) + 1}, gradient_forms(unit.forms));
         return;
       case Op::kHandOverActivation:
-        unit_of(i.peer_chunk, i.microbatch).input = std::exchange(unit.output, {});
+        unit_of(i.peer_chunk, i).input = std::exchange(unit.output, {});
         return;
       case Op::kHandOverGradient:
-        unit_of(i.peer_chunk, i.microbatch).gradients = std::exchange(unit.input_gradients, {});
+        unit_of(i.peer_chunk, i).gradients = std::exchange(unit.input_gradients, {});
         return;
       case Op::kReduceGradients:
         return work_.gradients_complete(i.chunk);
@@ -119,9 +119,19 @@ class StageRun {
     }
   }
 
-  Unit& unit_of(int32_t chunk, int32_t microbatch) {
-    return units_[static_cast<size_t>(chunk) * static_cast<size_t>(schedule_.microbatches) +
-                  static_cast<size_t>(microbatch)];
+  // Among those of a chunk.
+  int64_t number_of(const Instruction& i) const {
+    return int64_t{i.microbatch} * schedule_.slices + i.slice;
+  }
+  Unit& unit_of(int32_t chunk, const Instruction& i) {
+    return units_[static_cast<size_t>(chunk * schedule_.units() + number_of(i))];
+  }
+  PipelineWork::Unit named(const Instruction& i) const {
+    return {.chunk = i.chunk,
+            .microbatch = i.microbatch,
+            .slice = i.slice,
+            .again = i.op == Op::kRecompute,
+            .completes = last_unit_[static_cast<size_t>(i.chunk)] == number_of(i)};
   }
   // Activations into a chunk; gradients out of it have the number behind.
   int64_t edge(int32_t stage, int32_t chunk) const { return int64_t{2} * places_.of(stage, chunk); }
@@ -147,12 +157,7 @@ class StageRun {
     }
     const at::AutoGradMode recording(records);
     const ops::DeferredGradients::Recording deferring(unit.weight_gradients);
-    const Tensors output =
-        work_.forward({.chunk = i.chunk,
-                       .microbatch = i.microbatch,
-                       .again = again,
-                       .completes = last_unit_[static_cast<size_t>(i.chunk)] == i.microbatch},
-                      unit.input);
+    const Tensors output = work_.forward(named(i), unit.input);
     for (size_t k = 0; records && k < output.size(); ++k) {
       if (carries_gradient(output[k]) && output[k].requires_grad())
         unit.ends.push_back({torch::autograd::impl::gradient_edge(output[k]), k});
@@ -193,9 +198,10 @@ class StageRun {
     return at::ones(form.sizes, at::TensorOptions().dtype(form.dtype).device(device_));
   }
 
-  void release(Unit& unit) {
+  void release(const Instruction& i, Unit& unit) {
     unit.weight_gradients.reset();
     --units_kept_;
+    if (work_.released) work_.released(named(i));
   }
 
   const plan::Schedule& schedule_;
@@ -205,8 +211,8 @@ class StageRun {
   plan::Places places_;
   int32_t stage_;
   const plan::Program& program_;
-  std::vector<Unit> units_;         // by chunk, microbatch
-  std::vector<int32_t> last_unit_;  // by chunk: the last to go back; -1: weights' gradients are
+  std::vector<Unit> units_;         // by chunk, microbatch, slice
+  std::vector<int64_t> last_unit_;  // by chunk: the last to go back; -1: weights' gradients are
                                     // split off, and behind any backward pass
   int64_t units_kept_ = 0, peak_units_ = 0;
 };
@@ -219,8 +225,6 @@ Pipeline::Pipeline(dist::Group stages, at::Device device)
 void Pipeline::run(const plan::Schedule& schedule, const PipelineWork& work) {
   TORCH_CHECK(schedule.stages == links_.stages().size(), "[pipeline] expected a schedule of ",
               links_.stages().size(), " stages, got ", schedule.stages);
-  TORCH_CHECK(schedule.slices == 1, "[pipeline] expected whole microbatches, got ", schedule.slices,
-              " slices");
   StageRun run(schedule, work, links_, device_);
   run.run();
   peak_units_ = run.peak_units();

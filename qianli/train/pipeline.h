@@ -16,7 +16,7 @@ namespace qianli::train {
 // What the instructions compute. It is the same for all stages; each asks for its own chunks.
 struct PipelineWork {
   struct Unit {
-    int32_t chunk = 0, microbatch = 0;
+    int32_t chunk = 0, microbatch = 0, slice = 0;
     bool again = false;      // recomputed: the forward pass was made before, without gradients
     bool completes = false;  // no other unit's backward pass adds to the chunk's gradients after it
   };
@@ -25,8 +25,10 @@ struct PipelineWork {
   std::function<Tensors(const Unit& unit, const Tensors& input)> forward;
   // All gradients of the chunk's parameters are there.
   std::function<void(int32_t chunk)> gradients_complete;
-  // Microbatches with equal numbers have tensors of equal shapes on every edge.
-  std::function<int64_t(int32_t microbatch)> kind;
+  // Slices of microbatches with equal numbers have tensors of equal shapes on every edge.
+  std::function<int64_t(int32_t microbatch, int32_t slice)> kind;
+  // The unit's backward pass is done; slices of a microbatch come in reverse.
+  std::function<void(const Unit& unit)> released;
 };
 
 class Pipeline {
@@ -34,7 +36,7 @@ class Pipeline {
   // `stages` in order; nothing else uses the group.
   Pipeline(dist::Group stages, at::Device device);
 
-  // All stages call it with the same schedule, which must pass plan::prove and have no slices.
+  // All stages call it with the same schedule, which must pass plan::prove.
   // Gradients of inputs travel through autograd, those of parameters go where ops put them.
   void run(const plan::Schedule& schedule, const PipelineWork& work);
 

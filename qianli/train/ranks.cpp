@@ -17,6 +17,21 @@ using plan::Axis;
 
 plan::Share share_of(const dist::Group& group) { return {group.rank(), group.size()}; }
 
+// The ranks that share a sequence in attention: those of the context group, each with those of its
+// tensor group that hold other tokens within a block.
+plan::Ranks attending_together(const plan::RankGrid& dense, int64_t rank,
+                               const config::ParallelConfig& config) {
+  const plan::Ranks context = dense.group(rank, {Axis::kContext});
+  if (config.tensor_y == 1) return context;
+  plan::Ranks together;
+  for (const int64_t place : context) {
+    const plan::Ranks tensor = dense.group(place, {Axis::kTensor});
+    const plan::Ranks y = plan::tensor_parts(tensor, place, config.tensor_x).y;
+    together.insert(together.end(), y.begin(), y.end());
+  }
+  return together;
+}
+
 }  // namespace
 
 nn::FlatOwners Ranks::updaters_of(const config::ParallelConfig& config) const {
@@ -56,13 +71,20 @@ Ranks join_groups(const dist::World& world, const plan::Mesh& mesh,
               .samples = {dense.coordinate(world.rank(), Axis::kData), dense.size(Axis::kData)}};
   const plan::Ranks ends = mesh.embedding_group(world.rank());
   if (ends.size() > 1) ranks.embedding = world.group(ends, "embedding");
-  if (!ranks.parallel.context.alone()) {
-    const auto parts = plan::context_parts(ranks.parallel.context.ranks(), world.rank(),
-                                           context_options(config).heads());
+  if (config.tensor_y > 1) {
+    const auto parts =
+        plan::tensor_parts(ranks.parallel.tensor.ranks(), world.rank(), config.tensor_x);
+    ranks.parallel.tensor_x = world.group(parts.x, "tensor x");
+    ranks.parallel.tensor_y = world.group(parts.y, "tensor y");
+  }
+  if (const plan::Ranks together = attending_together(dense, world.rank(), config);
+      together.size() > 1) {
+    const auto parts = plan::context_parts(together, world.rank(), context_options(config).heads());
     ranks.parallel.context_heads = world.group(parts.heads, "context heads");
     ranks.parallel.context_ring = world.group(parts.ring, "context ring");
   }
-  ranks.parallel.sequence = config.sequence && !ranks.parallel.tensor.alone();
+  ranks.parallel.sequence =
+      config.sequence && config.tensor_y == 1 && !ranks.parallel.tensor.alone();
   ranks.parallel.slices = config.tensor_slices;
   if (config.expert_dispatcher == "all_gather") {
     ranks.parallel.dispatcher = nn::Parallel::Dispatcher::kAllGather;
@@ -70,7 +92,8 @@ Ranks join_groups(const dist::World& world, const plan::Mesh& mesh,
   ranks.part = {.tensor = share_of(ranks.parallel.tensor),
                 .experts = share_of(ranks.parallel.experts),
                 .expert_tensor = share_of(ranks.parallel.expert_tensor),
-                .sequence = ranks.parallel.sequence};
+                .sequence = ranks.parallel.sequence,
+                .columns = share_of(ranks.parallel.tensor_y)};
   return ranks;
 }
 
@@ -80,10 +103,11 @@ optim::GradientGroups gradient_groups(const Ranks& ranks, const nn::ParameterSet
     return optim::DataParallel(
         group, {.ranks = group.size(), .bucket_elements = config.bucket_elements}, config.zero > 0);
   };
-  optim::GradientGroups groups{
-      .replicas = replicas(ranks.replicas),
-      .parts = {.tensor = ranks.parallel.tensor, .expert_tensor = ranks.parallel.expert_tensor},
-      .all = ranks.all};
+  optim::GradientGroups groups{.replicas = replicas(ranks.replicas),
+                               .parts = {.tensor = ranks.parallel.tensor,
+                                         .expert_tensor = ranks.parallel.expert_tensor,
+                                         .columns = ranks.parallel.tensor_y},
+                               .all = ranks.all};
   if (parameters.regions().size() > 1) groups.expert_replicas = replicas(ranks.expert_replicas);
   std::set<int64_t> sharers;
   for (size_t i = 0; i < parameters.size(); ++i) sharers.insert(parameters.part(i).sharers);

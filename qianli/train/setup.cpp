@@ -10,6 +10,7 @@
 #include "qianli/data/pretrain_data.h"
 #include "qianli/dist/agreement.h"
 #include "qianli/formats/checkpoint_folder.h"
+#include "qianli/model/hugging_face.h"
 #include "qianli/model/parameter_table.h"
 #include "qianli/model/resolve.h"
 #include "qianli/ops/dispatch.h"
@@ -56,6 +57,19 @@ void take_special_ids(model::ModelSpec& spec, const text::Tokenizer& tokenizer) 
   if (!spec.bos_token_id && tokenizer.bos_id()) spec.bos_token_id = *tokenizer.bos_id();
   if (spec.eos_token_ids.empty() && tokenizer.eos_id()) spec.eos_token_ids = {*tokenizer.eos_id()};
   if (!spec.pad_token_id && tokenizer.pad_id()) spec.pad_token_id = *tokenizer.pad_id();
+}
+
+void report_dropout(const config::Config& config) {
+  const config::TrainConfig& train = config.train;
+  const fs::path folder = config.model.source;
+  if (folder.empty() || !fs::exists(folder / "config.json")) return;
+  if (train.attention_dropout + train.hidden_dropout + train.embedding_dropout > 0) return;
+  const auto rates = model::dropout_rates(model::read_config(folder));
+  if (rates.empty()) return;
+  log::info("model",
+            "{} names {}, which is not applied: train.attention_dropout, train.hidden_dropout and "
+            "train.embedding_dropout say what this training drops",
+            (folder / "config.json").string(), fmt::join(rates, ", "));
 }
 
 // Which layers and which order of microbatches are this rank's.
@@ -116,7 +130,9 @@ void open_model(Run& run) {
     log::warn("data", "data.sequence_length {} is longer than the {} positions the model declares",
               run.config.data.sequence_length, run.spec.max_position_embeddings);
   }
+  report_dropout(run.config);
   check_context(run.config, run.spec);
+  check_slices(run.config, run.spec);
   take_stage(run);
   expect_shareable(run);
   run.parameters = std::make_unique<nn::ParameterSet>(run.spec, run.compute.dtype, run.device,
@@ -144,13 +160,15 @@ void open_data(Run& run) {
                                       data::sample_counts(config.train));
   });
   opened.masks.vocab_size = run.spec.vocab_size;
-  const data::BatchLayout layout{.global_batch_size = *config.train.global_batch_size,
-                                 .micro_batch_size = config.train.micro_batch_size,
-                                 .data_parallel_rank = run.ranks.samples.index,
-                                 .data_parallel_size = run.ranks.samples.count,
-                                 .context = context_options(config.parallel),
-                                 .context_rank = run.ranks.parallel.context.rank(),
-                                 .depths = run.spec.mtp.num_layers};
+  const data::BatchLayout layout{
+      .global_batch_size = *config.train.global_batch_size,
+      .micro_batch_size = config.train.micro_batch_size,
+      .data_parallel_rank = run.ranks.samples.index,
+      .data_parallel_size = run.ranks.samples.count,
+      .context = context_options(config.parallel),
+      .context_rank = run.ranks.parallel.context.rank() * config.parallel.tensor_y,
+      .context_neighbours = config.parallel.tensor_y,
+      .depths = run.spec.mtp.num_layers};
   run.train_data = std::make_shared<data::BatchSource>(opened.train, layout, opened.masks);
   if (opened.validation) {
     run.validation_data =
@@ -255,10 +273,14 @@ Run build_run(const config::Config& config) {
   dist::expect_same(run.ranks.all, "the data", run.train_data->samples().fingerprint());
   run.optimizer = std::make_unique<optim::FlatOptimizer>(
       *run.parameters, config.optim, gradient_groups(run.ranks, *run.parameters, config.parallel));
-  run.step = std::make_unique<Step>(
-      pointers(run.chunks), *run.parameters, *run.optimizer,
-      step_options(run.stages, config.parallel, config.optim, run.spec, *run.parameters),
-      step_ranks(run.ranks));
+  StepOptions options =
+      step_options(run.stages, config.parallel, config.optim, run.spec, *run.parameters);
+  options.dropout = {.attention = config.train.attention_dropout,
+                     .hidden = config.train.hidden_dropout,
+                     .embedding = config.train.embedding_dropout,
+                     .seed = static_cast<uint64_t>(config.train.seed)};
+  run.step = std::make_unique<Step>(pointers(run.chunks), *run.parameters, *run.optimizer,
+                                    std::move(options), step_ranks(run.ranks));
   const auto point = resume_point(run);
   if (point) resume(run, *point);
   run.saver = std::make_unique<checkpoint::Saver>(

@@ -49,6 +49,7 @@ StepOptions step_options(const plan::Stages& stages, const config::ParallelConfi
   return {.optim = optim,
           .overlap = parallel.overlap_grad_reduce,
           .schedule = stages.schedule,
+          .slicing = plan::configured_slices(parallel, spec),
           .shared = shared_parameters(stages, spec, parameters)};
 }
 

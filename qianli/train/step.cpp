@@ -42,13 +42,15 @@ uint64_t microbatch_key(int64_t step, const data::Batch& batch) {
 }  // namespace
 
 nn::DecoderInput decoder_input(const data::Batch& batch, at::Device device) {
-  nn::DecoderInput input{.tokens = tensor_of(batch.tokens, at::kLong, device),
-                         .positions = tensor_of(batch.positions, at::kLong, device),
-                         .max_position = batch.context ? batch.max_position
-                                                       : *std::max_element(batch.positions.begin(),
-                                                                           batch.positions.end()),
-                         .segment_starts = data::segment_starts(batch),
-                         .context = batch.context};
+  nn::DecoderInput input{
+      .tokens = tensor_of(batch.tokens, at::kLong, device),
+      .positions = tensor_of(batch.positions, at::kLong, device),
+      .max_position = batch.context || batch.slice
+                          ? batch.max_position
+                          : *std::max_element(batch.positions.begin(), batch.positions.end()),
+      .segment_starts = data::segment_starts(batch),
+      .context = batch.context,
+      .slice = batch.slice};
   for (const data::Ahead& ahead : batch.ahead) {
     input.ahead.push_back(
         {tensor_of(ahead.tokens, at::kLong, device), tensor_of(ahead.labels, at::kLong, device)});
@@ -103,16 +105,24 @@ StepResult Step::run(std::span<const data::Batch> microbatches) {
   at::Tensor total = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device_));
   optimizer_.reset_gradients();
   complete_.assign(chunks_.size(), false);
-  pipeline_.run(
-      schedule(microbatches.size(), /*forward_only=*/false),
-      {.forward =
-           [&](const Unit& unit, const Tensors& before) {
-             const data::Batch& batch = microbatches[static_cast<size_t>(unit.microbatch)];
-             const nn::DecoderInput input = training_input(unit, batch, microbatches.size());
-             return forward(unit, batch, input, counted, before, total);
-           },
-       .gradients_complete = [this](int32_t chunk) { chunk_is_complete(chunk); },
-       .kind = [&](int32_t m) { return kind_of(microbatches[static_cast<size_t>(m)]); }});
+  slice_keys_.clear();
+  const auto part = [&](int32_t m, int32_t slice) {
+    return slice_of(microbatches[static_cast<size_t>(m)], slice);
+  };
+  pipeline_.run(schedule(microbatches.size(), /*forward_only=*/false),
+                {.forward =
+                     [&](const Unit& unit, const Tensors& before) {
+                       const data::Batch batch = part(unit.microbatch, unit.slice);
+                       const nn::DecoderInput input =
+                           training_input(unit, batch, microbatches.size());
+                       return forward(unit, batch, input, counted, before, total);
+                     },
+                 .gradients_complete = [this](int32_t chunk) { chunk_is_complete(chunk); },
+                 .kind = [&](int32_t m, int32_t slice) { return kind_of(part(m, slice)); },
+                 .released =
+                     [this](const Unit& unit) {
+                       if (unit.slice == 0) slice_keys_.erase({unit.chunk, unit.microbatch});
+                     }});
   {
     const trace::Span span([] { return std::string("finish gradients"); });
     sum_shared_gradients();
@@ -154,7 +164,8 @@ double Step::go_forward(std::span<const data::Batch> microbatches,
                                       input, total);
                      },
                  .gradients_complete = {},
-                 .kind = [&](int32_t m) { return kind_of(batch_of(m)); }});
+                 .kind = [&](int32_t m, int32_t) { return kind_of(batch_of(m)); },
+                 .released = {}});
   return total.item<double>();
 }
 
@@ -164,6 +175,10 @@ const plan::Schedule& Step::schedule(size_t microbatches, bool forward_only) {
     plan::ScheduleOptions wanted = options_.schedule;
     wanted.microbatches = static_cast<int64_t>(microbatches);
     wanted.forward_only = forward_only;
+    if (forward_only && wanted.kind == plan::ScheduleKind::kSeq1F1B) {
+      wanted.kind = plan::ScheduleKind::k1F1B;  // nothing is kept that slices would make less
+      wanted.slices = 1;
+    }
     if (forward_only) wanted.recompute = plan::Recompute::kNone;
     if (forward_only) wanted.merge_pairs = wanted.detach_weight_grads = false;
     found->second = plan::make_schedule(wanted);
@@ -181,12 +196,42 @@ nn::DecoderInput Step::training_input(const Unit& unit, const data::Batch& batch
       static_cast<double>(sharing) /
       static_cast<double>(static_cast<int64_t>(microbatches) * ranks_.replicas.size());
   input.random_key = microbatch_key(optimizer_.updates_done(), batch);
+  input.dropout = dropouts(batch);
+  if (batch.slice) input.slice_keys = slice_keys(unit);
   if (options_.overlap && unit.completes) {
     input.after_backward = [this, chunk = unit.chunk](int64_t layer) {
       gradients_are_final(chunk, layer);
     };
   }
   return input;
+}
+
+data::Batch Step::slice_of(const data::Batch& batch, int32_t slice) {
+  if (options_.schedule.slices == 1) return batch;
+  plan::SliceOptions slicing = options_.slicing;
+  slicing.sequence_length = batch.sequence_length;
+  const auto lengths = plan::slice_lengths(slicing);
+  const int64_t begin = std::accumulate(lengths.begin(), lengths.begin() + slice, int64_t{0});
+  return data::slice_of(batch, begin, begin + lengths[static_cast<size_t>(slice)],
+                        chunks_.front()->spec().mtp.num_layers);
+}
+
+std::shared_ptr<nn::SliceKeys> Step::slice_keys(const Unit& unit) {
+  auto& keys = slice_keys_[{unit.chunk, unit.microbatch}];
+  if (!keys) keys = std::make_shared<nn::SliceKeys>();
+  return keys;
+}
+
+std::shared_ptr<const nn::Dropouts> Step::dropouts(const data::Batch& batch) const {
+  const DropoutOptions& o = options_.dropout;
+  if (o.attention == 0 && o.hidden == 0 && o.embedding == 0) return nullptr;
+  return std::make_shared<nn::Dropouts>(nn::Dropouts{
+      .attention = o.attention,
+      .hidden = o.hidden,
+      .embedding = o.embedding,
+      .key = random_key(o.seed, fmt::format("dropout of step {}", optimizer_.updates_done())),
+      .origins = tensor_of(data::token_origins(batch), at::kLong, device_),
+      .segment_origins = data::segment_origins(batch)});
 }
 
 Tensors Step::forward(const Unit& unit, const data::Batch& batch, const nn::DecoderInput& input,
@@ -211,7 +256,7 @@ nn::Targets Step::targets(const data::Batch& batch, const nn::DecoderInput& inpu
   nn::Targets targets{.labels = tensor_of(batch.labels, at::kLong, device_),
                       .weights = weights(mask, counted.next)};
   for (size_t depth = 0; depth < counted.ahead.size(); ++depth) {
-    const at::Tensor shifted = batch.context
+    const at::Tensor shifted = depth < batch.ahead.size()
                                    ? tensor_of(batch.ahead[depth].loss_mask, at::kFloat, device_)
                                    : nn::shifted_within_segments(mask, input.segment_starts,
                                                                  static_cast<int64_t>(depth) + 1);

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -14,8 +15,10 @@
 #include "qianli/dist/group.h"
 #include "qianli/nn/decoder.h"
 #include "qianli/nn/mixture_of_experts.h"
+#include "qianli/nn/slice_keys.h"
 #include "qianli/optim/flat_optimizer.h"
 #include "qianli/plan/schedule.h"
+#include "qianli/plan/slices.h"
 #include "qianli/train/pipeline.h"
 
 namespace qianli::train {
@@ -50,14 +53,22 @@ struct StepRanks {
   bool counts = true;
 };
 
+// Rates of what training drops, and the seed of which elements these are.
+struct DropoutOptions {
+  double attention = 0, hidden = 0, embedding = 0;
+  uint64_t seed = 0;
+};
+
 struct StepOptions {
   config::OptimConfig optim;
   // Sum gradients over the replicas while the backward pass still goes on.
   bool overlap = true;
   // Its microbatches are those that a step is given. All stages have the same samples.
   plan::ScheduleOptions schedule;
+  plan::SliceOptions slicing;  // of sequences, where the schedule has slices
   // Parameters that the sharers hold, too, in an order that is the same on all of them.
   std::vector<size_t> shared;
+  DropoutOptions dropout;
 };
 
 class Step {
@@ -93,6 +104,10 @@ class Step {
   Tensors forward(const Unit& unit, const data::Batch& batch, const nn::DecoderInput& input,
                   const CountedTokens& counted, const Tensors& before, at::Tensor& total);
   nn::DecoderInput training_input(const Unit& unit, const data::Batch& batch, size_t microbatches);
+  // What a unit is given of its microbatch, and the keys of the slices before it.
+  data::Batch slice_of(const data::Batch& batch, int32_t slice);
+  std::shared_ptr<nn::SliceKeys> slice_keys(const Unit& unit);
+  std::shared_ptr<const nn::Dropouts> dropouts(const data::Batch& batch) const;
   // The batch's share of the step's loss, with the predictions of more distant tokens that are
   // counted.
   nn::Targets targets(const data::Batch& batch, const nn::DecoderInput& input,
@@ -123,6 +138,8 @@ class Step {
   at::Device device_;
   Pipeline pipeline_;
   std::map<std::pair<size_t, bool>, plan::Schedule> schedules_;  // by microbatches, forward only
+  std::map<std::pair<int32_t, int32_t>, std::shared_ptr<nn::SliceKeys>>
+      slice_keys_;              // by chunk, microbatch
   std::vector<bool> complete_;  // chunks of the step that goes on whose gradients are there
 };
 

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <span>
 
 #include "qianli/checkpoint/checkpoint.h"
 #include "qianli/dist/rank_threads.h"
@@ -24,12 +25,13 @@ struct Sharing {
   int64_t tensor = 1;
   int64_t expert = 1;
   int64_t expert_tensor = 0;
+  int64_t tensor_x = 1, tensor_y = 1;
 };
 
 std::string text_of(const Sharing& sharing) {
-  return fmt::format("{} ranks{}, tensor {}, expert {} by {}", sharing.ranks,
-                     sharing.zero ? " with ZeRO-1" : "", sharing.tensor, sharing.expert,
-                     sharing.expert_tensor);
+  return fmt::format("{} ranks{}, tensor {} ({} x {}), expert {} by {}", sharing.ranks,
+                     sharing.zero ? " with ZeRO-1" : "", sharing.tensor, sharing.tensor_x,
+                     sharing.tensor_y, sharing.expert, sharing.expert_tensor);
 }
 
 // One rank's part of a training state in bf16 with a float32 master.
@@ -100,6 +102,8 @@ class RankRun {
     config::ParallelConfig config;
     config.zero = sharing.zero ? 1 : 0;
     config.bucket_elements = 1000;
+    config.tensor_x = sharing.tensor_x;
+    config.tensor_y = sharing.tensor_y;
     return config;
   }
 
@@ -147,10 +151,18 @@ constexpr Sharing kSharings[] = {
     {4, true, /*tensor=*/2, /*expert=*/2, /*expert_tensor=*/1},
 };
 
-TEST(ShardedCheckpoint, every_layout_loads_what_every_layout_saved) {
-  model::ModelSpec spec = tiny_model("deepseek_v3");
-  spec.num_layers = 2;
-  for (const Sharing& saved : kSharings) {
+// Two-dimensional among others.
+constexpr Sharing kGrids[] = {
+    {1},
+    {2, true, /*tensor=*/2},
+    {4, false, /*tensor=*/4, 1, 0, 2, 2},
+    {6, false, /*tensor=*/6, 1, 0, 2, 3},
+    {8, true, /*tensor=*/4, 1, 0, 2, 2},
+    {8, false, /*tensor=*/8, 1, 0, 4, 2},
+};
+
+void expect_all_load_from_all(const model::ModelSpec& spec, std::span<const Sharing> sharings) {
+  for (const Sharing& saved : sharings) {
     TemporaryFolder folder;
     dist::run_ranks(saved.ranks, [&](const dist::World& world) {
       RankRun run(spec, saved, world);
@@ -158,7 +170,7 @@ TEST(ShardedCheckpoint, every_layout_loads_what_every_layout_saved) {
       run.save(folder.path(), spec, /*asynchronous=*/saved.ranks != 3);
     });
     const fs::path step = folder / "step_3";
-    for (const Sharing& loading : kSharings) {
+    for (const Sharing& loading : sharings) {
       SCOPED_TRACE(text_of(saved) + " saved, " + text_of(loading) + " load");
       dist::run_ranks(loading.ranks, [&](const dist::World& world) {
         RankRun run(spec, loading, world);
@@ -166,6 +178,21 @@ TEST(ShardedCheckpoint, every_layout_loads_what_every_layout_saved) {
         run.expect_filled();
       });
     }
+  }
+}
+
+TEST(ShardedCheckpoint, every_layout_loads_what_every_layout_saved) {
+  model::ModelSpec spec = tiny_model("deepseek_v3");
+  spec.num_layers = 2;
+  expect_all_load_from_all(spec, kSharings);
+}
+
+TEST(ShardedCheckpoint, two_dimensional_layouts_load_what_every_layout_saved) {
+  for (const char* model : {"gpt2", "llama"}) {
+    SCOPED_TRACE(model);
+    model::ModelSpec spec = tiny_model(model);
+    spec.num_layers = 2;
+    expect_all_load_from_all(spec, kGrids);
   }
 }
 

@@ -23,6 +23,9 @@ class ResumeTest : public Workshop {
             "train.micro_batch_size=4",
             "train.global_batch_size=8",
             "train.steps=" + std::to_string(kSteps),
+            "train.attention_dropout=0.1",
+            "train.hidden_dropout=0.1",
+            "train.embedding_dropout=0.1",
             "checkpoint.every=3",
             "run.dir=" + run};
   }

@@ -1,5 +1,6 @@
 #include "qianli/config/config.h"
 
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -149,6 +150,8 @@ TEST(Config, checks_values_against_each_other) {
        "first.yaml:2: expected optim.warmup_steps"},
       {"train: {steps: 9}\noptim: {lr_schedule: wsd, warmup_steps: 4, wsd_decay_steps: 6}",
        "of at most the 5 steps after the warm-up, got 6"},
+      {"parallel: {tensor: 4, tensor_x: 4}", "tensor_y both above 1, or both 1, got 4 and 1"},
+      {"parallel: {tensor: 6, tensor_x: 2, tensor_y: 2}", "got 6 for 2 x 2"},
       {"data: {split: '1,2,3,4'}", "up to three proportions"},
       {"data: {split: '0,0'}", "up to three proportions"},
       {"data: {split: '1,-1,3'}", "up to three proportions"},
@@ -237,7 +240,12 @@ TEST(Config, every_key_round_trips_through_yaml) {
     ++settable;
     const std::string changed = path + "=" + other_value(field);
     SCOPED_TRACE(changed);
-    const std::vector<std::string> overrides = {"optim.lr=0.5", "optim.decay_steps=100", changed};
+    std::vector<std::string> overrides = {"optim.lr=0.5", "optim.decay_steps=100", changed};
+    const bool x = path == "parallel.tensor_x", y = path == "parallel.tensor_y";
+    if (x || y) {  // they go together
+      overrides.emplace_back("parallel.tensor=4");
+      overrides.push_back(fmt::format("parallel.tensor_{}=2", x ? "y" : "x"));
+    }
     Config config = from_overrides_only(overrides);
     EXPECT_NE(value_to_json(find_field(fields_of(config), path)->value),
               value_to_json(field.value));

@@ -89,9 +89,8 @@ struct Mixer {
     nn::RotaryTables tables(spec, x);
     const nn::Observer observer;
     const nn::Parallel alone;
-    const int64_t tokens = x.size(0);
     nn::ForwardPass pass{.input = input, .rotary = tables, .observer = observer, .parallel = alone};
-    const nn::BlockInput given(x, tokens, alone);
+    const nn::BlockInput given(x, pass);
     return block->forward(given, pass).part(alone);
   }
 

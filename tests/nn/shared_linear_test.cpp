@@ -12,7 +12,7 @@
 #include "qianli/device/allocator.h"
 #include "qianli/dist/rank_threads.h"
 #include "qianli/dist/under_way.h"
-#include "qianli/nn/block.h"
+#include "qianli/nn/parallel.h"
 #include "qianli/ops/deferred_gradients.h"
 #include "tests/support/engine_support.h"
 
@@ -40,6 +40,27 @@ struct Layer {
   }
   at::Tensor on_stream(const at::Tensor& whole) const {
     return parallel.sequence ? part(whole, 0) : whole.clone();
+  }
+
+  // Between the blocks.
+  nn::Side stream() const {
+    nn::Side side{.group = &parallel.tensor};
+    if (parallel.sequence) side.rows = nn::SharedRows::even(tokens, parallel.tensor);
+    return side;
+  }
+  // First layers of a block.
+  std::vector<at::Tensor> enter(const at::Tensor& x, std::vector<nn::Linear> linears) const {
+    nn::SharedLinears call{.linears = std::move(linears)};
+    call.in = stream();
+    call.slices = parallel.slices;
+    return nn::shared_linear(x, std::move(call));
+  }
+  // The last one.
+  at::Tensor leave(const at::Tensor& y, const nn::Linear& linear) const {
+    nn::SharedLinears call{.linears = {linear}};
+    call.out = stream();
+    call.slices = parallel.slices;
+    return nn::shared_linear(y, std::move(call))[0];
   }
 
   nn::Parallel parallel;
@@ -98,8 +119,7 @@ TEST(SharedLinear, equals_the_plain_products) {
       const auto rows = trainable(layer.part(w, 0)), twice = trainable(layer.part(2 * w, 0)),
                  bias = trainable(layer.part(b, 0));
       const at::Tensor in = layer.on_stream(x).requires_grad_(true);
-      const nn::BlockInput entering(in, c.tokens, layer.parallel);
-      const auto found = entering.through({{rows.get(), bias.get()}, {twice.get(), nullptr}});
+      const auto found = layer.enter(in, {{rows.get(), bias.get()}, {twice.get(), nullptr}});
       expect_close(found[0], layer.part(y, 1), kTolerance, "first layer");
       const at::Tensor grad = layer.part(grad_y, 1);
       go_back(((found[0] + found[1]) * grad).sum(), gradients);
@@ -110,8 +130,7 @@ TEST(SharedLinear, equals_the_plain_products) {
       // The last one: columns of its weight.
       const auto columns = trainable(layer.part(w2, 1)), once = trainable(b2);
       const at::Tensor middle = layer.part(y, 1).requires_grad_(true);
-      const nn::BlockOutput leaving{middle, {columns.get(), once.get()}};
-      const at::Tensor out = leaving.on_stream(c.tokens, layer.parallel);
+      const at::Tensor out = layer.leave(middle, {columns.get(), once.get()});
       expect_close(out, layer.on_stream(z), kTolerance, "last layer");
       go_back((out * layer.on_stream(grad_z)).sum(), gradients);
       expect_close(middle.grad(), layer.part(grad_z.mm(w2), 1), kTolerance, "its input");
@@ -160,7 +179,7 @@ TEST(SharedLinear, computes_while_tokens_travel) {
                        middle = values({16, 8}, 3).requires_grad_(true);
       const Products products;
       // Each but the last slice is computed while the next one comes.
-      const at::Tensor y = nn::BlockInput(x, 16, layer.parallel).through({w.get()});
+      const at::Tensor y = layer.enter(x, {{w.get(), nullptr}})[0];
       EXPECT_EQ(Products::under_way, sequence ? (Counts{1, 1, 1, 0}) : Counts{0});
       Products::under_way.clear();
       // The input's gradient while the input comes again, the weight's while that is summed.
@@ -168,7 +187,7 @@ TEST(SharedLinear, computes_while_tokens_travel) {
       EXPECT_EQ(Products::under_way, sequence ? (Counts{1, 1}) : (Counts{0, 1}));
       Products::under_way.clear();
       // Slice i while those before it are summed.
-      const at::Tensor z = nn::BlockOutput{middle, {w.get()}}.on_stream(16, layer.parallel);
+      const at::Tensor z = layer.leave(middle, {w.get(), nullptr});
       EXPECT_EQ(Products::under_way, (Counts{0, 1, 2, 3}));
       Products::under_way.clear();
       z.sum().backward();
@@ -210,9 +229,8 @@ TEST(SharedLinear, keeps_a_ranks_share_of_its_input) {
       const auto kept = [&](bool whole) {
         return kept_bytes(layer.parallel.tensor, [&] {
           const at::Tensor x = at::ones({kTokens / ranks, kIn}, at::kDouble).requires_grad_(true);
-          const nn::BlockInput entering(x, kTokens, layer.parallel);
-          if (whole) entering.whole();
-          return entering.through({w.get()});
+          if (!whole) return layer.enter(x, {{w.get(), nullptr}})[0];
+          return nn::shared_linear(layer.stream().enter(x), {.linears = {{w.get(), nullptr}}})[0];
         });
       };
       EXPECT_NEAR(static_cast<double>(kept(false)), kInput, 0.3 * kInput);  // blocks are rounded

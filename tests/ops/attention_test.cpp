@@ -1,8 +1,11 @@
 #include "qianli/ops/attention.h"
 
+#include <ATen/ops/eye.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include "qianli/base/random.h"
 #include "tests/ops/op_harness.h"
 #include "tests/support/engine_support.h"
 
@@ -19,7 +22,18 @@ struct AttentionCase {
   bool slopes = false, sinks = false;
   int64_t chosen = 0;  // keys per query
   std::vector<int64_t> offsets = {};
+  double dropout = 0.0;
 };
+
+// Sequences of several samples, which begin anywhere in them.
+std::vector<int64_t> origins_of(const AttentionCase& c) {
+  std::vector<int64_t> origins;
+  for (size_t s = 0; s + 1 < c.q_starts.size(); ++s) {
+    const auto sample = static_cast<int64_t>(s + 3) << 32;
+    origins.push_back(sample + 1000 + 13 * static_cast<int64_t>(s));
+  }
+  return origins;
+}
 
 // Of every query `count` keys of its sequence, spread out; then some that are none.
 at::Tensor some_keys(const AttentionCase& c) {
@@ -46,7 +60,10 @@ ops::AttentionLayout layout_of(const AttentionCase& c) {
           .softcap = c.softcap,
           .slopes = c.slopes ? ops::alibi_slopes(c.heads) : at::Tensor(),
           .chosen = c.chosen > 0 ? some_keys(c) : at::Tensor(),
-          .offsets = c.offsets};
+          .offsets = c.offsets,
+          .dropout = ops::dropout_of(c.dropout, 0x123456789abcdef),
+          .origins = origins_of(c),
+          .first_head = 6};
 }
 
 void check_case(const AttentionCase& c) {
@@ -262,6 +279,90 @@ TEST(Attention, with_every_switch_at_once) {
                 .slopes = true,
                 .sinks = true,
                 .chosen = chosen});
+  }
+}
+
+TEST(Attention, with_dropout) {
+  const auto with = [](AttentionCase c) {
+    c.name += ", dropout";
+    c.dropout = 0.3;
+    check_case(c);
+  };
+  with({"one sequence", 2, 2, 8, 8, {0, 7}, {0, 7}});
+  with({"packed", 4, 2, 16, 16, {0, 1, 6, 13}, {0, 1, 6, 13}});
+  with({"long", 2, 1, 64, 64, {0, 150}, {0, 150}});
+  with({"values of another size", 3, 3, 24, 16, {0, 4, 90}, {0, 4, 90}});
+  with({"few queries", 6, 2, 8, 8, {0, 2}, {0, 70}});
+  with({.name = "not causal",
+        .heads = 2,
+        .key_heads = 1,
+        .dim = 8,
+        .value_dim = 8,
+        .q_starts = {0, 70},
+        .k_starts = {0, 75},
+        .causal = false});
+  with({.name = "offsets",
+        .heads = 4,
+        .key_heads = 2,
+        .dim = 16,
+        .value_dim = 16,
+        .q_starts = {0, 70, 90, 170, 170, 200},
+        .k_starts = {0, 150, 190, 190, 220, 310},
+        .window = 50,
+        .offsets = {-20, 130, 5, 0, 40}});
+  for (const int64_t chosen : {0, 9}) {
+    with({.name = "all",
+          .heads = 4,
+          .key_heads = 2,
+          .dim = 20,
+          .value_dim = 12,
+          .q_starts = {0, 70, 75},
+          .k_starts = {0, 90, 95},
+          .softcap = 3.0,
+          .window = 40,
+          .slopes = true,
+          .sinks = true,
+          .chosen = chosen});
+  }
+  with({.name = "few chosen",
+        .heads = 2,
+        .key_heads = 2,
+        .dim = 16,
+        .value_dim = 16,
+        .q_starts = {0, 2},
+        .k_starts = {0, 300},
+        .chosen = 90});
+}
+
+// With equal scores and the identity for values the output shows what was dropped.
+TEST(Attention, drops_what_the_generator_says) {
+  const int64_t length = 70, heads = 2, first = (int64_t{9} << 32) + 13;
+  for (const auto dtype : {at::kFloat, at::kDouble}) {
+    const ops::AttentionLayout layout{.q_starts = {0, length},
+                                      .k_starts = {0, length},
+                                      .causal = false,
+                                      .dropout = ops::dropout_of(0.25, 77),
+                                      .origins = {first},
+                                      .first_head = 4};
+    const at::Tensor zero = at::zeros({length, heads, 8}, dtype);
+    const at::Tensor values = at::eye(length, dtype).unsqueeze(1).expand({length, heads, length});
+    const at::Tensor out = ops::attention(zero, zero, values, layout).to(at::kDouble) * length;
+    int64_t kept = 0;
+    for (int64_t q = 0; q < length; ++q) {
+      for (int64_t k = 0; k < length; ++k) {
+        for (int64_t h = 0; h < heads; ++h) {
+          const uint64_t position = 13 + static_cast<uint64_t>(k);
+          const auto words = philox4x32(77, static_cast<uint64_t>(first + q),
+                                        position / 8 | static_cast<uint64_t>(4 + h) << 32);
+          const uint32_t bits = words[position % 8 / 2] >> (position % 2 * 16) & 0xffff;
+          const bool stays = bits >= 16384;
+          kept += stays ? 1 : 0;
+          ASSERT_NEAR(out[q][h][k].item<double>(), stays ? 4.0 / 3.0 : 0.0, 1e-5)
+              << q << ' ' << k << ' ' << h;
+        }
+      }
+    }
+    EXPECT_NEAR(static_cast<double>(kept) / (length * length * heads), 0.75, 0.02);
   }
 }
 

@@ -1,6 +1,6 @@
 #include "qianli/plan/model_part.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -94,6 +94,45 @@ TEST(ModelPart, every_element_is_held_and_one_rank_answers_for_it) {
       }
     }
   }
+}
+
+// The ranks of x y, of which the y cut the stream.
+TEST(ModelPart, every_element_is_held_where_the_stream_is_cut_as_well) {
+  for (const char* name : {"llama3-8b", "gpt2-124m"}) {
+    model::ModelSpec spec = small(name);
+    spec.vocab_size = 25;
+    spec.ffn_hidden_size = 13;
+    for (const auto& [x, y] : {std::pair<int64_t, int64_t>{2, 2}, {2, 3}, {3, 2}, {12, 2}}) {
+      ASSERT_TRUE(part_problems(spec, {.tensor = {0, x * y}, .columns = {0, y}}).empty());
+      SCOPED_TRACE(fmt::format("{} by {} x {}", name, x, y));
+      std::map<std::string, Uses> uses;
+      for (int64_t rank = 0; rank < x * y; ++rank) {
+        const ModelPart part{.tensor = {rank, x * y}, .columns = {rank / x, y}};
+        for (const ParameterPart& own : parameter_parts(spec, part)) add(uses, own);
+      }
+      ASSERT_EQ(uses.size(), model::parameter_table(spec).size());
+      for (const auto& [parameter, own] : uses) {
+        EXPECT_EQ(std::ranges::count(own.counted, 1), std::ssize(own.counted)) << parameter;
+        EXPECT_EQ(std::ranges::count(own.held, 0), 0) << parameter;
+      }
+    }
+  }
+}
+
+TEST(ModelPart, what_has_no_second_dimension_is_said) {
+  const ModelPart part{.tensor = {0, 4}, .columns = {0, 2}};
+  for (const auto& [name, what] : {std::pair{"qwen3-30b-a3b", "a mixture of experts"},
+                                   {"deepseek-v3-671b", "latent attention"},
+                                   {"qwen3-next-80b-a3b", "gated delta net"}}) {
+    const std::string said = fmt::format("{}", fmt::join(part_problems(small(name), part), "; "));
+    EXPECT_NE(said.find(what), std::string::npos) << said;
+    EXPECT_NE(said.find("parallel.tensor=4"), std::string::npos) << said;
+  }
+  model::ModelSpec narrow = small("llama3-8b");
+  narrow.hidden_size = 2;
+  const auto problems = part_problems(narrow, {.tensor = {0, 6}, .columns = {0, 3}});
+  ASSERT_EQ(problems.size(), 1u);
+  EXPECT_NE(problems[0].find("parallel.tensor_y of at most 2"), std::string::npos);
 }
 
 TEST(ModelPart, experts_are_shared_by_number_and_by_width) {

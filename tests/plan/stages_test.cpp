@@ -56,6 +56,20 @@ TEST(Stages, LayersAreGivenInEveryForm) {
             2);
 }
 
+TEST(Stages, SlicesAreCutEvenlyOrByWork) {
+  config::ParallelConfig parallel{.pipeline = 2, .schedule = "seq1f1b", .schedule_slices = 4};
+  EXPECT_EQ(configured_schedule(parallel, 3).slices, 4);
+  const auto lengths = [&] {
+    SliceOptions options = configured_slices(parallel, spec_of(4));
+    options.sequence_length = 65536;
+    return slice_lengths(options);
+  };
+  EXPECT_EQ(lengths(), std::vector<int64_t>(4, 16384));
+  parallel.schedule_slicing = "work";
+  const auto by_work = lengths();
+  for (size_t i = 1; i < by_work.size(); ++i) EXPECT_LT(by_work[i], by_work[i - 1]);
+}
+
 TEST(Stages, RefusalsNameWhatFits) {
   const auto refuse = [](const config::ParallelConfig& parallel, int64_t microbatches,
                          const std::string& words, int64_t layers = 8) {
@@ -64,7 +78,7 @@ TEST(Stages, RefusalsNameWhatFits) {
   refuse({.pipeline = 4, .pipeline_chunks = 2}, 6, "nearest that fits: 4 or 8 microbatches");
   refuse({.pipeline = 2, .schedule = "dualpipev"}, 2, "nearest that fits: 3 microbatches");
   refuse({.pipeline = 2, .schedule = "nanopipe"}, 4, "parallel.schedule=1f1b");
-  refuse({.pipeline = 2, .schedule = "seq1f1b"}, 4, "zb-h1");
+  refuse({.pipeline = 2, .schedule_slices = 2}, 4, "only seq1f1b cuts microbatches into slices");
   refuse({.pipeline = 3}, 4, "nearest: parallel.pipeline=2 or 4; or parallel.layers=\"3,3,2\"");
   refuse({.pipeline = 2, .pipeline_chunks = 3}, 4,
          "parallel.layers=\"[[2,1,1],[2,1,1]]\"; or 4 parallel.noop_layers");

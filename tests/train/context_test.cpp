@@ -95,12 +95,39 @@ TEST(ContextParallelCheck, refuses_what_needs_whole_sequences) {
   config.parallel.context_algorithm = "hybrid";
   config.parallel.context_ulysses = 3;
   EXPECT_NE(refusal(config, tiny_model("llama")).find("nearest: 2 or 4"), std::string::npos);
+  // Two heads on each rank of x, and four ranks of y that hold a sequence together.
+  config::Config grid = config;
+  grid.parallel = {.tensor = 8, .tensor_x = 2, .tensor_y = 4};
+  EXPECT_EQ(refusal(grid, tiny_model("llama")), "");
+  grid.parallel.context_algorithm = "ulysses";
+  EXPECT_NE(refusal(grid, tiny_model("llama")).find("parallel.tensor_y=4"), std::string::npos);
   config.parallel.context_algorithm = "ring";
   model::ModelSpec dropping = tiny_model("qwen3_moe");
   dropping.moe->capacity_factor = 1.0;
   EXPECT_NE(refusal(config, dropping).find("capacity_factor"), std::string::npos);
   const std::string recurrent = refusal(config, model::preset("mamba2-8b"));
   EXPECT_NE(recurrent.find("Mamba-2"), std::string::npos);
+}
+
+TEST(SlicesCheck, RefusesWhatNeedsWholeSequences) {
+  config::Config config;
+  config.data.sequence_length = 16;
+  config.parallel.schedule_slices = 4;
+  const auto refused = [&](const model::ModelSpec& spec, const std::string& words) {
+    try {
+      train::check_slices(config, spec);
+      ADD_FAILURE() << "accepted: " << words;
+    } catch (const ConfigError& error) {
+      EXPECT_NE(std::string(error.what()).find(words), std::string::npos) << error.what();
+    }
+  };
+  EXPECT_NO_THROW(train::check_slices(config, tiny_model("llama")));
+  refused(tiny_model("qwen3_moe"), "without balancing losses");
+  refused(model::preset("mamba2-8b"), "Mamba-2");
+  config.parallel.context = 2;
+  refused(tiny_model("llama"), "parallel.context=1, got 2");
+  config.data.sequence_length = 3;
+  refused(tiny_model("llama"), "a token for each slice, got 3");
 }
 
 }  // namespace

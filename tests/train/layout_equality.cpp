@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "qianli/base/random.h"
+#include "qianli/dist/rank_threads.h"
 #include "qianli/model/presets.h"
 #include "qianli/plan/stages.h"
 #include "qianli/train/stage.h"
@@ -58,17 +59,44 @@ data::Batch microbatch(int64_t sample, int64_t length, int64_t vocabulary, bool 
   return batch;
 }
 
+// The rows of all batches as one batch.
+data::Batch joined(const std::vector<data::Batch>& rows) {
+  data::Batch all{.sequence_length = rows.front().sequence_length};
+  const auto append = [](auto& to, const auto& from) {
+    to.insert(to.end(), from.begin(), from.end());
+  };
+  for (const data::Batch& row : rows) {
+    for (const int64_t end : row.segment_ends)
+      all.segment_ends.push_back(static_cast<int64_t>(all.tokens.size()) + end);
+    append(all.tokens, row.tokens);
+    append(all.labels, row.labels);
+    append(all.loss_mask, row.loss_mask);
+    append(all.positions, row.positions);
+    append(all.sample_indices, row.sample_indices);
+    ++all.sequences;
+  }
+  return all;
+}
+
 // Megatron's order: blocks of one microbatch for each replica.
 std::vector<data::Batch> samples_of(int64_t step, const train::Ranks& ranks, const Layout& layout,
                                     const model::ModelSpec& spec) {
   std::vector<data::Batch> batches;
   for (int64_t m = 0; m < layout.microbatches(); ++m) {
-    const int64_t sample = step * layout.samples + m * layout.data + ranks.samples.index;
-    const int64_t length = layout.several_lengths ? kSequence - 3 * (sample % 4) : kSequence;
-    batches.push_back(microbatch(sample, length, spec.vocab_size, layout.packed));
-    if (layout.context.size == 1) continue;
-    batches.back() = data::deal_out(batches.back(), layout.context, ranks.parallel.context.rank(),
-                                    spec.mtp.num_layers);
+    std::vector<data::Batch> rows;
+    for (int64_t row = 0; row < layout.rows; ++row) {
+      const int64_t sample =
+          step * layout.samples + (m * layout.data + ranks.samples.index) * layout.rows + row;
+      const int64_t length = layout.several_lengths ? kSequence - 3 * (sample % 4) : kSequence;
+      rows.push_back(microbatch(sample, length, spec.vocab_size, layout.packed));
+    }
+    batches.push_back(joined(rows));
+    if (layout.context.size * layout.tensor_y == 1) continue;
+    data::ContextOptions together = layout.context;
+    together.size *= layout.tensor_y;
+    batches.back() =
+        data::deal_out(batches.back(), together, ranks.parallel.context.rank() * layout.tensor_y,
+                       spec.mtp.num_layers, layout.tensor_y);
   }
   return batches;
 }
@@ -77,11 +105,15 @@ constexpr const char* kAlgorithms[] = {"ring", "ulysses", "hybrid", "kv_allgathe
 
 config::ParallelConfig config_of(const Layout& layout) {
   return {.tensor = layout.tensor,
+          .tensor_x = layout.tensor_x,
+          .tensor_y = layout.tensor_y,
           .tensor_slices = layout.tensor_slices,
           .sequence = layout.sequence,
           .pipeline = layout.pipeline,
           .pipeline_chunks = layout.chunks,
           .schedule = layout.schedule,
+          .schedule_slices = layout.slices,
+          .schedule_slicing = layout.slicing,
           .recompute = layout.recompute,
           .layers = layout.split,
           .context = layout.context.size,
@@ -126,6 +158,17 @@ model::ModelSpec tiny_model(const std::string& name) {
     make_tiny(*spec.moe);
     return spec;
   }
+  if (name == "switches") {
+    model::ModelSpec spec = model::preset("llama-tiny");
+    make_tiny(spec);
+    spec.norm_placement = model::NormPlacement::kSandwich;
+    spec.norm_zero_centered = true;
+    spec.qk_norm = model::QkNorm::kHead;
+    spec.attention_sinks = true;
+    spec.qkv_bias = spec.attention_out_bias = true;
+    spec.embedding_multiplier = 3.0;
+    return spec;
+  }
   model::ModelSpec spec = model::preset("deepseek-v3-671b");
   make_tiny(spec);
   make_tiny(*spec.moe);
@@ -145,19 +188,31 @@ model::ModelSpec tiny_model(const std::string& name) {
 
 std::string text_of(const Layout& layout) {
   return fmt::format(
-      "data {} context {} (algorithm {}, inner {}, window {}) tensor {}{} in {} slices expert {} "
+      "data {} context {} (algorithm {}, inner {}, window {}) tensor {} ({} x {}){} in {} slices "
+      "expert {} "
       "of {} zero {} "
       "buckets of {}{} pipeline {} x {} {} [{}] recompute {}, {} samples{}",
       layout.data, layout.context.size, static_cast<int>(layout.context.algorithm),
-      layout.context.inner, layout.context.window, layout.tensor,
+      layout.context.inner, layout.context.window, layout.tensor, layout.tensor_x, layout.tensor_y,
       layout.sequence ? " with sequence" : "", layout.tensor_slices, layout.expert,
       layout.expert_tensor, layout.zero, layout.bucket_elements,
       layout.overlap ? " overlapped" : "", layout.pipeline, layout.chunks, layout.schedule,
-      layout.split, layout.recompute, layout.samples, layout.packed ? ", packed" : "");
+      layout.split, layout.recompute, layout.samples,
+      (layout.packed ? ", packed" : "") +
+          (layout.slices > 1 ? fmt::format(", {} slices ({})", layout.slices, layout.slicing)
+                             : "") +
+          (layout.dropout > 0 ? fmt::format(", dropout {}", layout.dropout) : ""));
 }
 
 plan::Schedule schedule_of(const Layout& layout) {
   return plan::make_schedule(plan::configured_schedule(config_of(layout), layout.microbatches()));
+}
+
+plan::ModelPart part_of(const Layout& layout) {
+  return {.tensor = {0, layout.tensor},
+          .experts = {0, layout.expert},
+          .expert_tensor = {0, layout.expert_tensor == 0 ? layout.tensor : layout.expert_tensor},
+          .columns = {0, layout.tensor_y}};
 }
 
 RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const dist::World& world) {
@@ -181,7 +236,7 @@ RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const d
     victim->value().view(-1).fill_(std::numeric_limits<double>::quiet_NaN());
   }
   config::OptimConfig optim;
-  optim.lr = 1e-2;
+  optim.lr = layout.lr;
   optim.warmup_steps = 0;
   optim.weight_decay = 0.1;
   optim.clip_grad_norm = 0.5;
@@ -190,8 +245,9 @@ RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const d
   optim::FlatOptimizer optimizer(parameters, optim,
                                  train::gradient_groups(ranks, parameters, parallel));
   auto chunks = train::build_chunks(spec, parameters, ranks);
-  train::Step step(train::pointers(chunks), parameters, optimizer,
-                   train::step_options(stages, parallel, optim, spec, parameters),
+  train::StepOptions options = train::step_options(stages, parallel, optim, spec, parameters);
+  options.dropout = {layout.dropout, layout.dropout, layout.dropout, /*seed=*/7};
+  train::Step step(train::pointers(chunks), parameters, optimizer, options,
                    train::step_ranks(ranks));
   RunResult result;
   const auto samples = [&](int64_t i) { return samples_of(i, ranks, layout, spec); };
@@ -205,7 +261,9 @@ RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const d
   result.peak_units = step.peak_units();
   result.message_bytes = ranks.stages.traffic().bytes;
   result.expert_bytes = ranks.parallel.experts.traffic().bytes;
-  result.tensor_bytes = ranks.parallel.tensor.traffic().bytes;
+  for (const dist::Group* group :
+       {&ranks.parallel.tensor, &ranks.parallel.tensor_x, &ranks.parallel.tensor_y})
+    result.tensor_bytes += group->traffic().bytes;
   const auto evaluation = step.evaluate(samples(kEqualitySteps));
   const auto sums = step.sum({evaluation.loss_sum, evaluation.tokens});
   result.evaluation = sums[0] / sums[1];
@@ -229,11 +287,15 @@ at::Tensor held_of(at::Tensor whole, const plan::ParameterPart& part) {
 }
 
 RunResult run_serially(const model::ModelSpec& spec, const Layout& samples) {
-  return run_layout(spec,
-                    {.samples = samples.samples,
-                     .several_lengths = samples.several_lengths,
-                     .packed = samples.packed},
-                    dist::World());
+  const Layout layout{.samples = samples.samples,
+                      .several_lengths = samples.several_lengths,
+                      .packed = samples.packed,
+                      .dropout = samples.dropout,
+                      .lr = samples.lr};
+  RunResult result;
+  // On a thread of its own, which computes alone: these tensors are too small for several.
+  dist::run_ranks(1, [&](const dist::World& world) { result = run_layout(spec, layout, world); });
+  return result;
 }
 
 void expect_equal(const RunResult& run, const RunResult& serial) {

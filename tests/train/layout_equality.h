@@ -21,6 +21,7 @@ namespace qianli::testing {
 // Tiny models of four kinds: Llama, GPT-2, a mixture of experts, and latent attention with a
 // mixture and layers of multi-token prediction.
 std::vector<std::string> tiny_model_names();
+// Of these, and "switches": a Llama with sandwich norms, norms of heads, sinks and biases.
 model::ModelSpec tiny_model(const std::string& name);
 
 struct Layout {
@@ -32,21 +33,27 @@ struct Layout {
   int64_t tensor = 1;
   bool sequence = false;
   int64_t tensor_slices = 1;
+  int64_t tensor_x = 1, tensor_y = 1;
   int64_t expert = 1;
   int64_t expert_tensor = 0;
   std::string expert_dispatcher = "all_to_all";
   int64_t pipeline = 1;
   int64_t chunks = 1;             // of a stage
   std::string schedule = "1f1b";  // as plan::schedule_names() has it
+  int64_t slices = 1;             // of a sequence
+  std::string slicing = "even";   // or work
   std::string split;              // layers of each chunk ("[[1,0],[2,1]]"); empty: even
   std::string recompute = "none";
   int64_t samples = 12;          // of a step
+  int64_t rows = 1;              // samples of a microbatch
   bool several_lengths = false;  // of the sequences of different samples
   bool packed = false;           // two documents in each sample
-  std::string poisoned;          // a parameter, a number of which is NaN on its last rank
+  double dropout = 0;            // of attention, hidden states and embedding
+  double lr = 1e-2;
+  std::string poisoned;  // a parameter, a number of which is NaN on its last rank
 
   int64_t ranks() const { return data * tensor * context.size * pipeline; }
-  int64_t microbatches() const { return samples / data; }
+  int64_t microbatches() const { return samples / (data * rows); }
 };
 std::string text_of(const Layout& layout);
 
@@ -56,10 +63,10 @@ struct RunResult {
   double evaluation = 0;  // loss of a step's samples without gradients, after all steps
   std::optional<nn::StepRouting> routing;  // of the last step, on the first stage
   int64_t stage = 0;
-  int64_t peak_units = 0;                        // of this stage in the last step
-  double tensor_bytes = 0;                       // to the ranks of its tensor group
-  double expert_bytes = 0;                       // to the ranks of its group of experts
-  double message_bytes = 0;                      // that this stage sent to others in all steps
+  int64_t peak_units = 0;    // of this stage in the last step
+  double tensor_bytes = 0;   // to the ranks of its tensor group, and of its parts
+  double expert_bytes = 0;   // to the ranks of its group of experts
+  double message_bytes = 0;  // that this stage sent to others in all steps
   std::map<std::string, at::Tensor> parameters;  // what the rank holds, float64
   std::map<std::string, plan::ParameterPart> parts;
 };
@@ -70,6 +77,7 @@ constexpr int64_t kEqualitySteps = 3;
 RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const dist::World& world);
 RunResult run_serially(const model::ModelSpec& spec, const Layout& samples = {});
 plan::Schedule schedule_of(const Layout& layout);
+plan::ModelPart part_of(const Layout& layout);  // of the first rank
 
 // What a rank holds of a whole parameter.
 at::Tensor held_of(at::Tensor whole, const plan::ParameterPart& part);

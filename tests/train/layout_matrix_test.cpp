@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <tuple>
 
 #include "qianli/base/error.h"
 #include "qianli/base/random.h"
@@ -20,12 +21,13 @@ constexpr size_t kLayoutsOfAModel = 30;
 struct PipelineOf {
   int64_t stages, chunks;
   const char* schedule;
+  int64_t slices = 1;
 };
 
 constexpr PipelineOf kPipelines[] = {{1, 1, "1f1b"},  {2, 1, "1f1b"},        {2, 1, "gpipe"},
                                      {2, 1, "zb-h1"}, {2, 2, "interleaved"}, {2, 1, "dualpipev"},
                                      {4, 1, "1f1b"},  {4, 1, "zb-h1"},       {1, 1, "1f1b"},
-                                     {1, 1, "1f1b"},  {1, 1, "1f1b"}};
+                                     {1, 1, "1f1b"},  {1, 1, "1f1b"},        {2, 1, "seq1f1b", 3}};
 
 // A function of its number; not all fit.
 Layout drawn(uint64_t number, bool experts) {
@@ -43,14 +45,18 @@ Layout drawn(uint64_t number, bool experts) {
                 .pipeline = pipeline.stages,
                 .chunks = pipeline.chunks,
                 .schedule = pipeline.schedule,
+                .slices = pipeline.slices,
                 .packed = one_of(std::vector<int>{0, 0, 1}) == 1};
   // Few enough for many layouts, and enough for the schedule.
   layout.samples = layout.data * std::max<int64_t>(2, pipeline.stages);
   if (pipeline.schedule == std::string("dualpipev")) layout.samples *= 2;
-  layout.sequence = layout.tensor > 1 && one_of(std::vector<int>{0, 1}) == 1;
+  if (layout.tensor == 4 && one_of(std::vector<int>{0, 1}) == 1)
+    layout.tensor_x = layout.tensor_y = 2;
+  layout.sequence =
+      layout.tensor > 1 && layout.tensor_y == 1 && one_of(std::vector<int>{0, 1}) == 1;
   if (layout.tensor > 1) layout.tensor_slices = one_of(std::vector<int64_t>{1, 1, 2, 3});
   layout.context.size = one_of(std::vector<int64_t>{1, 1, 2, 4});
-  if (layout.context.size > 1) {
+  if (layout.context.size * layout.tensor_y > 1) {
     layout.context.algorithm =
         one_of(std::vector{ContextAlgorithm::kRing, ContextAlgorithm::kUlysses,
                            ContextAlgorithm::kHybrid, ContextAlgorithm::kKvAllGather});
@@ -61,6 +67,7 @@ Layout drawn(uint64_t number, bool experts) {
     layout.expert_tensor = one_of(std::vector<int64_t>{0, 0, 1, 2});
     layout.expert_dispatcher = one_of(std::vector<const char*>{"all_to_all", "all_gather"});
   }
+  layout.dropout = one_of(std::vector<double>{0, 0.1});
   return layout;
 }
 
@@ -73,14 +80,13 @@ bool fits(const model::ModelSpec& spec, const Layout& layout) {
                               .expert = layout.expert,
                               .expert_tensor = layout.expert_tensor};
   if (!plan::mesh_problems(sizes).empty()) return false;
-  const int64_t expert_tensor = layout.expert_tensor == 0 ? layout.tensor : layout.expert_tensor;
-  const plan::ModelPart part{.tensor = {0, layout.tensor},
-                             .experts = {0, layout.expert},
-                             .expert_tensor = {0, expert_tensor}};
-  if (!plan::part_problems(spec, part).empty()) return false;
-  if (layout.context.size > 1 &&
-      !data::context_problems(layout.context, spec.num_attention_heads / layout.tensor, 16).empty())
-    return false;
+  if (!plan::part_problems(spec, part_of(layout)).empty()) return false;
+  data::ContextOptions together = layout.context;
+  together.size *= layout.tensor_y;
+  const int64_t heads = spec.num_attention_heads * layout.tensor_y / layout.tensor;
+  if (together.size > 1 && !data::context_problems(together, heads, 16).empty()) return false;
+  // Balancing losses look at whole microbatches.
+  if (layout.slices > 1 && (spec.moe || together.size > 1)) return false;
   try {
     schedule_of(layout);
   } catch (const ConfigError&) {
@@ -93,22 +99,26 @@ class LayoutMatrix : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(LayoutMatrix, equals_the_serial_run) {
   const model::ModelSpec spec = tiny_model(GetParam());
-  std::map<std::pair<int64_t, bool>, RunResult> serial;  // by samples, packed
+  std::map<std::tuple<int64_t, bool, bool>, RunResult> serial;  // by samples, packed, dropout
   std::set<std::string> seen;
-  int64_t most_ranks = 0;
+  int64_t most_ranks = 0, grids = 0;
   for (uint64_t number = 0; seen.size() < kLayoutsOfAModel; ++number) {
     ASSERT_LT(number, 10'000U);
     const Layout layout = drawn(random_key(number, GetParam()), spec.moe.has_value());
     if (!fits(spec, layout) || !seen.insert(text_of(layout)).second) continue;
     SCOPED_TRACE(text_of(layout));
     most_ranks = std::max(most_ranks, layout.ranks());
-    const auto [expected, is_new] = serial.try_emplace({layout.samples, layout.packed});
+    grids += layout.tensor_y > 1 ? 1 : 0;
+    const auto [expected, is_new] =
+        serial.try_emplace({layout.samples, layout.packed, layout.dropout > 0});
     if (is_new) expected->second = run_serially(spec, layout);
     dist::run_ranks(layout.ranks(), [&](const dist::World& world) {
       expect_equal(run_layout(spec, layout, world), expected->second);
     });
   }
   EXPECT_GE(most_ranks, 12);
+  const bool dense = !spec.moe && !spec.latent_attention;
+  EXPECT_EQ(grids > 2, dense) << grids;
 }
 
 // One rank has a number that is not finite; all end the same step with the same words.

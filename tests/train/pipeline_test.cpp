@@ -153,6 +153,56 @@ TEST(Pipeline, SequencesOfSeveralLengthsTravel) {
   }
 }
 
+// Without the losses that look at whole microbatches.
+model::ModelSpec without_balance(model::ModelSpec spec) {
+  if (spec.moe) spec.moe->aux_loss_coeff = spec.moe->sequence_aux_loss_coeff = 0;
+  return spec;
+}
+
+TEST(Pipeline, SlicesOfSequencesEqualTheSerialRun) {
+  const model::ModelSpec spec = tiny_model("llama");
+  std::map<int64_t, RunResult> serial;
+  for (const int64_t stages : {2, 4}) {
+    for (const int64_t microbatches : std::set<int64_t>{1, 2, stages}) {
+      const auto [found, is_new] = serial.try_emplace(microbatches);
+      if (is_new) found->second = run_serially(spec, {.samples = microbatches});
+      for (const int64_t slices : {2, 3, 4}) {
+        for (const char* slicing : {"even", "work"}) {
+          check(spec,
+                {.pipeline = stages,
+                 .schedule = "seq1f1b",
+                 .slices = slices,
+                 .slicing = slicing,
+                 .samples = microbatches},
+                found->second, /*plain=*/false);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(PipelineRun, equals_the_serial_run_in_slices) {
+  const model::ModelSpec spec = without_balance(tiny_model(GetParam()));
+  const Layout sliced{.pipeline = 2, .schedule = "seq1f1b", .slices = 3, .samples = 4};
+  std::vector<Layout> layouts(8, sliced);
+  layouts[0].pipeline = 1;
+  layouts[1].packed = true;
+  layouts[2].several_lengths = true;
+  layouts[3].dropout = 0.1;
+  layouts[4].recompute = "full";
+  layouts[5].tensor = 2;
+  layouts[5].sequence = true;
+  layouts[6].data = 2;
+  layouts[6].zero = 1;
+  layouts[7].rows = 2;
+  layouts[7].packed = true;
+  for (const Layout& layout : layouts) {
+    Layout serial = layout;
+    serial.rows = 1;
+    check(spec, layout, run_serially(spec, serial), /*plain=*/false);
+  }
+}
+
 // Keys and values that later layers share, chosen keys (which have no gradient), and a mixture that
 // joins the stream a layer later pass over the borders of stages, also through stages that do not
 // read them.

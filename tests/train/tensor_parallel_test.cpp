@@ -1,4 +1,7 @@
+#include <ATen/Functions.h>
 #include <gtest/gtest.h>
+
+#include <mutex>
 
 #include "qianli/dist/rank_threads.h"
 #include "tests/train/layout_equality.h"
@@ -71,6 +74,114 @@ TEST(TensorParallel, SendsWhatTheFormulaSays) {
         const double bytes = run_layout(spec, layout, world).tensor_bytes;
         EXPECT_DOUBLE_EQ(bytes, expected);
       });
+    }
+  }
+}
+
+// Two-dimensional: of x by y ranks.
+class GridRun : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(GridRun, equals_the_serial_run) {
+  using data::ContextAlgorithm;
+  model::ModelSpec spec = tiny_model(GetParam());
+  for (Layout layout :
+       {Layout{.tensor = 4, .tensor_x = 2, .tensor_y = 2, .several_lengths = true},
+        Layout{
+            .tensor = 4, .tensor_slices = 2, .tensor_x = 2, .tensor_y = 2, .several_lengths = true},
+        Layout{.context = {.algorithm = ContextAlgorithm::kUlysses},
+        .tensor = 4,
+        .tensor_x = 2,
+        .tensor_y = 2,
+        .packed = true},
+        Layout{.context = {.size = 2}, .tensor = 4, .tensor_x = 2, .tensor_y = 2, .packed = true},
+        Layout{.context = {.size = 2, .algorithm = ContextAlgorithm::kHybrid, .inner = 2},
+        .tensor = 4,
+        .tensor_x = 2,
+        .tensor_y = 2},
+        Layout{.data = 2, .zero = 1, .tensor = 4, .tensor_x = 2, .tensor_y = 2, .pipeline = 2},
+        Layout{.tensor = 6, .tensor_x = 2, .tensor_y = 3},
+        // More ranks than groups of queries, which neighbours hold then.
+        Layout{.tensor = 8, .tensor_x = 4, .tensor_y = 2}}) {
+    layout.samples = 4;
+    SCOPED_TRACE(text_of(layout));
+    const RunResult serial = run_serially(spec, layout);
+    dist::run_ranks(layout.ranks(), [&](const dist::World& world) {
+      expect_equal(run_layout(spec, layout, world), serial);
+    });
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, GridRun, ::testing::Values("llama", "gpt2", "switches"),
+                         [](const auto& info) { return info.param; });
+
+// m tokens, h columns; a first linear layer to E columns sends m h / y (x - 1) / x three times and
+// m E / x (y - 1) / y twice, the last one of a block the former twice and the latter three times.
+TEST(Grid, SendsWhatTheFormulaSays) {
+  const model::ModelSpec spec = tiny_model("llama");
+  constexpr double kTokens = 16, kBytes = 8;
+  for (const auto& [x, y, slices] : {std::tuple{2, 2, 1}, {2, 2, 2}, {2, 4, 1}, {4, 2, 1}}) {
+    const Layout layout{
+        .tensor = x * y, .tensor_slices = slices, .tensor_x = x, .tensor_y = y, .samples = 2};
+    SCOPED_TRACE(text_of(layout));
+    const auto of_x = [&](double n) { return n / y * (x - 1) / x; };
+    const auto of_y = [&](double n) { return n / x * (y - 1) / y; };
+    const auto h = static_cast<double>(spec.hidden_size);
+    const double heads = static_cast<double>(spec.num_attention_heads * spec.head_dim);
+    // Keys that several ranks of x hold are sent as often.
+    const double keys =
+        static_cast<double>(std::max<int64_t>(spec.num_query_groups, x) * spec.head_dim * 2);
+    const double width = static_cast<double>(spec.ffn_hidden_size);
+    const double linears = 2 * (3 * of_x(h) + 2 * of_x(h)) + 2 * of_y(heads + keys) +
+                           3 * of_y(heads) + 2 * of_y(2 * width) + 3 * of_y(width);
+    const double norm = 2 * 2 * of_y(1);  // a sum forward and one backward, both ways
+    const double ends = 4 * (h * (x * y - 1) / (x * y));
+    const double softmax = 2 * 3 * (x * y - 1.0) / (x * y);
+    const double layers = static_cast<double>(spec.num_layers);
+    const double microbatch =
+        kTokens * kBytes * (layers * (linears + 2 * norm) + norm + ends + softmax);
+    dist::run_ranks(layout.ranks(), [&](const dist::World& world) {
+      const double bytes = run_layout(spec, layout, world).tensor_bytes;
+      EXPECT_NEAR(bytes, kEqualitySteps * 2 * microbatch, 1e-6);
+    });
+  }
+}
+
+// Every rank that holds an element has the same bits of it after some steps.
+TEST(TensorParallel, replicated_parameters_stay_equal_bit_for_bit) {
+  for (const char* model : {"llama", "gpt2", "deepseek_v3"}) {
+    const model::ModelSpec spec = tiny_model(model);
+    for (Layout layout :
+         {Layout{.tensor = 4}, Layout{.tensor = 4, .sequence = true, .tensor_slices = 2},
+          Layout{.data = 2, .zero = 1, .tensor = 2, .sequence = true},
+          Layout{.tensor = 4, .tensor_x = 2, .tensor_y = 2}}) {
+      if (!plan::part_problems(spec, part_of(layout)).empty()) continue;
+      layout.samples = 2;
+      SCOPED_TRACE(std::string(model) + ": " + text_of(layout));
+      std::mutex mutex;
+      std::map<std::string, at::Tensor> values, held;  // of whole parameters
+      int64_t compared = 0;
+      dist::run_ranks(layout.ranks(), [&](const dist::World& world) {
+        const RunResult run = run_layout(spec, layout, world);
+        const std::lock_guard lock(mutex);
+        for (const auto& [name, part] : run.parts) {
+          const auto all = at::zeros(part.entry.shape, at::kDouble);
+          const auto [value, is_new] = values.try_emplace(name, all.clone());
+          at::Tensor& times = held.try_emplace(name, all.clone()).first->second;
+          for (const plan::Run& piece : plan::runs(part)) {
+            const auto of = [&](const at::Tensor& whole, int64_t first) {
+              return whole.view(-1).narrow(0, first, piece.count);
+            };
+            const at::Tensor own = of(run.parameters.at(name), piece.first);
+            const at::Tensor seen = of(times, piece.whole_first) > 0;
+            const at::Tensor before = of(value->second, piece.whole_first);
+            EXPECT_TRUE(at::equal(own.masked_select(seen), before.masked_select(seen))) << name;
+            compared += seen.sum().item<int64_t>();
+            before.copy_(own);
+            of(times, piece.whole_first).fill_(1);
+          }
+        }
+      });
+      EXPECT_GT(compared, 0);
     }
   }
 }

@@ -15,6 +15,21 @@ void ParallelConfig::fields(Visitor& v) {
              .unit = "ranks",
              .flag = "--tensor-model-parallel-size",
              .min = 1});
+  v(tensor_x,
+    {.key = "tensor_x",
+     .help =
+         "Two-dimensional tensor parallelism: of tensor = tensor_x * tensor_y ranks, those that "
+         "share heads and MLP widths and, between the blocks, the tokens.",
+     .unit = "ranks",
+     .flag = "--tp-x",
+     .min = 1});
+  v(tensor_y,
+    {.key = "tensor_y",
+     .help = "And those that share the columns of the residual stream and, within a block, the "
+             "tokens, over which attention is context parallel; 1: one-dimensional.",
+     .unit = "ranks",
+     .flag = "--tp-y",
+     .min = 1});
   v(tensor_slices,
     {.key = "tensor_slices",
      .help = "Slices of the tokens in which a linear layer's exchange goes on beside its products; "
@@ -45,13 +60,26 @@ void ParallelConfig::fields(Visitor& v) {
      .help = "The order in which stages compute, see docs/parallelism.md; `auto` is 1f1b, or "
              "interleaved with several chunks.",
      .flag = "--schedules-method",
-     .choices = {"auto", "gpipe", "1f1b", "interleaved", "zb-h1", "nanopipe", "dualpipev"}});
+     .choices = {"auto", "gpipe", "1f1b", "interleaved", "zb-h1", "nanopipe", "dualpipev",
+                 "seq1f1b"}});
   v(schedule_group,
     {.key = "schedule_group",
      .help = "Interleaved schedules: microbatches in a row of one chunk; 0: as many as stages.",
      .unit = "microbatches",
      .flag = "--microbatch-group-size-per-virtual-pipeline-stage",
      .min = 0});
+  v(schedule_slices,
+    {.key = "schedule_slices",
+     .help = "seq1f1b: slices of each sequence, which go through the pipeline one after the other.",
+     .unit = "slices",
+     .flag = "--seq1f1b-splits",
+     .min = 1,
+     .max = 1024});
+  v(schedule_slicing,
+    {.key = "schedule_slicing",
+     .help = "seq1f1b: slices of equal length (`even`), or of equal work, later ones shorter.",
+     .flag = "--seq1f1b-balance-method",
+     .choices = {"even", "work"}});
   v(detach_weight_grads,
     {.key = "detach_weight_grads",
      .help = "dualpipev: put off the weights' gradients of the last backward passes.",

@@ -101,6 +101,23 @@ void TrainConfig::fields(Visitor& v) {
                    .unit = "batches",
                    .flag = "--eval-iters",
                    .min = 1});
+  v(attention_dropout, {.key = "attention_dropout",
+                        .help = "Share of the attention's probabilities that training drops.",
+                        .flag = "--attention-dropout",
+                        .min = 0,
+                        .max = 0.99});
+  v(hidden_dropout,
+    {.key = "hidden_dropout",
+     .help = "Share of what attention and feed-forward blocks add to the residual stream that "
+             "training drops.",
+     .flag = "--hidden-dropout",
+     .min = 0,
+     .max = 0.99});
+  v(embedding_dropout,
+    {.key = "embedding_dropout",
+     .help = "Share of the embedding that training drops; in Megatron it is hidden_dropout.",
+     .min = 0,
+     .max = 0.99});
 }
 
 template <class Visitor>

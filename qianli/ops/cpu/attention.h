@@ -17,6 +17,7 @@ struct Sequence {
   int64_t offset;  // position of query 0, counted from key 0
   bool causal;
   int64_t window;
+  int64_t origin = 0;  // of key 0, where the call has dropout
 
   int64_t end_key(int64_t query) const {
     return causal ? std::clamp<int64_t>(query + offset + 1, 0, k_len) : k_len;
@@ -38,7 +39,8 @@ inline Sequence sequence_of(const AttentionForward& a, int64_t s) {
           .k_len = k_len,
           .offset = a.offsets ? a.offsets[s] : k_len - q_len,
           .causal = a.causal,
-          .window = a.window};
+          .window = a.window,
+          .origin = a.origins ? a.origins[s] : 0};
 }
 
 // Exponentials are taken to the base 2: scores carry this factor.
@@ -99,6 +101,21 @@ struct ChosenMask {
 };
 // In the thread's scratch memory for masks; empty where the call leaves all keys.
 ChosenMask chosen_mask(const AttentionForward& a);
+
+// A part of a dropout mask: queries [query, query + queries) of a sequence for the heads [head,
+// head
+// + heads), against the keys [key, key + keys), at most a tile's. Column c as in ForwardTile.
+struct DropoutTile {
+  const Sequence& sequence;
+  int64_t query, queries, head, heads;
+  int64_t key, keys;
+};
+// Bit j of the 64 of a column: it keeps key j. Of columns and keys that the tile has not, anything.
+struct KeptKeys {
+  uint32_t low[kTileQueries], high[kTileQueries];
+
+  uint64_t of(int64_t column) const { return uint64_t{high[column]} << 32 | low[column]; }
+};
 
 // Whether some query of [query, query + queries) sees some key of the block of 64 at `key`.
 inline bool any_chosen(const uint64_t* mask, int64_t words, int64_t query, int64_t queries,

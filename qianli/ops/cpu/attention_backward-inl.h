@@ -11,6 +11,7 @@
 #include <limits>
 
 #include "qianli/ops/cpu/attention.h"
+#include "qianli/ops/cpu/attention_dropout-inl.h"
 #include "qianli/ops/cpu/gemm-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -74,6 +75,7 @@ class BackwardTiles {
   }
 
   void load_queries(int64_t head, int64_t query) {
+    head_ = head;
     query_ = query;
     queries_ = std::min(kTileQueries, s_.q_len - query);
     slope_ = f_.slopes ? f_.slopes[head] : 0.0f;
@@ -91,7 +93,7 @@ class BackwardTiles {
     }
   }
 
-  // P and dS of the loaded queries and keys.
+  // P and dS of the loaded queries and keys; with dropout, P is what of it has an effect.
   void probabilities() {
     const auto span = [&](int64_t m, int64_t count) QIANLI_LAMBDA {
       const int64_t vectors = divide_up(keys_, lanes());
@@ -125,7 +127,13 @@ class BackwardTiles {
               values.k_end = f_.value_dim;
               return values;
             });
-    for (int64_t i = 0; i < queries_; ++i) softmax_row(i);
+    const bool drops = f_.dropout.threshold > 0;
+    if (drops) find_kept(f_, {s_, query_, queries_, head_, 1, key_, keys_}, kept_);
+    for (int64_t i = 0; i < queries_; ++i) {
+      if (drops) drop_row(i, ds_);
+      softmax_row(i);
+      if (drops) drop_row(i, p_);
+    }
   }
 
   // dK += dS^T Q and dV += P^T dO; rows of the loaded keys.
@@ -242,6 +250,15 @@ class BackwardTiles {
     }
   }
 
+  // Of what there is for each key of a row.
+  HWY_INLINE void drop_row(int64_t i, float* rows) {
+    const V scale = set(static_cast<float>(f_.dropout.scale));
+    for (int64_t j = 0; j < keys_; j += lanes()) {
+      float* at = rows + i * kTileKeys + j;
+      store(kept_values(hn::Mul(load(at), scale), kept_.of(i), j), at);
+    }
+  }
+
   HWY_INLINE void softmax_row(int64_t i) {
     const int64_t begin = std::clamp<int64_t>(s_.first_key(query_ + i) - key_, 0, keys_);
     const int64_t end = std::clamp<int64_t>(s_.end_key(query_ + i) - key_, begin, keys_);
@@ -279,7 +296,8 @@ class BackwardTiles {
   int64_t mask_words_, d_, dv_, vectors_, value_vectors_;
   float *k_, *k_t_, *q_, *v_t_, *grad_out_, *p_, *ds_, *cap_slope_, *lse_, *delta_;
   float slope_ = 0.0f;
-  int64_t key_ = 0, keys_ = 0, query_ = 0, queries_ = 0;
+  int64_t key_ = 0, keys_ = 0, head_ = 0, query_ = 0, queries_ = 0;
+  KeptKeys kept_;
 };
 
 }  // namespace HWY_NAMESPACE

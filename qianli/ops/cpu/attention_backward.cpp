@@ -4,6 +4,8 @@
 //   P = exp(scale Q K^T - lse)   dP = dO V^T   dS = scale P (dP - rowsum(dO O))
 //   dV = P^T dO                  dK = dS^T Q   dQ = dS K
 //
+// With dropout and its mask M, scaled: dP = (dO V^T) M and dV = (P M)^T dO, where M is made again.
+//
 // A task owns a key head of a sequence and computes all five products of each tile once. Where
 // there are fewer such tasks than threads, one pass over blocks of keys (dK, dV) and one over
 // blocks of queries (dQ) have more of them, for two products more. No two tasks write the same

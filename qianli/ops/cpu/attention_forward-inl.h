@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "qianli/ops/cpu/attention.h"
+#include "qianli/ops/cpu/attention_dropout-inl.h"
 #include "qianli/ops/cpu/gemm-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -186,6 +187,21 @@ HWY_INLINE void hide_unchosen(const ForwardTile& tile, int64_t key, int64_t keys
     for (; hidden != 0; hidden &= hidden - 1) {
       float* row = scores + __builtin_ctzll(hidden) * kTileQueries + i * tile.heads;
       std::fill_n(row, tile.heads, -std::numeric_limits<float>::infinity());
+    }
+  }
+}
+
+// Probabilities of keys that dropout takes away become 0; what stays is scaled at the end.
+HWY_INLINE void drop_probabilities(const AttentionForward& a, const ForwardTile& tile, int64_t key,
+                                   int64_t keys, float* probabilities) {
+  KeptKeys kept;
+  find_kept(a, {tile.sequence, tile.query, tile.queries, tile.head, tile.heads, key, keys}, kept);
+  for (int64_t column = 0; column < tile.columns(); column += lanes()) {
+    for (int64_t j = 0; j < keys; ++j) {
+      float* at = probabilities + j * kTileQueries + column;
+      const Words own = hn::LoadU(U(), (j < 32 ? kept.low : kept.high) + column);
+      const auto stays = hn::TestBit(own, words(uint32_t{1} << (j % 32)));
+      store(hn::IfThenElseZero(hn::RebindMask(F(), stays), load(at)), at);
     }
   }
 }

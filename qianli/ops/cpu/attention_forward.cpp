@@ -66,6 +66,7 @@ HWY_INLINE void attend(const AttentionForward& a, const ForwardTile& tile, const
   for (int64_t column = 0; column < tile.columns(); column += lanes()) {
     softmax_columns(tile, key, keys, column, m.scores, running, m.rescale);
   }
+  if (a.dropout.threshold > 0) drop_probabilities(a, tile, key, keys, m.scores);
   tile_output(a, tile, key, keys, v, m.scores, m.v_copy, running, m.rescale, accumulate);
 }
 
@@ -153,7 +154,7 @@ void finish_tile(const AttentionForward& a, const ForwardTile& tile, float* part
         store(i == 0 ? term : hn::Add(load(total + j, n), term), total + j, n);
       });
     }
-    const float inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
+    const float inverse = sum == 0.0f ? 0.0f : static_cast<float>(a.dropout.scale) / sum;
     T* out = static_cast<T*>(a.out) + (row * a.query_heads + head) * a.value_dim;
     each_vector(a.value_dim, [&](int64_t j, int64_t n) QIANLI_LAMBDA {
       store(hn::Mul(load(total + j, n), set(inverse)), out + j, n);
@@ -201,7 +202,9 @@ struct Tiling {
 
   int64_t queries(int64_t s) const { return args.q_starts[s + 1] - args.q_starts[s]; }
   // Chosen keys are gathered where queries are few, so that what nobody chose is never read.
-  bool picks(int64_t s) const { return args.chosen && !args.slopes && queries(s) < kTileQueries; }
+  bool picks(int64_t s) const {
+    return args.chosen && !args.slopes && args.dropout.threshold == 0 && queries(s) < kTileQueries;
+  }
   // Heads of a key head that lie side by side in the tiles of this sequence.
   int64_t heads(int64_t s) const {
     if (queries(s) >= kTileQueries) return 1;

@@ -13,14 +13,6 @@
 
 #include "qianli/ops/cpu/simd-inl.h"
 
-#ifndef QIANLI_UNROLL
-#ifdef __clang__
-#define QIANLI_UNROLL _Pragma("unroll")
-#else
-#define QIANLI_UNROLL _Pragma("GCC unroll 16")
-#endif
-#endif
-
 HWY_BEFORE_NAMESPACE();
 namespace qianli::ops::cpu {
 namespace HWY_NAMESPACE {

@@ -42,5 +42,6 @@ void delta_rule_forward(const DeltaRuleForward& args, Stream);
 void delta_rule_backward(const DeltaRuleBackward& args, Stream);
 void state_space_forward(const StateSpaceForward& args, Stream);
 void state_space_backward(const StateSpaceBackward& args, Stream);
+void dropout(const DropoutRows& args, Stream);
 
 }  // namespace qianli::ops::cpu

@@ -18,6 +18,14 @@
 #define QIANLI_LAMBDA HWY_ATTR __attribute__((always_inline))
 #endif
 
+#ifndef QIANLI_UNROLL
+#ifdef __clang__
+#define QIANLI_UNROLL _Pragma("unroll")
+#else
+#define QIANLI_UNROLL _Pragma("GCC unroll 16")
+#endif
+#endif
+
 HWY_BEFORE_NAMESPACE();
 namespace qianli::ops::cpu {
 namespace HWY_NAMESPACE {

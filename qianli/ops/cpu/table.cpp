@@ -34,6 +34,7 @@ const KernelTable& cpu_kernels() {
       .delta_rule_backward = cpu::delta_rule_backward,
       .state_space_forward = cpu::state_space_forward,
       .state_space_backward = cpu::state_space_backward,
+      .dropout = cpu::dropout,
   };
   return kTable;
 }

@@ -50,8 +50,9 @@ __global__ void forward_kernel(AttentionCall call) {
           head_of<T>(call.v, place.k_start + key[j], call.v_stride, kv_head, call.v_head_stride),
           call.value_dim, v);
       sum += p;
+      const float kept = p * dropout_factor(call, place, head, position, key[j]);
 #pragma unroll
-      for (int i = 0; i < N; ++i) sum_v[i] += p * v[i];
+      for (int i = 0; i < N; ++i) sum_v[i] += kept * v[i];
     }
   }
   float factor = 1;

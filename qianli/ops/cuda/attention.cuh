@@ -11,6 +11,7 @@
 
 #include "qianli/ops/cuda/launch.cuh"
 #include "qianli/ops/cuda/pack.cuh"
+#include "qianli/ops/cuda/philox.cuh"
 #include "qianli/ops/cuda/reduce.cuh"
 #include "qianli/ops/cuda/scratch.h"
 #include "qianli/ops/cuda/status.h"
@@ -47,8 +48,9 @@ inline __device__ Place place_of(const AttentionCall& call, const int64_t* start
   }
   const int64_t q_len = call.q_starts[low + 1] - call.q_starts[low],
                 k_len = call.k_starts[low + 1] - call.k_starts[low];
-  return {low, call.q_starts[low], q_len, call.k_starts[low], k_len,
-          call.offsets ? call.offsets[low] : k_len - q_len};
+  return {low,   call.q_starts[low],
+          q_len, call.k_starts[low],
+          k_len, call.offsets ? call.offsets[low] : k_len - q_len};
 }
 
 inline __device__ int64_t clamped(int64_t x, int64_t low, int64_t high) {
@@ -109,6 +111,18 @@ inline __device__ Score score_of(const AttentionCall& call, int64_t head, float 
   return score;
 }
 
+// What dropout multiplies the probability of a query at `position` and a key by.
+inline __device__ float dropout_factor(const AttentionCall& call, const Place& place, int64_t head,
+                                       int64_t position, int64_t key) {
+  if (call.dropout.threshold == 0) return 1.0f;
+  const int64_t origin = call.origins[place.sequence];
+  const auto key_position = static_cast<uint32_t>(origin + key);
+  const DropoutBlock block = dropout_block(call.dropout, static_cast<uint64_t>(origin + position),
+                                           key_position / static_cast<uint32_t>(kDropoutGroup),
+                                           static_cast<uint32_t>(call.first_head + head));
+  return dropout_factor(call.dropout, block, key_position % kDropoutGroup);
+}
+
 // What the warps of a query go over: its visible keys, or those of its list.
 struct Keys {
   const int64_t* listed;
@@ -128,20 +142,22 @@ inline __device__ Keys keys_of(const AttentionCall& call, const Place& place, in
   return {call.chosen + row * call.chosen_count, call.chosen_count, first, end};
 }
 
-// The starts and offsets of a call, copied to the device.
+// The starts, offsets and origins of a call, copied to the device.
 class DeviceCall {
  public:
   DeviceCall(const AttentionForward& given, Stream stream)
-      : starts_(3 * sizeof(int64_t) * (given.sequences + 1), stream) {
+      : starts_(4 * sizeof(int64_t) * (given.sequences + 1), stream) {
     static_cast<AttentionForward&>(call) = given;
     call.q_rows = given.q_starts[given.sequences];
     call.k_rows = given.k_starts[given.sequences];
     call.mask = nullptr;
     call.mask_words = 0;
     const std::size_t count = given.sequences + 1;
-    std::vector<int64_t> all(given.q_starts, given.q_starts + count);
-    all.insert(all.end(), given.k_starts, given.k_starts + count);
-    if (given.offsets) all.insert(all.end(), given.offsets, given.offsets + given.sequences);
+    std::vector<int64_t> all(3 * count);
+    std::copy_n(given.q_starts, count, all.begin());
+    std::copy_n(given.k_starts, count, all.begin() + count);
+    if (given.offsets) std::copy_n(given.offsets, given.sequences, all.begin() + 2 * count);
+    if (given.origins) all.insert(all.end(), given.origins, given.origins + given.sequences);
     // From pageable memory: the bytes are taken before the call returns.
     check(cudaMemcpyAsync(starts_.as<int64_t>(), all.data(), all.size() * sizeof(int64_t),
                           cudaMemcpyHostToDevice, static_cast<cudaStream_t>(stream)),
@@ -149,6 +165,7 @@ class DeviceCall {
     call.q_starts = starts_.as<int64_t>();
     call.k_starts = starts_.as<int64_t>() + count;
     if (given.offsets) call.offsets = starts_.as<int64_t>() + 2 * count;
+    if (given.origins) call.origins = starts_.as<int64_t>() + 3 * count;
   }
 
   AttentionCall call;

@@ -31,7 +31,8 @@ __global__ void grad_query_kernel(AttentionCall call, AttentionBackward backward
     load_head(head_of<T>(call.v, place.k_start + key, call.v_stride, kv_head, call.v_head_stride),
               call.value_dim, v);
     const float dot = warp_reduce(lane_dot(q, k), Sum());
-    const float grad_p = warp_reduce(lane_dot(grad, v), Sum());
+    const float grad_p =
+        warp_reduce(lane_dot(grad, v), Sum()) * dropout_factor(call, place, head, position, key);
     const Score score = score_of(call, head, dot, key - position);
     const float ds = expf(score.z - lse) * (grad_p - row_delta) * score.cap_slope;
 #pragma unroll
@@ -51,9 +52,8 @@ __global__ void grad_key_kernel(AttentionCall call, AttentionBackward backward,
   const Place place = place_of(call, call.k_starts, row);
   const int64_t key = row - place.k_start;
   const int64_t begin = call.causal ? clamped(key - place.offset, 0, place.q_len) : 0;
-  const int64_t end = call.window > 0
-                          ? clamped(key - place.offset + call.window, begin, place.q_len)
-                          : place.q_len;
+  const int64_t end =
+      call.window > 0 ? clamped(key - place.offset + call.window, begin, place.q_len) : place.q_len;
   float k[N], v[N], grad_k[N] = {}, grad_v[N] = {};
   load_head(head_of<T>(call.k, row, call.k_stride, kv_head, call.k_head_stride), call.head_dim, k);
   load_head(head_of<T>(call.v, row, call.v_stride, kv_head, call.v_head_stride), call.value_dim, v);
@@ -67,15 +67,17 @@ __global__ void grad_key_kernel(AttentionCall call, AttentionBackward backward,
                 q);
       load_head(static_cast<const T*>(backward.grad_out) + out_at, call.value_dim, grad);
       const float dot = warp_reduce(lane_dot(q, k), Sum());
-      const float grad_p = warp_reduce(lane_dot(grad, v), Sum());
+      const float factor = dropout_factor(call, place, head, i + place.offset, key);
+      const float grad_p = warp_reduce(lane_dot(grad, v), Sum()) * factor;
       const Score score = score_of(call, head, dot, key - i - place.offset);
       const int64_t statistic = head * call.q_rows + q_row;
       const float p = expf(score.z - call.lse[statistic]);
       const float ds = p * (grad_p - delta[statistic]) * score.cap_slope;
+      const float kept = p * factor;
 #pragma unroll
       for (int j = 0; j < N; ++j) {
         grad_k[j] += ds * q[j];
-        grad_v[j] += p * grad[j];
+        grad_v[j] += kept * grad[j];
       }
     }
   }

@@ -129,7 +129,10 @@ at::Tensor with_whole_heads(const at::Tensor& x) { return x.stride(2) == 1 ? x :
 
 bool flash_attention_serves(const at::Tensor& q, const at::Tensor& v,
                             const AttentionLayout& layout) {
-  if (!layout.offsets.empty() || layout.softcap != 0.0 || layout.slopes.defined() || layout.chosen.defined()) return false;
+  // Its own dropout would drop other elements than the other kernels.
+  if (layout.dropout.threshold > 0 || !layout.offsets.empty() || layout.softcap != 0.0 ||
+      layout.slopes.defined() || layout.chosen.defined())
+    return false;
   if (!q.is_cuda() || q.size(2) % 8 != 0 || q.size(2) > 256 || v.size(2) > q.size(2)) return false;
   const auto& devices = device::CudaLibrary::get().devices();
   const auto index = static_cast<size_t>(q.device().index());

@@ -21,6 +21,7 @@ const KernelTable& kernels() {
       .squared_norm = squared_norm,
       .attention_forward = attention_forward,
       .attention_backward = attention_backward,
+      .dropout = dropout,
   };
   return table;
 }

@@ -24,6 +24,7 @@ void embedding_backward(const EmbeddingBackward& call, Stream stream);
 void cross_entropy(const CrossEntropy& call, Stream stream);
 void adamw(const AdamW& call, Stream stream);
 void squared_norm(const SquaredNorm& call, Stream stream);
+void dropout(const DropoutRows& call, Stream stream);
 
 // Plain attention runs through LibTorch's fused kernels (flash_attention.h); these serve the rest.
 void attention_forward(const AttentionForward& call, Stream stream);

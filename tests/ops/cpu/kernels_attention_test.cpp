@@ -4,6 +4,7 @@
 #include <string>
 
 #include "kernels_support.h"
+#include "tests/ops/dropout_mask.h"
 
 namespace qianli::ops::testing {
 namespace {
@@ -20,9 +21,18 @@ struct Case {
   bool slopes = false, sinks = false;
   int64_t chosen = 0;     // keys listed per query, some of them none; 0: no list
   bool by_heads = false;  // k and v lie [heads, rows, dim], as in a cache
+  bool dropout = false;
 
   int64_t values() const { return value_dim ? value_dim : head_dim; }
 };
+
+constexpr Dropout kDropout{.key = 0x123456789abcdef, .threshold = 20000, .scale = 1.5};
+constexpr int64_t kFirstHead = 6;
+
+Case with_dropout(Case c) {
+  c.dropout = true;
+  return c;
+}
 
 const std::vector<Case>& cases() {
   static const std::vector<Case> kCases = {
@@ -63,6 +73,23 @@ const std::vector<Case>& cases() {
       {"chosen, slopes", {3}, {150}, 4, 2, 8, true, 0, 0, 0, 0.0, true, false, 30},
       {"everything", {80, 2}, {150, 90}, 4, 2, 20, true, 60, 3, 12, 3.0, true, true, 40},
       {"by heads", {3, 70}, {90, 70}, 4, 2, 20, true, 0, 0, 12, 0.0, false, false, 0, true},
+      with_dropout({"dropout", {5, 0, 130, 67}, {5, 4, 130, 167}, 4, 2, 20, true, 0, 3}),
+      with_dropout({"dropout, not causal", {70, 3}, {131, 9}, 2, 1, 32, false, 0, 0}),
+      with_dropout({"dropout, few queries", {1, 3}, {2100, 70}, 6, 2, 16, true, 0, 0}),
+      with_dropout({"dropout of everything",
+                    {80, 2},
+                    {150, 90},
+                    4,
+                    2,
+                    20,
+                    true,
+                    60,
+                    3,
+                    12,
+                    3.0,
+                    true,
+                    true,
+                    40}),
   };
   return kCases;
 }
@@ -91,7 +118,7 @@ struct Inputs {
   int64_t q_stride, k_stride, v_stride, k_head_stride, v_head_stride;
   double scale;
   Array q, k, v, grad_out, slopes, sinks;
-  std::vector<int64_t> chosen;
+  std::vector<int64_t> chosen, origins;
 
   Inputs(const Case& c, Dtype dtype)
       : c(c),
@@ -121,6 +148,17 @@ struct Inputs {
     v = random_array(dtype, k_rows() * v_stride * (c.by_heads ? c.key_heads : 1), 3);
     grad_out = random_array(dtype, q_rows() * c.query_heads * c.values(), 4);
     if (c.chosen > 0) chosen = list_keys(c, q_starts);
+    for (size_t s = 0; s < c.q_lens.size(); ++s)
+      origins.push_back((static_cast<int64_t>(s + 3) << 32) + 1000 + 13 * static_cast<int64_t>(s));
+  }
+  // What dropout multiplies the probability of a query and a key of sequence s by.
+  double factor(size_t s, int64_t query, int64_t key, int64_t head) const {
+    if (!c.dropout) return 1.0;
+    const int64_t position = origins[s] + query + c.k_lens[s] - c.q_lens[s];
+    const bool stays = qianli::testing::stays(kDropout, static_cast<uint64_t>(position),
+                                              static_cast<uint64_t>(origins[s] + key) & 0xffffffff,
+                                              static_cast<uint32_t>(kFirstHead + head));
+    return stays ? kDropout.scale : 0.0;
   }
   int64_t q_rows() const { return q_starts.back(); }
   int64_t k_rows() const { return k_starts.back(); }
@@ -198,7 +236,8 @@ void reference_row(const Inputs& in, size_t s, int64_t i, int64_t head, Expected
   const int64_t out_at = in.out_at(row, head);
   for (size_t n = 0; n < seen.size(); ++n) {
     p[n] /= sum;
-    add_row(e.out, out_at, p[n], in.v, in.v_at(first + seen[n], kv), c.values());
+    add_row(e.out, out_at, p[n] * in.factor(s, i, seen[n], head), in.v,
+            in.v_at(first + seen[n], kv), c.values());
   }
   double delta = 0.0;
   for (int64_t d = 0; d < c.values(); ++d) {
@@ -207,13 +246,14 @@ void reference_row(const Inputs& in, size_t s, int64_t i, int64_t head, Expected
   if (c.sinks) e.grad_sinks[static_cast<size_t>(head)] -= std::exp(in.sinks[head] - lse) * delta;
   for (size_t n = 0; n < seen.size(); ++n) {
     const int64_t key = first + seen[n];
-    const double grad_p = dot(in.grad_out, out_at, in.v, in.v_at(key, kv), c.values());
+    const double factor = in.factor(s, i, seen[n], head);
+    const double grad_p = factor * dot(in.grad_out, out_at, in.v, in.v_at(key, kv), c.values());
     const double grad_s = in.scale * p[n] * (grad_p - delta) * cap_slope[n];
     add_row(e.grad_q, in.q_at(row, head), grad_s, in.k, in.k_at(key, kv), c.head_dim);
     add_row(e.grad_k, key * in.grad_k_stride() + kv * c.head_dim, grad_s, in.q, in.q_at(row, head),
             c.head_dim);
-    add_row(e.grad_v, key * in.grad_v_stride() + kv * c.values(), p[n], in.grad_out, out_at,
-            c.values());
+    add_row(e.grad_v, key * in.grad_v_stride() + kv * c.values(), p[n] * factor, in.grad_out,
+            out_at, c.values());
   }
 }
 
@@ -282,6 +322,9 @@ void check(Inputs& in, const Expected& want) {
                            .sinks = c.sinks ? static_cast<float*>(in.sinks.data()) : nullptr,
                            .chosen = in.chosen.empty() ? nullptr : in.chosen.data(),
                            .chosen_count = c.chosen,
+                           .dropout = c.dropout ? kDropout : Dropout{},
+                           .origins = c.dropout ? in.origins.data() : nullptr,
+                           .first_head = kFirstHead,
                            .q = in.q.data(),
                            .k = in.k.data(),
                            .v = in.v.data(),

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "tests/ops/cuda/array.h"
+#include "tests/ops/dropout_mask.h"
 
 namespace qianli::testing {
 namespace {
@@ -17,7 +18,11 @@ struct Case {
   int64_t chosen = 0;     // keys listed per query, some of them none
   bool by_heads = false;  // k and v lie [heads, rows, dim]
   std::vector<int64_t> offsets = {};
+  bool dropout = false;
 };
+
+constexpr ops::Dropout kDropout{.key = 0x123456789abcdef, .threshold = 20000, .scale = 1.5};
+constexpr int64_t kFirstHead = 6;
 
 std::vector<Case> cases() {
   return {
@@ -44,6 +49,26 @@ std::vector<Case> cases() {
        .window = 9,
        .slopes = true,
        .offsets = {-4, 11, 0, 3, 2}},
+      {.name = "dropout",
+       .q_starts = {0, 9, 15, 15, 24, 30},
+       .k_starts = {0, 12, 24, 30, 30, 40},
+       .heads = 4,
+       .key_heads = 2,
+       .dim = 20,
+       .value_dim = 12,
+       .window = 9,
+       .sinks = true,
+       .offsets = {-4, 11, 0, 3, 2},
+       .dropout = true},
+      {.name = "dropout, chosen",
+       .q_starts = {0, 4, 13},
+       .k_starts = {0, 4, 50},
+       .heads = 2,
+       .key_heads = 1,
+       .dim = 8,
+       .value_dim = 8,
+       .chosen = 7,
+       .dropout = true},
   };
 }
 
@@ -68,6 +93,12 @@ struct Inputs {
       }
     }
   }
+  std::vector<int64_t> origins() const {
+    std::vector<int64_t> first;
+    for (std::size_t s = 0; s + 1 < c.q_starts.size(); ++s)
+      first.push_back((static_cast<int64_t>(s + 3) << 32) + 1000 + 13 * static_cast<int64_t>(s));
+    return first;
+  }
   int64_t q_rows() const { return c.q_starts.back(); }
   int64_t k_rows() const { return c.k_starts.back(); }
   int64_t k_stride() const { return c.by_heads ? c.dim : c.key_heads * c.dim; }
@@ -91,6 +122,15 @@ bool sees(const Inputs& in, int64_t row, int64_t key, int64_t ahead) {
   if (in.c.window > 0 && ahead <= -in.c.window) return false;
   const auto first = in.chosen.begin() + row * in.c.chosen;
   return in.chosen.empty() || std::find(first, first + in.c.chosen, key) != first + in.c.chosen;
+}
+
+double factor_of(const Inputs& in, std::size_t s, int64_t position, int64_t key, int64_t head) {
+  if (!in.c.dropout) return 1.0;
+  const auto first = static_cast<uint64_t>(in.origins()[s]);
+  return stays(kDropout, first + static_cast<uint64_t>(position), (first + key) & 0xffffffff,
+               static_cast<uint32_t>(kFirstHead + head))
+             ? kDropout.scale
+             : 0.0;
 }
 
 // One query of one head. `out` may hold what the kernel stored, which its backward pass reads.
@@ -121,7 +161,8 @@ void row_of(const Inputs& in, std::size_t s, int64_t i, int64_t head, Expected& 
   for (int64_t d = 0; d < c.value_dim; ++d) {
     double out = 0.0;
     for (std::size_t n = 0; n < keys.size(); ++n) {
-      out += std::exp(z[n]) / sum * in.v_at(keys[n], kv, d);
+      out += std::exp(z[n]) / sum * factor_of(in, s, position, keys[n] - k_start, head) *
+             in.v_at(keys[n], kv, d);
     }
     e.out[(row * c.heads + head) * c.value_dim + d] = out;
     delta += out * grad[d];
@@ -130,9 +171,10 @@ void row_of(const Inputs& in, std::size_t s, int64_t i, int64_t head, Expected& 
   for (std::size_t n = 0; n < keys.size(); ++n) {
     double grad_p = 0.0;
     const double p = std::exp(z[n]) / sum;
+    const double factor = factor_of(in, s, position, keys[n] - k_start, head);
     for (int64_t d = 0; d < c.value_dim; ++d) {
-      grad_p += grad[d] * in.v_at(keys[n], kv, d);
-      e.grad_v[(keys[n] * c.key_heads + kv) * c.value_dim + d] += p * grad[d];
+      grad_p += factor * grad[d] * in.v_at(keys[n], kv, d);
+      e.grad_v[(keys[n] * c.key_heads + kv) * c.value_dim + d] += p * factor * grad[d];
     }
     const double ds = in.scale * p * (grad_p - delta) * slope[n];
     for (int64_t d = 0; d < c.dim; ++d) {
@@ -162,6 +204,7 @@ TEST_F(CudaAttention, equals_the_formula_with_every_switch) {
     for (const Dtype dtype : kDtypes) {
       const Inputs in(c, dtype);
       const Integers chosen(in.chosen);
+      const std::vector<int64_t> origins = in.origins();
       const Expected want = expected_of(in);
       const Array out(dtype, zeros(want.out.size()));
       const Array lse(Dtype::kFloat32, zeros(want.lse.size()));
@@ -182,6 +225,9 @@ TEST_F(CudaAttention, equals_the_formula_with_every_switch) {
                                           .sinks = c.sinks ? in.sinks.data<float>() : nullptr,
                                           .chosen = in.chosen.empty() ? nullptr : chosen.data(),
                                           .chosen_count = c.chosen,
+                                          .dropout = c.dropout ? kDropout : ops::Dropout{},
+                                          .origins = c.dropout ? origins.data() : nullptr,
+                                          .first_head = kFirstHead,
                                           .q = in.q.data(),
                                           .k = in.k.data(),
                                           .v = in.v.data(),
