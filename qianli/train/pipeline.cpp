@@ -85,12 +85,15 @@ class StageRun {
         return compute(i, unit, /*records=*/true);
       case Op::kBackward:
         backward(i, unit);
+        work_.went_back(identity(i));
         return release(unit);
       case Op::kInputGrad:
         unit.weight_gradients->defer();
-        return backward(i, unit);
+        backward(i, unit);
+        return work_.went_back(identity(i));
       case Op::kWeightGrad:
         unit.weight_gradients->run();
+        work_.went_back(identity(i));
         return release(unit);
       case Op::kSendActivation:
         return links_.send(std::exchange(unit.output, {}), {i.peer, edge(i.peer, i.peer_chunk)},
@@ -119,6 +122,12 @@ class StageRun {
     }
   }
 
+  PipelineWork::Unit identity(const Instruction& i) const {
+    return {.chunk = i.chunk,
+            .microbatch = i.microbatch,
+            .again = i.op == Op::kRecompute,
+            .completes = last_unit_[static_cast<size_t>(i.chunk)] == i.microbatch};
+  }
   Unit& unit_of(int32_t chunk, int32_t microbatch) {
     return units_[static_cast<size_t>(chunk) * static_cast<size_t>(schedule_.microbatches) +
                   static_cast<size_t>(microbatch)];
@@ -147,12 +156,7 @@ class StageRun {
     }
     const at::AutoGradMode recording(records);
     const ops::DeferredGradients::Recording deferring(unit.weight_gradients);
-    const Tensors output =
-        work_.forward({.chunk = i.chunk,
-                       .microbatch = i.microbatch,
-                       .again = again,
-                       .completes = last_unit_[static_cast<size_t>(i.chunk)] == i.microbatch},
-                      unit.input);
+    const Tensors output = work_.forward(identity(i), unit.input);
     for (size_t k = 0; records && k < output.size(); ++k) {
       if (carries_gradient(output[k]) && output[k].requires_grad())
         unit.ends.push_back({torch::autograd::impl::gradient_edge(output[k]), k});

@@ -1,7 +1,8 @@
 #include "qianli/train/ranks.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
+#include <numeric>
 #include <set>
 
 #include "qianli/base/error.h"
@@ -15,24 +16,65 @@ namespace {
 
 using plan::Axis;
 
-plan::Share share_of(const dist::Group& group) { return {group.rank(), group.size()}; }
+// Of `replicas` a rank shares with `config.zero_ranks` neighbours, or with all. Experts have fewer
+// replicas: as many of them as divide both.
+optim::Replicas share_out(const dist::World& world, const dist::Group& replicas,
+                          const config::ParallelConfig& config, const std::string& name) {
+  const int64_t wanted = config.zero_ranks == 0 ? replicas.size() : config.zero_ranks;
+  const int64_t count = config.zero == 0 ? 1 : std::gcd(wanted, replicas.size());
+  const int64_t near = config.zero == 3 ? std::gcd(config.zero_parameter_ranks, count) : 0;
+  // `size` of the replicas from `first` on, `step` apart.
+  const auto part = [&](int64_t first, int64_t size, int64_t step, const char* what) {
+    if (size == replicas.size()) return replicas;
+    std::vector<int64_t> members;
+    for (int64_t i = 0; i < size; ++i)
+      members.push_back(replicas.ranks()[static_cast<size_t>(first + i * step)]);
+    return world.group(members, name + what);
+  };
+  const int64_t rank = replicas.rank();
+  optim::Replicas shared{.within = part(rank / count * count, count, 1, " slices"),
+                         .across = part(rank % count, replicas.size() / count, count, " copies"),
+                         .near = {}};
+  if (near > 0 && near < count) shared.near = part(rank / near * near, near, 1, " neighbours");
+  return shared;
+}
+
+void expect_divisor(const char* key, int64_t value, int64_t ranks) {
+  if (value == 0 || ranks % value == 0) return;
+  std::vector<int64_t> fitting;
+  for (int64_t n = 1; n <= ranks; ++n) {
+    if (ranks % n == 0) fitting.push_back(n);
+  }
+  throw ConfigError(
+      "parallel",
+      fmt::format("expected parallel.{} to divide the {} ranks that share out the same parameters, "
+                  "got {}",
+                  key, ranks, value),
+      fmt::format("use one of {}", fmt::join(fitting, ", ")));
+}
+
+void expect_divisors(const config::ParallelConfig& config, int64_t replicas) {
+  if (config.zero == 0) return;
+  expect_divisor("zero_ranks", config.zero_ranks, replicas);
+  expect_divisor("zero_parameter_ranks", config.zero_parameter_ranks,
+                 config.zero_ranks == 0 ? replicas : config.zero_ranks);
+}
 
 }  // namespace
 
-nn::FlatOwners Ranks::updaters_of(const config::ParallelConfig& config) const {
-  if (config.zero > 0) return savers_of(config);
-  nn::FlatOwners all;  // every replica updates everything
-  if (experts_apart()) all.experts.emplace();
-  return all;
-}
+plan::Share share_of(const dist::Group& group) { return {group.rank(), group.size()}; }
 
-nn::FlatOwners Ranks::savers_of(const config::ParallelConfig& config) const {
-  const auto owner = [&](const dist::Group& group) {
-    return nn::FlatOwner{{.ranks = group.size(), .bucket_elements = config.bucket_elements},
-                         group.rank()};
+nn::FlatOwners Ranks::owners(const config::ParallelConfig& config) const {
+  const auto owner = [&](const optim::Replicas& replicas) {
+    return nn::FlatOwner{.ranks = replicas.within.size(),
+                         .rank = replicas.within.rank(),
+                         .keeps_slices = config.zero == 3 && !replicas.within.alone()};
   };
-  nn::FlatOwners owners{.dense = owner(replicas)};
-  if (experts_apart()) owners.experts = owner(expert_replicas);
+  nn::FlatOwners owners{.dense = owner(sharing),
+                        .experts = {},
+                        .bucket_elements = config.bucket_elements,
+                        .bucket_is_unit = config.zero >= 2};
+  if (experts_apart()) owners.experts = owner(expert_sharing);
   return owners;
 }
 
@@ -54,6 +96,9 @@ Ranks join_groups(const dist::World& world, const plan::Mesh& mesh,
                            .experts = group(mesh.expert(), {Axis::kExpert}, "experts"),
                            .expert_tensor = group(mesh.expert(), {Axis::kTensor}, "expert tensor")},
               .samples = {dense.coordinate(world.rank(), Axis::kData), dense.size(Axis::kData)}};
+  expect_divisors(config, ranks.replicas.size());
+  ranks.sharing = share_out(world, ranks.replicas, config, "data");
+  ranks.expert_sharing = share_out(world, ranks.expert_replicas, config, "expert data");
   const plan::Ranks ends = mesh.embedding_group(world.rank());
   if (ends.size() > 1) ranks.embedding = world.group(ends, "embedding");
   if (!ranks.parallel.context.alone()) {
@@ -76,15 +121,15 @@ Ranks join_groups(const dist::World& world, const plan::Mesh& mesh,
 
 optim::GradientGroups gradient_groups(const Ranks& ranks, const nn::ParameterSet& parameters,
                                       const config::ParallelConfig& config) {
-  const auto replicas = [&](const dist::Group& group) {
-    return optim::DataParallel(
-        group, {.ranks = group.size(), .bucket_elements = config.bucket_elements}, config.zero > 0);
-  };
   optim::GradientGroups groups{
-      .replicas = replicas(ranks.replicas),
+      .replicas = ranks.sharing,
+      .expert_replicas = {},
       .parts = {.tensor = ranks.parallel.tensor, .expert_tensor = ranks.parallel.expert_tensor},
-      .all = ranks.all};
-  if (parameters.regions().size() > 1) groups.expert_replicas = replicas(ranks.expert_replicas);
+      .all = ranks.all,
+      .gradients = {.slices = config.zero >= 2, .overlap = config.overlap_grad_reduce},
+      .gathering = {.overlap = config.overlap_param_gather, .ahead = config.gather_ahead}};
+  if (config.reduce_dtype == "bf16") groups.gradients.travels_as = at::kBFloat16;
+  if (ranks.experts_apart()) groups.expert_replicas = ranks.expert_sharing;
   std::set<int64_t> sharers;
   for (size_t i = 0; i < parameters.size(); ++i) sharers.insert(parameters.part(i).sharers);
   for (const int64_t count : sharers) {

@@ -136,7 +136,7 @@ void open_model(Run& run) {
   expect_shareable(run);
   run.parameters = std::make_unique<nn::ParameterSet>(run.spec, run.compute.dtype, run.device,
                                                       /*master=*/true, run.ranks.part,
-                                                      run.ranks.updaters_of(run.config.parallel));
+                                                      run.ranks.owners(run.config.parallel));
   log::info("model", "{}: {} parameters, {} layers, hidden {}, vocabulary {}", run.spec.family,
             human_count(static_cast<double>(model::parameter_count(run.spec))), run.spec.num_layers,
             run.spec.hidden_size, run.spec.vocab_size);
@@ -251,8 +251,7 @@ Run build_run(const config::Config& config) {
   dist::expect_same(run.ranks.all, "the data", run.train_data->samples().fingerprint());
   run.optimizer = std::make_unique<optim::FlatOptimizer>(
       *run.parameters, config.optim, gradient_groups(run.ranks, *run.parameters, config.parallel));
-  StepOptions options =
-      step_options(run.stages, config.parallel, config.optim, run.spec, *run.parameters);
+  StepOptions options = step_options(run.stages, config.optim, run.spec, *run.parameters);
   options.dropout = {.attention = config.train.attention_dropout,
                      .hidden = config.train.hidden_dropout,
                      .embedding = config.train.embedding_dropout,
@@ -269,7 +268,8 @@ Run build_run(const config::Config& config) {
                                .resumed_from = point.value_or(fs::path()),
                                .spec = run.spec,
                                .ranks = run.ranks.savers,
-                               .owners = run.ranks.savers_of(config.parallel)});
+                               .copies = share_of(run.ranks.sharing.across),
+                               .expert_copies = share_of(run.ranks.expert_sharing.across)});
   const int64_t sequences = *config.train.global_batch_size;
   run.flops_per_step = model::training_flops(run.spec, sequences, config.data.sequence_length);
   if (!run.ranks.first()) return run;

@@ -17,8 +17,7 @@ Chunks build_chunks(const model::ModelSpec& spec, nn::ParameterSet& parameters, 
 std::vector<nn::Decoder*> pointers(const Chunks& chunks);
 
 StepRanks step_ranks(const Ranks& ranks);
-StepOptions step_options(const plan::Stages& stages, const config::ParallelConfig& parallel,
-                         const config::OptimConfig& optim, const model::ModelSpec& spec,
-                         const nn::ParameterSet& parameters);
+StepOptions step_options(const plan::Stages& stages, const config::OptimConfig& optim,
+                         const model::ModelSpec& spec, const nn::ParameterSet& parameters);
 
 }  // namespace qianli::train
