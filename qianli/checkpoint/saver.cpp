@@ -213,9 +213,10 @@ StepContents Saver::contents(const formats::TrainingState& state,
                     .ranks = options_.ranks.size()};
   PieceCutter cutter(parameters, optimizer, options_.asynchronous, step.pieces);
   const auto& layout = parameters.layout();
-  for (const auto& bucket : layout.buckets()) {
-    const plan::Share& copies = bucket.region == 0 ? options_.copies : options_.expert_copies;
-    cutter.cut(nn::slice_of(bucket.own.range(), copies.count, copies.index));
+  for (const auto& part : parameters.owned().parts()) {
+    const bool experts = part.begin >= layout.regions().front().range.end;
+    const plan::Share& copies = experts ? options_.expert_copies : options_.copies;
+    cutter.cut(nn::slice_of(part.range(), copies.count, copies.index));
   }
   if (layout.regions().front().owner.rank == 0 && options_.copies.index == 0) cutter.add_buffers();
   return step;

@@ -2,13 +2,13 @@
 
 #include <fmt/format.h>
 
-#include <numeric>
 #include <set>
 
 #include "qianli/base/error.h"
 #include "qianli/base/log.h"
 #include "qianli/base/version.h"
 #include "qianli/dist/agreement.h"
+#include "qianli/plan/sharing.h"
 #include "qianli/train/context.h"
 
 namespace qianli::train {
@@ -16,13 +16,8 @@ namespace {
 
 using plan::Axis;
 
-// Of `replicas` a rank shares with `config.zero_ranks` neighbours, or with all. Experts have fewer
-// replicas: as many of them as divide both.
 optim::Replicas share_out(const dist::World& world, const dist::Group& replicas,
-                          const config::ParallelConfig& config, const std::string& name) {
-  const int64_t wanted = config.zero_ranks == 0 ? replicas.size() : config.zero_ranks;
-  const int64_t count = config.zero == 0 ? 1 : std::gcd(wanted, replicas.size());
-  const int64_t near = config.zero == 3 ? std::gcd(config.zero_parameter_ranks, count) : 0;
+                          const plan::Sharing& sharing, const std::string& name) {
   // `size` of the replicas from `first` on, `step` apart.
   const auto part = [&](int64_t first, int64_t size, int64_t step, const char* what) {
     if (size == replicas.size()) return replicas;
@@ -31,33 +26,10 @@ optim::Replicas share_out(const dist::World& world, const dist::Group& replicas,
       members.push_back(replicas.ranks()[static_cast<size_t>(first + i * step)]);
     return world.group(members, name + what);
   };
-  const int64_t rank = replicas.rank();
-  optim::Replicas shared{.within = part(rank / count * count, count, 1, " slices"),
-                         .across = part(rank % count, replicas.size() / count, count, " copies"),
-                         .near = {}};
-  if (near > 0 && near < count) shared.near = part(rank / near * near, near, 1, " neighbours");
-  return shared;
-}
-
-void expect_divisor(const char* key, int64_t value, int64_t ranks) {
-  if (value == 0 || ranks % value == 0) return;
-  std::vector<int64_t> fitting;
-  for (int64_t n = 1; n <= ranks; ++n) {
-    if (ranks % n == 0) fitting.push_back(n);
-  }
-  throw ConfigError(
-      "parallel",
-      fmt::format("expected parallel.{} to divide the {} ranks that share out the same parameters, "
-                  "got {}",
-                  key, ranks, value),
-      fmt::format("use one of {}", fmt::join(fitting, ", ")));
-}
-
-void expect_divisors(const config::ParallelConfig& config, int64_t replicas) {
-  if (config.zero == 0) return;
-  expect_divisor("zero_ranks", config.zero_ranks, replicas);
-  expect_divisor("zero_parameter_ranks", config.zero_parameter_ranks,
-                 config.zero_ranks == 0 ? replicas : config.zero_ranks);
+  const int64_t rank = replicas.rank(), count = sharing.ranks, near = sharing.near;
+  return {.within = part(rank / count * count, count, 1, " slices"),
+          .across = part(rank % count, replicas.size() / count, count, " copies"),
+          .near = near == 1 ? dist::Group() : part(rank / near * near, near, 1, " neighbours")};
 }
 
 }  // namespace
@@ -96,9 +68,13 @@ Ranks join_groups(const dist::World& world, const plan::Mesh& mesh,
                            .experts = group(mesh.expert(), {Axis::kExpert}, "experts"),
                            .expert_tensor = group(mesh.expert(), {Axis::kTensor}, "expert tensor")},
               .samples = {dense.coordinate(world.rank(), Axis::kData), dense.size(Axis::kData)}};
-  expect_divisors(config, ranks.replicas.size());
-  ranks.sharing = share_out(world, ranks.replicas, config, "data");
-  ranks.expert_sharing = share_out(world, ranks.expert_replicas, config, "expert data");
+  const plan::Sharing sharing = plan::sharing_of(config, ranks.replicas.size());
+  ranks.sharing = share_out(world, ranks.replicas, sharing, "data");
+  if (ranks.experts_apart()) {
+    ranks.expert_sharing =
+        share_out(world, ranks.expert_replicas,
+                  plan::sharing_of_experts(config, ranks.expert_replicas.size()), "expert data");
+  }
   const plan::Ranks ends = mesh.embedding_group(world.rank());
   if (ends.size() > 1) ranks.embedding = world.group(ends, "embedding");
   if (!ranks.parallel.context.alone()) {

@@ -95,20 +95,30 @@ void expect_same_bits(const RunResult& a, const RunResult& b) {
     EXPECT_TRUE(at::equal(value, b.parameters.at(name))) << name;
 }
 
+model::ModelSpec untied_llama() {
+  model::ModelSpec spec = tiny_model("llama");
+  spec.tie_word_embeddings = false;
+  return spec;
+}
+
+// What each rank leaves.
+std::vector<RunResult> run_ranks_of(const model::ModelSpec& spec, const Layout& layout) {
+  std::vector<RunResult> results(static_cast<size_t>(layout.ranks()));
+  dist::run_ranks(layout.ranks(), [&](const dist::World& world) {
+    results[static_cast<size_t>(world.rank())] = run_layout(spec, layout, world);
+  });
+  return results;
+}
+
 TEST(ParameterGathering, OverlapChangesNoBit) {
   const model::ModelSpec spec = tiny_model("llama");
   for (const int64_t zero : {1, 3}) {
+    const auto at_once = run_ranks_of(spec, {.data = 2, .zero = zero, .overlap_gather = false});
     dist::run_ranks(2, [&](const dist::World& world) {
-      const auto run = [&](bool overlap) {
-        return run_layout(spec, {.data = 2, .zero = zero, .overlap_gather = overlap}, world);
-      };
       const auto recorder = std::make_shared<trace::Recorder>();
-      const RunResult at_once = run(false);
-      const RunResult overlapped = [&] {
-        const trace::Use use(recorder);
-        return run(true);
-      }();
-      expect_same_bits(at_once, overlapped);
+      const trace::Use use(recorder);
+      const RunResult overlapped = run_layout(spec, {.data = 2, .zero = zero}, world);
+      expect_same_bits(at_once[static_cast<size_t>(world.rank())], overlapped);
       EXPECT_GE(gathers_of(recorder->events(), "data").under_forward, kEqualitySteps);
     });
   }
@@ -117,30 +127,27 @@ TEST(ParameterGathering, OverlapChangesNoBit) {
 // What a rank sends in a step of one microbatch: gradients once, and parameters once or, where it
 // keeps slices of them, for each pass; the output layer makes its gradients in the forward pass.
 TEST(DataParallel, SendsWhatTheFormulaSays) {
-  const model::ModelSpec spec = tiny_model("llama");
-  ASSERT_FALSE(spec.tie_word_embeddings);
+  const model::ModelSpec spec = untied_llama();
   for (const int64_t ranks : {2, 4}) {
     for (const int64_t zero : {0, 1, 2, 3}) {
       SCOPED_TRACE(zero);
-      dist::run_ranks(ranks, [&](const dist::World& world) {
-        const RunResult run =
-            run_layout(spec, {.data = ranks, .zero = zero, .samples = ranks}, world);
+      for (const RunResult& run :
+           run_ranks_of(spec, {.data = ranks, .zero = zero, .samples = ranks})) {
         double all = 0;
         for (const auto& [name, elements] : run.unit_elements) all += static_cast<double>(elements);
         const auto output = static_cast<double>(run.unit_elements.at("output_layer"));
-        const double passes = zero == 3 ? 3 * all - output : 2 * all;
         // The counted tokens are summed as well, a number.
-        const double numbers = passes + 2;
+        const double numbers = (zero == 3 ? 3 * all - output : 2 * all) + 2;
         const auto d = static_cast<double>(ranks);
         EXPECT_DOUBLE_EQ(run.replica_bytes, 8 * numbers * (d - 1) / d);
-      });
+      }
     }
   }
 }
 
 // Bytes of bf16 values, a float32 master, float32 gradients and two moments.
 TEST(DataParallel, KeepsWhatTheFormulaSays) {
-  const model::ModelSpec spec = tiny_model("llama");
+  const model::ModelSpec spec = untied_llama();
   constexpr int64_t kRanks = 4, kAhead = 2;
   for (const int64_t zero : {0, 1, 2, 3}) {
     SCOPED_TRACE(zero);
@@ -160,7 +167,9 @@ TEST(DataParallel, KeepsWhatTheFormulaSays) {
       EXPECT_EQ(run.memory.gradients, 4 * gradients);
       EXPECT_EQ(run.memory.states, 8 * own);
       const int64_t kept = run.memory.parameters + run.memory.gradients + run.memory.states;
-      if (zero == 3) EXPECT_EQ(kept, 18 * all / kRanks);
+      if (zero == 3) {
+        EXPECT_EQ(kept, 18 * all / kRanks);
+      }
       // Whole for a time: the unit in use and those ahead; gradients of one unit that come, and of
       // one on its way.
       EXPECT_LE(run.memory.unit_parameters, zero == 3 ? 2 * (1 + kAhead) * largest : 0);
@@ -191,20 +200,18 @@ TEST(DataParallel, GradientsMayTravelInBf16) {
   const model::ModelSpec spec = tiny_model("llama");
   for (const int64_t zero : {0, 1, 2}) {
     SCOPED_TRACE(zero);
-    dist::run_ranks(2, [&](const dist::World& world) {
-      const auto run = [&](const char* type) {
-        return run_layout(spec, {.data = 2, .zero = zero, .reduce_dtype = type, .samples = 2},
-                          world);
-      };
-      const RunResult exact = run("fp32"), rounded = run("bf16");
-      EXPECT_EQ(rounded.losses[0], exact.losses[0]);
-      EXPECT_NE(rounded.norms[0], exact.norms[0]);
-      EXPECT_NEAR(rounded.norms[0] / exact.norms[0], 1.0, 1e-2);
-      EXPECT_NEAR(rounded.losses[2] / exact.losses[2], 1.0, 1e-2);
-      // Two bytes instead of eight.
-      const double gradients = zero == 0 ? 1.0 : 0.5;
-      EXPECT_NEAR(rounded.replica_bytes / exact.replica_bytes, 1 - gradients * 0.75, 1e-3);
-    });
+    const Layout layout{.data = 2, .zero = zero, .samples = 2};
+    Layout in_bf16 = layout;
+    in_bf16.reduce_dtype = "bf16";
+    const RunResult exact = run_ranks_of(spec, layout)[0];
+    const RunResult rounded = run_ranks_of(spec, in_bf16)[0];
+    EXPECT_EQ(rounded.losses[0], exact.losses[0]);
+    EXPECT_NE(rounded.norms[0], exact.norms[0]);
+    EXPECT_NEAR(rounded.norms[0] / exact.norms[0], 1.0, 1e-2);
+    EXPECT_NEAR(rounded.losses[2] / exact.losses[2], 1.0, 1e-2);
+    // Two bytes instead of eight.
+    const double gradients = zero == 0 ? 1.0 : 0.5;
+    EXPECT_NEAR(rounded.replica_bytes / exact.replica_bytes, 1 - gradients * 0.75, 1e-3);
   }
 }
 
