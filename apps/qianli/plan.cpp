@@ -11,6 +11,7 @@
 #include "qianli/base/strings.h"
 #include "qianli/config/config.h"
 #include "qianli/plan/mesh.h"
+#include "qianli/plan/sharing.h"
 #include "qianli/plan/stages.h"
 
 namespace qianli::app {
@@ -56,6 +57,7 @@ Layout layout_of(const config::Config& config, int64_t ranks) {
                 .replicas = mesh.dense().size(plan::Axis::kData),
                 .global_batch_size = *config.train.global_batch_size,
                 .micro_batch_size = config.train.micro_batch_size};
+  plan::sharing_of(parallel, layout.replicas * parallel.context);
   const int64_t all = layout.global_batch_size / layout.micro_batch_size;
   layout.microbatches = all / layout.replicas;
   if (all % layout.replicas == 0) return layout;

@@ -118,8 +118,12 @@ class WeightLoader {
 
   // Whether the exact weights lie on the CPU, whole.
   bool in_place() const {
-    return parameters_.flat().is_cpu() && (!parameters_.has_separate_master() ||
-                                           parameters_.owned().count() == parameters_.flat_size());
+    const auto& regions = parameters_.layout().regions();
+    const bool values =
+        std::ranges::none_of(regions, [](const auto& region) { return region.owner.keeps_slices; });
+    return parameters_.options().device().is_cpu() && values &&
+           (!parameters_.has_separate_master() ||
+            parameters_.owned().count() == parameters_.flat_size());
   }
   // [rows, columns]
   at::Tensor target(const convert::RowRange& range) const {
@@ -137,7 +141,7 @@ class WeightLoader {
 
   void load_far(const std::vector<convert::RowRange>& ranges, int threads) {
     const at::ScalarType type =
-        parameters_.flat().scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+        parameters_.options().dtype() == at::kDouble ? at::kDouble : at::kFloat;
     auto next = ranges.begin();
     convert::Buffers buffers;
     convert::in_order(

@@ -183,6 +183,7 @@ void Saver::save(const formats::TrainingState& state, const nn::ParameterSet& pa
       last_->consumed_samples == state.consumed_samples) {
     return;
   }
+  optimizer.gathering().complete();  // nothing is written to while it is read
   StepContents step = contents(state, parameters, optimizer);
   check_space(step);
   if (!options_.asynchronous) {
@@ -205,15 +206,19 @@ StepContents Saver::contents(const formats::TrainingState& state,
                              optim::FlatOptimizer& optimizer) const {
   StepContents step{.state = state,
                     .spec = options_.spec,
-                    .wide = parameters.flat().scalar_type() == at::kDouble,
+                    .wide = parameters.options().dtype() == at::kDouble,
                     .companions = companions_,
                     .max_shard_bytes = options_.max_shard_bytes,
                     .rank = options_.ranks.rank(),
                     .ranks = options_.ranks.size()};
   PieceCutter cutter(parameters, optimizer, options_.asynchronous, step.pieces);
-  const nn::FlatRanges slices = parameters.slices(options_.owners);
-  for (const auto& part : slices.parts()) cutter.cut({part.begin, part.begin + part.count});
-  if (options_.owners.dense.rank == 0) cutter.add_buffers();
+  const auto& layout = parameters.layout();
+  for (const auto& part : parameters.owned().parts()) {
+    const bool experts = part.begin >= layout.regions().front().range.end;
+    const plan::Share& copies = experts ? options_.expert_copies : options_.copies;
+    cutter.cut(nn::slice_of(part.range(), copies.count, copies.index));
+  }
+  if (layout.regions().front().owner.rank == 0 && options_.copies.index == 0) cutter.add_buffers();
   return step;
 }
 

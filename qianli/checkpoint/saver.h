@@ -43,8 +43,8 @@ struct SaverOptions {
   int64_t max_shard_bytes = int64_t{4} << 30;
   // All that save together; nothing else uses the group, because saves run in the background.
   dist::Group ranks;
-  // Which slices of the flat buffers this rank writes, of what it answers for.
-  nn::FlatOwners owners;
+  // The ranks that update the same slices of the flat buffers, each of which writes a part of them.
+  plan::Share copies, expert_copies;
 };
 
 class Saver {

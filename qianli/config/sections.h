@@ -294,6 +294,7 @@ struct ParallelConfig {
   int64_t zero = 0;
   int64_t zero_ranks = 0;            // neighbours among replicas that share states; 0: all
   int64_t zero_parameter_ranks = 0;  // that share parameters; 0: as zero_ranks
+  std::string reduce_dtype = "fp32";  // of gradients on their way
   bool overlap_grad_reduce = true;
   bool overlap_param_gather = true;
   int64_t gather_ahead = 1;  // layers

@@ -113,6 +113,20 @@ void check_tensor(const ParallelConfig& parallel, const Checker& check) {
                "set parallel.tensor to their product");
 }
 
+void check_sharing(const ParallelConfig& parallel, const Checker& check) {
+  const int64_t near = parallel.zero_parameter_ranks, all = parallel.zero_ranks;
+  check.expect(near == 0 || parallel.zero == 3, "parallel.zero_parameter_ranks",
+               fmt::format("expected parallel.zero=3 because parallel.zero_parameter_ranks is {}, "
+                           "got {}",
+                           near, parallel.zero),
+               "layers come back from neighbours only where each rank keeps slices of them");
+  check.expect(near == 0 || all % near == 0, "parallel.zero_parameter_ranks",
+               fmt::format("expected parallel.zero_parameter_ranks to divide "
+                           "parallel.zero_ranks = {}, got {}",
+                           all, near),
+               "use a divisor, or 0");
+}
+
 void check_groups(const OptimConfig& optim, const Places& places) {
   for (const auto& group : optim.groups) {
     try {
@@ -134,6 +148,7 @@ void validate_at(const Config& config, const Places& places) {
   check_batches(config.train, check);
   check_schedule(config, check);
   check_tensor(config.parallel, check);
+  check_sharing(config.parallel, check);
   check_groups(config.optim, places);
 }
 
@@ -164,6 +179,11 @@ void warn_without_effect(const Config& config, const Places& places) {
   warn(alone && parallel.context_window > 1, "parallel.context_window", "parallel.context is 1");
   warn(parallel.context_kv_cache != "none" && (alone || parallel.context_algorithm == "ulysses"),
        "parallel.context_kv_cache", "no keys come from other ranks one block after the other");
+  warn(parallel.zero == 0 && parallel.zero_ranks > 0, "parallel.zero_ranks", "parallel.zero is 0");
+  warn(parallel.zero == 0 && !parallel.overlap_param_gather, "parallel.overlap_param_gather",
+       "parallel.zero is 0");
+  warn(parallel.gather_ahead > 1 && (parallel.zero == 0 || !parallel.overlap_param_gather),
+       "parallel.gather_ahead", "no weights come while ranks compute");
   warn(config.train.eval_every == 0 && config.data.validation_path, "data.validation_path",
        "train.eval_every is 0");
   warn(!config.checkpoint.save_final && config.checkpoint.hugging_face, "checkpoint.hugging_face",

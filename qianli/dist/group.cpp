@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
+#include <functional>
 #include <numeric>
 
 #include "qianli/base/trace.h"
@@ -51,6 +52,7 @@ struct Pending::State {
   std::string what;
   c10::intrusive_ptr<c10d::Work> work;
   std::vector<at::Tensor> tensors;
+  std::function<void()> waited;  // of a trace; may be empty
 
   std::string where() const { return fmt::format("{} of {}", group->name, name_of(group->ranks)); }
   [[noreturn]] void fail(const std::string& reason) const {
@@ -63,13 +65,20 @@ struct Pending::State {
   }
 };
 
-// How long it is on its way, whoever waits for it.
-void record(c10d::Work& work, std::string name) {
+// Shows how long it is on its way, whoever waits for it. Of works that do not say when they have
+// ended (Gloo's reduce_scatter): until it is waited for, by the function returned.
+std::function<void()> record(c10d::Work& work, std::string name) {
   trace::Recorder* to = trace::recorder();
-  if (!to) return;
-  const auto future = work.getFuture();
-  if (!future) return;
+  if (!to) return {};
+  c10::intrusive_ptr<c10::ivalue::Future> future;
+  try {
+    future = work.getFuture();
+  } catch (const c10::Error&) {
+    return to->travel(std::move(name));
+  }
+  if (!future) return {};
   future->addCallback([end = to->travel(std::move(name))](c10::ivalue::Future&) { end(); });
+  return {};
 }
 
 void Pending::wait() {
@@ -88,6 +97,7 @@ void Pending::wait() {
   } catch (const std::exception& error) {
     state->fail(first_line(error.what()));
   }
+  if (state->waited) state->waited();
 }
 
 Group::Group() : state_(std::make_shared<State>()) {}
@@ -119,8 +129,8 @@ Pending Group::start(const char* what, const at::Tensor& values, double bytes,
                               fmt::join(values.sizes(), ", "));
   try {
     pending->work = start(*state_->backend, pending->tensors);
-    record(*pending->work,
-           fmt::format("{} {} ({} KiB)", what, state_->name, values.nbytes() >> 10));
+    pending->waited = record(
+        *pending->work, fmt::format("{} {} ({} KiB)", what, state_->name, values.nbytes() >> 10));
   } catch (const std::exception& error) {
     pending->fail(first_line(error.what()));
   }

@@ -1,5 +1,6 @@
 #include "qianli/nn/decoder.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <fmt/core.h>
 
@@ -12,12 +13,20 @@ namespace qianli::nn {
 
 namespace {
 
-// Autograd runs the nodes made last first. So when it comes to the one that made a layer's input,
-// those of this layer and of all behind it are done.
-void call_after_backward(const at::Tensor& layer_input, const DecoderInput& input, int64_t layer) {
-  if (!layer_input.requires_grad()) return;
-  layer_input.register_hook(
-      [call = input.after_backward, layer](const at::Tensor&) { call(layer); });
+// What the output layer's weight belongs to.
+std::string output_prefix(const model::ModelSpec& spec) {
+  return spec.tie_word_embeddings ? "embedding.word_embeddings.weight" : "output_layer.";
+}
+
+// `compute` returns what it hands on with a gradient.
+template <class Compute>
+void with_units(const DecoderInput& input, const Units& units, const Compute& compute) {
+  if (!input.units) {
+    compute();
+    return;
+  }
+  input.units->before_forward(units);
+  input.units->after_forward(units, compute());
 }
 
 }  // namespace
@@ -37,7 +46,7 @@ Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters,
       position_embeddings_(parameters.find("embedding.position_embeddings.weight")),
       embedding_norm_(find_norm(parameters, "embedding.word_embeddings.norm", spec, parallel)),
       final_norm_(find_norm(parameters, "decoder.final_layernorm", spec, parallel)),
-      rotary_(std::make_unique<RotaryTables>(*spec_, parameters.flat())),
+      rotary_(std::make_unique<RotaryTables>(*spec_, at::empty({0}, parameters.options()))),
       parallel_(std::move(parallel)) {
   for (const auto& [local, l] : part.layers) {
     layers_.emplace_back(*spec_, parameters, fmt::format("decoder.layers.{}", l), l, parallel_);
@@ -54,6 +63,23 @@ Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters,
   }
   if (part.mtp_layers > 0)
     ahead_ = std::make_unique<MultiTokenPrediction>(*spec_, parameters, parallel_);
+  units_ = {.embedding = parameters.units_with("embedding."),
+            .final_norm = parameters.units_with("decoder.final_layernorm."),
+            .output = parameters.units_with(output_prefix(spec)),
+            .layers = {},
+            .ahead = {}};
+  for (const auto& layer : part.layers)
+    units_.layers.push_back(parameters.units_with(fmt::format("decoder.layers.{}.", layer.global)));
+  for (int64_t depth = 0; depth < part.mtp_layers; ++depth)
+    units_.ahead.push_back(parameters.units_with(fmt::format("mtp.layers.{}.", depth)));
+}
+
+std::vector<Units> Decoder::units() const {
+  std::vector<Units> used = units_.layers;
+  used.insert(used.end(), units_.ahead.begin(), units_.ahead.end());
+  if (part_.embedding || ahead_) used.push_back(units_.embedding);
+  if (part_.loss) used.insert(used.end(), {units_.final_norm, units_.output});
+  return used;
 }
 
 std::vector<MixtureOfExperts*> Decoder::mixtures() const {
@@ -83,14 +109,10 @@ Carried Decoder::advance(const DecoderInput& input, Carried before) {
   Stream stream = std::move(before.stream);
   if (part_.embedding) {
     stream = {.residual = {},
-              .branch = drop_embedding(embed(input.tokens, input.positions), "embedding", pass)};
+              .branch = drop_embedding(embed_in(input, input.tokens), "embedding", pass)};
     pass.report("embedding", stream.branch);
   }
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    if (input.after_backward && i > 0)
-      call_after_backward(stream.branch, input, layers_[i].index());
-    layers_[i].forward(stream, pass);
-  }
+  for (size_t i = 0; i < layers_.size(); ++i) forward_layer(i, stream, pass);
   if (input.cache) input.cache->advance(input.tokens.size(0));
   Carried after{.stream = std::move(stream),
                 .key = std::move(pass.key),
@@ -99,6 +121,22 @@ Carried Decoder::advance(const DecoderInput& input, Carried before) {
                 .shortcut = std::move(pass.shortcut)};
   if (!layers_.empty()) drop_unread(after, *spec_, layers_.back().index() + 1);
   return after;
+}
+
+void Decoder::forward_layer(size_t layer, Stream& stream, ForwardPass& pass) {
+  with_units(pass.input, units_.layers[layer], [&]() -> std::vector<at::Tensor> {
+    layers_[layer].forward(stream, pass);
+    return {stream.residual, stream.branch, pass.key, pass.value, pass.shortcut};
+  });
+}
+
+at::Tensor Decoder::embed_in(const DecoderInput& input, const at::Tensor& tokens) {
+  at::Tensor x;
+  with_units(input, units_.embedding, [&]() -> std::vector<at::Tensor> {
+    x = embed(tokens, input.positions);
+    return {x};
+  });
+  return x;
 }
 
 at::Tensor Decoder::finish(Stream& stream) {
@@ -126,16 +164,33 @@ ops::CrossEntropyResult Decoder::cross_entropy(const at::Tensor& hidden, const a
 }
 
 at::Tensor Decoder::loss(const DecoderInput& input, Carried after, const Targets& targets) {
-  const at::Tensor normed = finish(after.stream);
-  at::Tensor total = cross_entropy(normed, targets.labels, targets.weights).loss;
+  at::Tensor normed, total;
+  with_units(input, units_.final_norm, [&]() -> std::vector<at::Tensor> {
+    normed = finish(after.stream);
+    return {normed, after.stream.residual};
+  });
+  const auto add_loss = [&](const at::Tensor& hidden, const at::Tensor& labels,
+                            const at::Tensor& weights) {
+    // The output layer makes its gradients in the forward pass.
+    with_units(input, units_.output, [&]() -> std::vector<at::Tensor> {
+      const at::Tensor loss = cross_entropy(hidden, labels, weights).loss;
+      total = total.defined() ? total + loss : loss;
+      return {};
+    });
+  };
+  add_loss(normed, targets.labels, targets.weights);
   at::Tensor state = spec_->mtp.after_final_norm ? normed : after.stream.residual;
   ForwardPass pass = begin(input);
   for (size_t depth = 0; depth < targets.ahead_weights.size(); ++depth) {
     const AheadTokens next = tokens_ahead(input, targets.labels, depth);
     const at::Tensor embedding = drop_embedding(
-        embed(next.tokens, input.positions), fmt::format("mtp.layers.{}.embedding", depth), pass);
-    const auto predicted = ahead_->forward(depth, embedding, state, pass);
-    total = total + cross_entropy(predicted.normed, next.labels, targets.ahead_weights[depth]).loss;
+        embed_in(input, next.tokens), fmt::format("mtp.layers.{}.embedding", depth), pass);
+    MultiTokenPrediction::Predicted predicted;
+    with_units(input, units_.ahead[depth], [&]() -> std::vector<at::Tensor> {
+      predicted = ahead_->forward(depth, embedding, state, pass);
+      return {predicted.normed, predicted.state};
+    });
+    add_loss(predicted.normed, next.labels, targets.ahead_weights[depth]);
     state = predicted.state;
   }
   return total;

@@ -63,10 +63,19 @@ class Decoder {
 
   const model::ModelSpec& spec() const { return *spec_; }
   const plan::ChunkLayers& part() const { return part_; }
+  // Of parameters, that it uses.
+  std::vector<Units> units() const;
   void observe(Observer observer) { observer_ = std::move(observer); }
 
  private:
+  // The units that the parts of the decoder use.
+  struct PartUnits {
+    Units embedding, final_norm, output;
+    std::vector<Units> layers, ahead;
+  };
   ForwardPass begin(const DecoderInput& input);
+  void forward_layer(size_t layer, Stream& stream, ForwardPass& pass);
+  at::Tensor embed_in(const DecoderInput& input, const at::Tensor& tokens);
   at::Tensor embed(const at::Tensor& tokens, const at::Tensor& positions);
   at::Tensor finish(Stream& stream);
   // What the output layer is given: [T, h].
@@ -83,6 +92,7 @@ class Decoder {
   std::optional<ops::OutputLayer> output_;
   std::unique_ptr<MultiTokenPrediction> ahead_;
   std::unique_ptr<RotaryTables> rotary_;
+  PartUnits units_;
   Parallel parallel_;
   Observer observer_;
 };

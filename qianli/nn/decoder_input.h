@@ -4,12 +4,12 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <vector>
 
 #include "qianli/data/context_deal.h"
 #include "qianli/data/sequence_slice.h"
+#include "qianli/nn/unit_use.h"
 
 namespace qianli::nn {
 
@@ -53,9 +53,9 @@ struct DecoderInput {
   // Training: of this microbatch; what routers draw is a function of it.
   uint64_t random_key = 0;
   std::shared_ptr<const Dropouts> dropout;  // null: nothing is dropped
-  // Training: called within the backward pass when it has left decoder layer `layer`: the gradients
-  // of its parameters, and of all that the forward pass uses behind it, have arrived.
-  std::function<void(int64_t layer)> after_backward;
+  // Is told of every unit of parameters that is used, in the forward pass and in the backward pass
+  // that belongs to it. Null: all are there.
+  std::shared_ptr<UnitUse> units;
 };
 
 }  // namespace qianli::nn

@@ -22,37 +22,9 @@ std::vector<FlatRanges::Part> FlatRanges::within(int64_t begin, int64_t end) con
   return found;
 }
 
-namespace {
-
-constexpr int64_t kSliceAlignment = 64;  // elements
-
-int64_t rounded_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
-
-}  // namespace
-
-int64_t FlatSharding::padded_size(int64_t size) const {
-  return ranks == 1 ? size : rounded_up(size, kSliceAlignment * ranks);
-}
-
-std::vector<FlatRange> FlatSharding::buckets(int64_t size) const {
-  const int64_t step = rounded_up(std::max<int64_t>(bucket_elements, 1), kSliceAlignment * ranks);
-  std::vector<FlatRange> buckets;
-  for (int64_t begin = 0; begin < size; begin += step) {
-    buckets.push_back({begin, std::min(begin + step, size)});
-  }
-  return buckets;
-}
-
-FlatRange FlatSharding::slice(const FlatRange& bucket, int64_t rank) const {
-  const auto border = [&](int64_t r) { return bucket.begin + bucket.count() / ranks * r; };
-  return {border(rank), rank + 1 == ranks ? bucket.end : border(rank + 1)};
-}
-
-FlatRanges FlatSharding::slices(int64_t size, int64_t rank) const {
-  if (ranks == 1) return FlatRanges({{0, size}});
-  std::vector<FlatRange> own;
-  for (const FlatRange& bucket : buckets(size)) own.push_back(slice(bucket, rank));
-  return FlatRanges(own);
+FlatRange slice_of(const FlatRange& range, int64_t count, int64_t index) {
+  const auto border = [&](int64_t i) { return range.begin + range.count() / count * i; };
+  return {border(index), index + 1 == count ? range.end : border(index + 1)};
 }
 
 }  // namespace qianli::nn

@@ -25,6 +25,8 @@ class FlatRanges {
   struct Part {
     int64_t begin = 0, count = 0;  // in the flat buffer
     int64_t place = 0;             // in the compact tensor
+
+    FlatRange range() const { return {begin, begin + count}; }
   };
   const std::vector<Part>& parts() const { return parts_; }
   // What lies within [begin, end).
@@ -34,18 +36,8 @@ class FlatRanges {
   std::vector<Part> parts_;
 };
 
-// How a buffer of `size` elements is dealt out to `ranks` ranks: it is cut into buckets, each of
-// which is communicated at once, and every rank gets an equal slice of each bucket (ZeRO,
-// Rajbhandari et al. 2020; Megatron-core's distributed optimizer). A buffer of padded_size()
-// elements makes all slices of a bucket equally long.
-struct FlatSharding {
-  int64_t ranks = 1;
-  int64_t bucket_elements = 40'000'000;
-
-  int64_t padded_size(int64_t size) const;
-  std::vector<FlatRange> buckets(int64_t size) const;
-  FlatRange slice(const FlatRange& bucket, int64_t rank) const;
-  FlatRanges slices(int64_t size, int64_t rank) const;
-};
+// The `index`-th of `count` slices of a range: equally long where `count` divides its length, else
+// the last has the rest.
+FlatRange slice_of(const FlatRange& range, int64_t count, int64_t index);
 
 }  // namespace qianli::nn

@@ -17,6 +17,26 @@ int64_t aligned(int64_t count) {
   return (count + kFlatAlignment - 1) / kFlatAlignment * kFlatAlignment;
 }
 
+// A stretch of a parameter to fill: contiguous in what the rank holds, in the whole, and in the
+// values that are made.
+struct Piece {
+  int64_t first = 0, whole_first = 0, count = 0;
+};
+
+// Elements [range.begin, range.end) of the part, in pieces that keep all threads busy; `first` is
+// where they go.
+void add_pieces(const plan::ParameterPart& part, const FlatRange& range, int64_t first,
+                std::vector<Piece>& pieces) {
+  for (const plan::Run& run : plan::runs(part)) {
+    const int64_t begin = std::max(run.first, range.begin);
+    const int64_t end = std::min(run.first + run.count, range.end);
+    for (int64_t next = begin; next < end; next += kInitialiserChunk) {
+      pieces.push_back({first + next - range.begin, run.whole_first + next - run.first,
+                        std::min(kInitialiserChunk, end - next)});
+    }
+  }
+}
+
 std::vector<std::vector<plan::IndexRange>> kept_of(const formats::Box& box) {
   std::vector<std::vector<plan::IndexRange>> kept;
   for (size_t axis = 0; axis < box.shape.size(); ++axis) {
@@ -29,53 +49,69 @@ std::vector<std::vector<plan::IndexRange>> kept_of(const formats::Box& box) {
 
 ParameterSet::ParameterSet(const model::ModelSpec& spec, at::ScalarType dtype, at::Device device,
                            bool master, const plan::ModelPart& part, const FlatOwners& owners)
-    : parts_(plan::parameter_parts(spec, part)) {
-  place(owners);
+    : parts_(plan::parameter_parts(spec, part)),
+      layout_(parts_, owners),
+      options_(at::TensorOptions().device(device).dtype(dtype)),
+      gathered_(options_) {
   count();
-  owned_ = slices(owners);
-  const auto options = at::TensorOptions().device(device);
-  flat_ = at::zeros({flat_size_}, options.dtype(dtype));
+  make_values();
   const bool exact = dtype == at::kFloat || dtype == at::kDouble;
-  if (exact) {
-    master_ = flat_;
-  } else if (master) {
-    master_ = at::zeros({owned_.count()}, options.dtype(at::kFloat));
-  }
+  if (master && !exact) master_ = at::zeros({owned().count()}, options_.dtype(at::kFloat));
   for (size_t i = 0; i < parts_.size(); ++i) {
     const auto& entry = parts_[i].entry;
-    buffers_.push_back(entry.buffer ? at::zeros(parts_[i].shape, options.dtype(at::kFloat))
-                                    : at::Tensor());
-    parameters_.push_back(
-        std::make_unique<ops::Parameter>(entry.name, entry.buffer ? buffers_[i] : view(flat_, i)));
     index_[entry.name] = i;
+    buffers_.push_back(entry.buffer ? at::zeros(parts_[i].shape, options_.dtype(at::kFloat))
+                                    : at::Tensor());
+    at::Tensor value = buffers_[i];
+    const auto& region = layout_.regions()[region_of(i)];
+    if (!entry.buffer && !keeps_slices_of(i))
+      value = view_from(kept_[region_of(i)], region.range.begin, i);
+    parameters_.push_back(std::make_unique<ops::Parameter>(entry.name, value));
   }
+  make_pieces();
   for (const auto& entry : model::parameter_table(spec)) {
     if (!index_.contains(entry.name)) elsewhere_.insert(entry.name);
   }
 }
 
-void ParameterSet::place(const FlatOwners& owners) {
-  places_.resize(parts_.size());
-  const auto lay_out = [&](const FlatOwner& owner, bool dense, bool experts) {
-    const int64_t begin = flat_size_;
-    for (size_t i = 0; i < parts_.size(); ++i) {
-      if (!(parts_[i].entry.expert ? experts : dense)) continue;
-      places_[i] = {flat_size_, parts_[i].entry.buffer ? 0 : parts_[i].elements()};
-      flat_size_ += aligned(places_[i].count);
+void ParameterSet::make_values() {
+  const auto& regions = layout_.regions();
+  const bool whole = std::ranges::none_of(
+      regions, [](const FlatLayout::Region& region) { return region.owner.keeps_slices; });
+  if (whole) flat_ = at::zeros({flat_size()}, options_);
+  for (const auto& region : regions) {
+    if (whole) {
+      kept_.push_back(flat_.narrow(0, region.range.begin, region.range.count()));
+    } else {
+      const FlatRange& kept = region.owner.keeps_slices ? region.own : region.range;
+      kept_.push_back(at::zeros({kept.count()}, options_));
     }
-    flat_size_ = begin + owner.sharding.padded_size(flat_size_ - begin);
-    const int64_t before =
-        regions_.empty() ? 0 : owners.dense.sharding.slices(begin, owners.dense.rank).count();
-    regions_.push_back({{begin, flat_size_}, before});
-  };
-  lay_out(owners.dense, true, !owners.experts);
-  if (owners.experts) lay_out(*owners.experts, false, true);
+  }
+}
+
+void ParameterSet::make_pieces() {
+  for (size_t r = 0; r < layout_.regions().size(); ++r) {
+    if (!keeps_slices(r)) continue;
+    for (size_t u = 0; u < layout_.units().size(); ++u) {
+      const FlatLayout::Unit& unit = layout_.units()[u];
+      const size_t piece = gathered_.add(unit.pieces[r].count());
+      pieces_[{u, r}] = piece;
+      gathered_.take(piece);  // views are made of tensors that have memory
+      // With a version of their own: autograd is to see what is gathered later.
+      const at::Tensor values = gathered_.at(piece).variable_data();
+      for (size_t i = unit.first; i < unit.last; ++i) {
+        if (region_of(i) == r && !entry(i).buffer)
+          parameters_[i]->place_value(view_from(values, unit.pieces[r].begin, i));
+      }
+      gathered_.release(piece);
+    }
+  }
 }
 
 void ParameterSet::count() {
   std::vector<FlatRange> ranges;
   for (size_t i = 0; i < parts_.size(); ++i) {
-    const int64_t begin = places_[i].offset, end = begin + parts_[i].counted;
+    const int64_t begin = place(i).offset, end = begin + parts_[i].counted;
     if (parts_[i].entry.buffer || begin == end) continue;
     // Gaps hold zeros: neighbours go together.
     if (!ranges.empty() && aligned(ranges.back().end) == begin) {
@@ -88,21 +124,35 @@ void ParameterSet::count() {
   counted_ = FlatRanges(ranges);
 }
 
-FlatRanges ParameterSet::slices(const FlatOwners& owners) const {
-  std::vector<FlatRange> ranges;
-  for (size_t r = 0; r < regions_.size(); ++r) {
-    const FlatOwner& owner = r == 0 ? owners.dense : *owners.experts;
-    const FlatRange& region = regions_[r].range;
-    const FlatRanges own = owner.sharding.slices(region.count(), owner.rank);
-    for (const auto& part : own.parts()) {
-      ranges.push_back({region.begin + part.begin, region.begin + part.begin + part.count});
-    }
+Units ParameterSet::units_with(const std::string& prefix) const {
+  Units found;
+  for (size_t u = 0; u < layout_.units().size(); ++u) {
+    if (entry(layout_.units()[u].first).name.starts_with(prefix)) found.push_back(u);
   }
-  return FlatRanges(ranges);
+  return found;
+}
+
+at::Tensor ParameterSet::view_from(const at::Tensor& values, int64_t begin, size_t index) const {
+  return values.narrow(0, place(index).offset - begin, place(index).count)
+      .view(parts_[index].shape);
 }
 
 at::Tensor ParameterSet::view(const at::Tensor& flat, size_t index) const {
-  return flat.narrow(0, places_[index].offset, places_[index].count).view(parts_[index].shape);
+  return view_from(flat, 0, index);
+}
+
+bool ParameterSet::keeps_slices_of(size_t index) const {
+  return !entry(index).buffer && keeps_slices(region_of(index));
+}
+
+std::vector<FlatRange> ParameterSet::kept_ranges(size_t index) const {
+  if (!keeps_slices_of(index)) return {{0, parts_[index].elements()}};
+  std::vector<FlatRange> ranges;
+  const FlatPlace& place = this->place(index);
+  for (const auto& part : owned().within(place.offset, place.offset + place.count)) {
+    ranges.push_back({part.begin - place.offset, part.begin - place.offset + part.count});
+  }
+  return ranges;
 }
 
 void ParameterSet::initialize(uint64_t seed) {
@@ -110,22 +160,26 @@ void ParameterSet::initialize(uint64_t seed) {
 }
 
 void ParameterSet::initialize(size_t index, uint64_t seed) {
-  const plan::ParameterPart& part = parts_[index];
-  std::vector<float> values(static_cast<size_t>(part.elements()));
-  std::vector<plan::Run> pieces;  // of a size that keeps all threads busy
-  for (const plan::Run& run : plan::runs(part)) {
-    for (int64_t done = 0; done < run.count; done += kInitialiserChunk) {
-      pieces.push_back({run.first + done, run.whole_first + done,
-                        std::min(kInitialiserChunk, run.count - done)});
-    }
+  std::vector<Piece> pieces;
+  int64_t count = 0;
+  const std::vector<FlatRange> ranges = kept_ranges(index);
+  for (const FlatRange& range : ranges) {
+    add_pieces(parts_[index], range, count, pieces);
+    count += range.count();
   }
+  std::vector<float> values(static_cast<size_t>(count));
   parallel_for(static_cast<int64_t>(pieces.size()), available_cores(), [&](int64_t i) {
-    const plan::Run& piece = pieces[static_cast<size_t>(i)];
-    model::initial_values(part.entry, seed, piece.whole_first,
+    const Piece& piece = pieces[static_cast<size_t>(i)];
+    model::initial_values(entry(index), seed, piece.whole_first,
                           std::span(values).subspan(static_cast<size_t>(piece.first),
                                                     static_cast<size_t>(piece.count)));
   });
-  write_own(index, 0, at::from_blob(values.data(), {part.elements()}, at::kFloat));
+  const at::Tensor made = at::from_blob(values.data(), {count}, at::kFloat);
+  int64_t first = 0;
+  for (const FlatRange& range : ranges) {
+    write_own(index, range.begin, made.narrow(0, first, range.count()));
+    first += range.count();
+  }
 }
 
 void ParameterSet::write(size_t index, int64_t first, const at::Tensor& values) {
@@ -149,15 +203,15 @@ void ParameterSet::write(size_t index, int64_t first, const at::Tensor& values) 
 
 void ParameterSet::write_box(size_t index, const formats::Box& box, const at::Tensor& values) {
   const std::vector<int64_t>& shape = parts_[index].shape;
-  if (entry(index).buffer || !has_separate_master()) {
-    at::Tensor target = entry(index).buffer ? buffers_[index] : view(flat_, index);
+  if (entry(index).buffer || (!has_separate_master() && !keeps_slices_of(index))) {
+    at::Tensor target = exact(index);
     for (size_t axis = 0; axis < shape.size(); ++axis) {
       target = target.narrow(static_cast<int64_t>(axis), box.offset[axis], box.shape[axis]);
     }
     target.copy_(values);
     return;
   }
-  // The master may have slices only: run by run.
+  // There may be slices only: run by run.
   const at::Tensor own = values.contiguous().view(-1);
   const plan::ParameterPart whole{
       .entry = {.shape = shape}, .shape = box.shape, .kept = kept_of(box)};
@@ -172,31 +226,54 @@ void ParameterSet::write_own(size_t index, int64_t first, const at::Tensor& valu
     buffers_[index].view(-1).narrow(0, first, source.numel()).copy_(source);
     return;
   }
-  const int64_t begin = places_[index].offset + first;
-  flat_.narrow(0, begin, source.numel()).copy_(source);
-  if (!has_separate_master()) return;
-  for (const auto& part : owned_.within(begin, begin + source.numel())) {
-    master(part).copy_(source.narrow(0, part.begin - begin, part.count));
+  const int64_t begin = place(index).offset + first;
+  const bool slices = keeps_slices_of(index);
+  if (!slices) this->values({begin, source.numel(), 0}).copy_(source);
+  if (!slices && !has_separate_master()) return;
+  for (const auto& part : owned().within(begin, begin + source.numel())) {
+    const at::Tensor own = source.narrow(0, part.begin - begin, part.count);
+    if (slices) this->values(part).copy_(own);
+    if (has_separate_master()) master(part).copy_(own);
   }
 }
 
 at::Tensor ParameterSet::master(const FlatRanges::Part& part) const {
-  return has_separate_master() ? master_.narrow(0, part.place, part.count)
-                               : flat_.narrow(0, part.begin, part.count);
+  return has_separate_master() ? master_.narrow(0, part.place, part.count) : values(part);
+}
+
+at::Tensor ParameterSet::values(const FlatRanges::Part& part) const {
+  const FlatLayout::Region& region = layout_.region_at(part.begin);
+  const at::Tensor& kept = kept_[part.begin < layout_.regions().front().range.end ? 0 : 1];
+  return region.owner.keeps_slices ? kept.narrow(0, part.place - region.own.begin, part.count)
+                                   : kept.narrow(0, part.begin - region.range.begin, part.count);
+}
+
+const at::Tensor& ParameterSet::flat() const {
+  TORCH_CHECK(flat_.defined(), "[nn] expected whole parameters, got slices of them");
+  return flat_;
+}
+
+at::ScalarType ParameterSet::master_dtype() const {
+  return has_separate_master() ? at::kFloat : options_.dtype().toScalarType();
+}
+
+int64_t ParameterSet::kept_bytes() const {
+  size_t bytes = has_separate_master() ? master_.nbytes() : 0;
+  for (const at::Tensor& kept : kept_) bytes += kept.nbytes();
+  return static_cast<int64_t>(bytes);
 }
 
 at::Tensor ParameterSet::exact(size_t index) const {
   if (entry(index).buffer) return buffers_[index];
-  TORCH_CHECK(!has_separate_master() || owned_.count() == flat_size_,
+  TORCH_CHECK(!keeps_slices_of(index) && (!has_separate_master() || owned().count() == flat_size()),
               "[nn] expected a whole master, got slices of it");
-  return view(master_.defined() ? master_ : flat_, index);
+  if (has_separate_master()) return view(master_, index);
+  return view_from(kept_[region_of(index)], layout_.regions()[region_of(index)].range.begin, index);
 }
 
 void ParameterSet::refresh_from_master() {
   if (!has_separate_master()) return;
-  for (const auto& part : owned_.parts()) {
-    flat_.narrow(0, part.begin, part.count).copy_(master(part));
-  }
+  for (const auto& part : owned().parts()) values(part).copy_(master(part));
 }
 
 ops::Parameter& ParameterSet::at(const std::string& name) { return *parameters_[index_.at(name)]; }

@@ -1,11 +1,11 @@
 // The parameters that a rank holds, whole or in part, in one flat buffer, in the order of the
-// parameter table. Its `buffer` entries are no parameters: each is a float32 tensor of its own,
-// which no optimizer sees. Where the ranks that hold the same experts are others than those that
-// hold the same of the rest, the experts lie in a region of their own, behind the rest.
+// parameter table (nn/flat_layout.h). Its `buffer` entries are no parameters: each is a float32
+// tensor of its own, which no optimizer sees.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -15,35 +15,20 @@
 #include <vector>
 
 #include "qianli/model/parameter_table.h"
-#include "qianli/nn/flat_ranges.h"
+#include "qianli/nn/flat_layout.h"
+#include "qianli/nn/unit_buffers.h"
+#include "qianli/nn/unit_use.h"
 #include "qianli/ops/parameter.h"
 #include "qianli/plan/model_part.h"
 
 namespace qianli::nn {
 
-// Where a parameter lies in the flat buffers (values, gradients, optimizer states share the
-// places).
-struct FlatPlace {
-  int64_t offset = 0;  // in elements, a multiple of kFlatAlignment
-  int64_t count = 0;
-};
-inline constexpr int64_t kFlatAlignment = 64;  // elements; the gaps stay zero
-
-// Which of the slices of a region of the flat buffers are this rank's.
-struct FlatOwner {
-  FlatSharding sharding;
-  int64_t rank = 0;  // among those that hold the same
-};
-struct FlatOwners {
-  FlatOwner dense;
-  std::optional<FlatOwner> experts;  // absent: the experts are in the one region, too
-};
-
 class ParameterSet {
  public:
   // Values are undefined until initialize() or write(). With `master`, and a compute dtype below
   // float32, a float32 copy is kept beside: the one that the optimizer updates. This rank owns only
-  // its slices of the flat buffer, and that copy has no more than those.
+  // its slices of the flat buffer, and that copy has no more than those. Where it keeps slices of
+  // the values, too, a unit's parameters have values only while gathered() has it.
   ParameterSet(const model::ModelSpec& spec, at::ScalarType dtype, at::Device device, bool master,
                const plan::ModelPart& part = {}, const FlatOwners& owners = {});
 
@@ -56,7 +41,7 @@ class ParameterSet {
   // rank holds of them is kept.
   void write(size_t index, int64_t first, const at::Tensor& values);
   // What the rank holds of a parameter in the most exact form that is kept (the master, if there is
-  // one). Not of a master that has slices only.
+  // one). Not where only slices of that are kept.
   at::Tensor exact(size_t index) const;
   // After the master changed: refreshes the compute copy of what this rank owns.
   void refresh_from_master();
@@ -65,7 +50,10 @@ class ParameterSet {
   const plan::ParameterPart& part(size_t index) const { return parts_[index]; }
   const model::ParameterEntry& entry(size_t index) const { return parts_[index].entry; }
   // Empty for buffers.
-  const FlatPlace& place(size_t index) const { return places_[index]; }
+  const FlatPlace& place(size_t index) const { return layout_.place(index); }
+  size_t region_of(size_t index) const {
+    return parts_[index].entry.expert ? layout_.regions().size() - 1 : 0;
+  }
   ops::Parameter& at(size_t index) { return *parameters_[index]; }
   // Throws std::out_of_range for a name the rank does not hold; find returns null.
   ops::Parameter& at(const std::string& name);
@@ -75,51 +63,64 @@ class ParameterSet {
   bool is_elsewhere(const std::string& name) const { return elsewhere_.contains(name); }
   const std::unordered_set<std::string>& elsewhere() const { return elsewhere_; }
 
-  // [flat_size()] in the compute dtype.
-  const at::Tensor& flat() const { return flat_; }
-  bool has_separate_master() const { return master_.defined() && !master_.is_same(flat_); }
-  int64_t flat_size() const { return flat_size_; }
-  // One, or that of the experts behind that of the rest. Not empty.
-  struct Region {
-    FlatRange range;
-    int64_t place = 0;  // of its first owned element among all that are owned
-  };
-  const std::vector<Region>& regions() const { return regions_; }
-  size_t region_of(size_t index) const {
-    return parts_[index].entry.expert ? regions_.size() - 1 : 0;
-  }
+  const FlatLayout& layout() const { return layout_; }
   // What this rank updates: all of the flat buffer, or its slices.
-  const FlatRanges& owned() const { return owned_; }
-  // What is owners' of the flat buffer.
-  FlatRanges slices(const FlatOwners& owners) const;
+  const FlatRanges& owned() const { return layout_.owned(); }
+  int64_t flat_size() const { return layout_.size(); }
+  // The units of the parameters whose names begin so: "decoder.layers.3."; empty: none.
+  Units units_with(const std::string& prefix) const;
+
+  const at::TensorOptions& options() const { return options_; }  // of the values
+  // [flat_size()] in the compute dtype. Not where slices are kept.
+  const at::Tensor& flat() const;
+  // The values that this rank keeps of a region: all of them, or its slices, one behind the other.
+  const at::Tensor& kept(size_t region) const { return kept_[region]; }
+  bool keeps_slices(size_t region) const { return layout_.regions()[region].owner.keeps_slices; }
+  // Where units are gathered of which slices are kept: the number of a unit's piece of a region
+  // there.
+  UnitBuffers& gathered() { return gathered_; }
+  size_t gathered_piece(size_t unit, size_t region) const { return pieces_.at({unit, region}); }
+
+  bool has_separate_master() const { return master_.defined(); }
   // The elements for which this rank answers among those that hold other parts of the model.
   const FlatRanges& counted() const { return counted_; }
-  // [part.count] of the master (of flat() when compute is exact enough), part.place being its place
-  // among what is owned.
+  // [part.count] of the master (of the values when these are exact enough), and of the values,
+  // part.place being its place among what is owned.
   at::Tensor master(const FlatRanges::Part& part) const;
-  at::ScalarType master_dtype() const { return master_.scalar_type(); }
+  at::Tensor values(const FlatRanges::Part& part) const;
+  at::ScalarType master_dtype() const;
+  // Bytes of the values and of a separate master that are always there.
+  int64_t kept_bytes() const;
   // Not for buffers.
   at::Tensor view(const at::Tensor& flat, size_t index) const;
 
  private:
-  void place(const FlatOwners& owners);
+  void make_values();
+  void make_pieces();
   void count();
+  bool keeps_slices_of(size_t index) const;
+  // Which elements of what it holds of a parameter the rank keeps.
+  std::vector<FlatRange> kept_ranges(size_t index) const;
   // `values` have the shape of the box, which is one of what the rank holds.
   void write_box(size_t index, const formats::Box& box, const at::Tensor& values);
   // Elements [first, first + values.numel()) of what the rank holds.
   void write_own(size_t index, int64_t first, const at::Tensor& values);
+  // A parameter in a tensor of all elements of the flat buffer from `begin` on.
+  at::Tensor view_from(const at::Tensor& values, int64_t begin, size_t index) const;
 
   std::vector<plan::ParameterPart> parts_;
   std::unordered_set<std::string> elsewhere_;
-  std::vector<FlatPlace> places_;
+  FlatLayout layout_;
+  at::TensorOptions options_;
   std::vector<at::Tensor> buffers_;  // defined for buffers only
   std::vector<std::unique_ptr<ops::Parameter>> parameters_;
   std::unordered_map<std::string, size_t> index_;
-  int64_t flat_size_ = 0;
-  std::vector<Region> regions_;
-  FlatRanges owned_, counted_;
-  at::Tensor flat_;
-  at::Tensor master_;  // undefined; flat_; or float32 [owned_.count()]
+  FlatRanges counted_;
+  at::Tensor flat_;               // of the regions that are whole, where all are
+  std::vector<at::Tensor> kept_;  // by region
+  UnitBuffers gathered_;
+  std::map<std::pair<size_t, size_t>, size_t> pieces_;  // by unit and region
+  at::Tensor master_;  // float32 [owned().count()], where it is not the values themselves
 };
 
 }  // namespace qianli::nn

@@ -108,7 +108,7 @@ void accumulate_gradients(const at::Tensor& grad_y, const at::Tensor& x,
   const at::Tensor sums = with_bias ? bias->grad_to_add() : at::Tensor();
   if (const KernelTable* kernels = kernels_for(Op::kGroupedLinear, grad_y)) {
     kernels->grouped_linear_backward_weight(
-        {.shape = groups_of(grad_y, counts, weight.value()),
+        {.shape = groups_of(grad_y, counts, matrix.defined() ? matrix : weight.value()),
          .grad_y = grad_y.data_ptr(),
          .x = x.defined() ? x.data_ptr() : nullptr,
          .grad_weight = matrix.defined() ? matrix.data_ptr<float>() : nullptr,

@@ -9,15 +9,22 @@ const at::Tensor& Parameter::grad() {
   return grad_;
 }
 
-at::Tensor& Parameter::grad_to_add() {
-  if (!started_) grad_.zero_();
+void Parameter::start() {
   started_ = true;
+  if (need_) need_();
+}
+
+at::Tensor& Parameter::grad_to_add() {
+  if (!started_) {
+    start();
+    grad_.zero_();
+  }
   return grad_;
 }
 
 Parameter::Accumulation Parameter::grad_to_accumulate() {
   const double beta = started_ ? 1.0 : 0.0;
-  started_ = true;
+  if (!started_) start();
   return {grad_, beta};
 }
 

@@ -5,6 +5,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <string>
 
 namespace qianli::ops {
@@ -16,13 +17,19 @@ class Parameter {
   Parameter& operator=(const Parameter&) = delete;
 
   const std::string& name() const { return name_; }
-  // In the compute dtype.
+  // In the compute dtype. Its memory may be there only while the ranks that share the parameter have
+  // gathered it; reading it at another time is an error.
   const at::Tensor& value() const { return value_; }
+  void place_value(at::Tensor value) { value_ = std::move(value); }
   bool trainable() const { return grad_.defined(); }
 
   // Makes the parameter trainable: its gradient lives in `buffer` (shape of value; float32, or float64
-  // for a float64 value), usually a view into the flat gradient buffer.
-  void attach_grad(at::Tensor buffer) { grad_ = std::move(buffer); }
+  // for a float64 value), usually a view into the flat gradient buffer. `need` gives that memory: it
+  // is called before the first contribution since reset_grad().
+  void attach_grad(at::Tensor buffer, std::function<void()> need = {}) {
+    grad_ = std::move(buffer);
+    need_ = std::move(need);
+  }
   void freeze() { grad_ = at::Tensor(); }
 
   // The gradient accumulated since reset_grad(); zeros when nothing arrived.
@@ -42,7 +49,11 @@ class Parameter {
  private:
   std::string name_;
   at::Tensor value_;
+  // The first contribution is to come.
+  void start();
+
   at::Tensor grad_;
+  std::function<void()> need_;
   bool started_ = false;
 };
 

@@ -1,5 +1,6 @@
 #include "qianli/optim/flat_optimizer.h"
 
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/core.h>
 
@@ -12,40 +13,29 @@
 
 namespace qianli::optim {
 
+namespace {
+
+std::vector<Replicas> by_region(const nn::ParameterSet& parameters, const GradientGroups& groups) {
+  std::vector<Replicas> replicas{groups.replicas};
+  if (parameters.layout().regions().size() == 1) return replicas;
+  TORCH_CHECK(groups.expert_replicas, "[optim] expected replicas for the experts");
+  replicas.push_back(*groups.expert_replicas);
+  return replicas;
+}
+
+}  // namespace
+
 FlatOptimizer::FlatOptimizer(nn::ParameterSet& parameters, const config::OptimConfig& config,
                              GradientGroups groups)
     : parameters_(parameters),
       config_(config),
-      parts_(parameters, std::move(groups.parts)),
+      gradients_(parameters, by_region(parameters, groups), groups.parts, groups.gradients),
+      gathering_(make_gathering(parameters, by_region(parameters, groups), groups.gathering)),
       all_(std::move(groups.all)) {
-  const auto options = parameters.flat().options().dtype(parameters.master_dtype());
-  gradients_ = at::zeros({parameters.flat_size()}, options);
+  const auto options = parameters.options().dtype(parameters.master_dtype());
   exp_avg_ = at::zeros({parameters.owned().count()}, options);
   exp_avg_sq_ = at::zeros({parameters.owned().count()}, options);
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    if (!parameters.entry(i).buffer) parameters.at(i).attach_grad(parameters.view(gradients_, i));
-  }
-  for (const auto& region : parameters.regions()) {
-    const bool experts = !regions_.empty();
-    TORCH_CHECK(!experts || groups.expert_replicas, "[optim] expected replicas for the experts");
-    regions_.push_back(
-        {.of = region, .replicas = experts ? *groups.expert_replicas : groups.replicas});
-    regions_.back().own_gradients = gradients_of(regions_.back());
-  }
   build_ranges();
-}
-
-at::Tensor FlatOptimizer::gradients_of(const Region& region) const {
-  return gradients_.narrow(0, region.of.range.begin, region.of.range.count());
-}
-
-const FlatOptimizer::Region& FlatOptimizer::region_at(int64_t offset) const {
-  return offset < regions_.front().of.range.end ? regions_.front() : regions_.back();
-}
-
-at::Tensor FlatOptimizer::own_gradients(const nn::FlatRanges::Part& part) const {
-  const Region& region = region_at(part.begin);
-  return region.own_gradients.narrow(0, part.place - region.of.place, part.count);
 }
 
 void FlatOptimizer::build_ranges() {
@@ -86,58 +76,24 @@ void FlatOptimizer::build_ranges() {
   }
 }
 
-void FlatOptimizer::reset_gradients() {
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    if (!parameters_.entry(i).buffer) parameters_.at(i).reset_grad();
-  }
-}
-
-void FlatOptimizer::complete(size_t index) {
-  for (size_t i = index; i < parameters_.size(); ++i) {
-    if (!parameters_.entry(i).buffer) parameters_.at(i).grad();
-  }
-  parts_.sum_from(gradients_, index);
-}
-
-void FlatOptimizer::gradients_are_final(int64_t layer) {
-  size_t index = 0;
-  while (index < parameters_.size() && parameters_.entry(index).layer < layer) ++index;
-  complete(index);
-  std::vector<int64_t> offsets;  // of each region: its gradients are final from there on
-  for (const Region& region : regions_) offsets.push_back(region.of.range.count());
-  for (size_t i = index; i < parameters_.size(); ++i) {
-    if (parameters_.entry(i).buffer) continue;
-    const size_t r = parameters_.region_of(i);
-    offsets[r] = std::min(offsets[r], parameters_.place(i).offset - regions_[r].of.range.begin);
-  }
-  for (size_t r = 0; r < regions_.size(); ++r) {
-    regions_[r].replicas.start_reducing(gradients_of(regions_[r]), offsets[r]);
-  }
-}
-
-void FlatOptimizer::finish_gradients() {
-  complete(0);
-  parts_.finish(gradients_);
-  for (Region& region : regions_) {
-    region.own_gradients = region.replicas.finish_reducing(gradients_of(region));
-  }
-}
-
-double FlatOptimizer::gradient_norm() const {
+double FlatOptimizer::gradient_norm(std::span<double> sums) const {
   // On the device, so that it is waited for once.
-  at::Tensor squares = at::zeros({}, gradients_.options().dtype(at::kDouble));
+  at::Tensor squares = at::zeros({}, parameters_.options().dtype(at::kDouble));
   for (const auto& counted : parameters_.counted().parts()) {
     const int64_t end = counted.begin + counted.count;
     for (const auto& part : parameters_.owned().within(counted.begin, end)) {
-      if (!region_at(part.begin).replicas.counts()) continue;
-      squares += ops::squared_norm(own_gradients(part));
+      if (gradients_.counts(part)) squares += ops::squared_norm(gradients_.own(part));
     }
   }
-  all_.all_reduce(squares);
-  return std::sqrt(squares.item<double>());
+  std::vector<double> values(sums.begin(), sums.end());
+  values.push_back(squares.item<double>());
+  all_.all_reduce(at::from_blob(values.data(), {static_cast<int64_t>(values.size())}, at::kDouble));
+  std::copy_n(values.begin(), sums.size(), sums.begin());
+  return std::sqrt(values.back());
 }
 
 void FlatOptimizer::step(double lr, double gradient_norm) {
+  gathering_->complete();
   const double limit = config_.clip_grad_norm;
   const double coefficient = limit > 0 ? std::min(1.0, limit / (gradient_norm + 1e-6)) : 1.0;
   ++updates_done_;
@@ -146,10 +102,8 @@ void FlatOptimizer::step(double lr, double gradient_norm) {
       const auto own = [&](const at::Tensor& compact) {
         return compact.narrow(0, part.place, part.count);
       };
-      ops::adamw(parameters_.master(part), own_gradients(part), own(exp_avg_), own(exp_avg_sq_),
-                 parameters_.has_separate_master()
-                     ? parameters_.flat().narrow(0, part.begin, part.count)
-                     : at::Tensor(),
+      ops::adamw(parameters_.master(part), gradients_.own(part), own(exp_avg_), own(exp_avg_sq_),
+                 parameters_.has_separate_master() ? parameters_.values(part) : at::Tensor(),
                  {.lr = lr * range.lr_scale,
                   .beta1 = config_.betas[0],
                   .beta2 = config_.betas[1],
@@ -159,10 +113,15 @@ void FlatOptimizer::step(double lr, double gradient_norm) {
                   .grad_scale = coefficient});
     }
   }
-  for (const Region& region : regions_) {
-    region.replicas.gather(
-        parameters_.flat().narrow(0, region.of.range.begin, region.of.range.count()));
-  }
+  gathering_->updated();
+}
+
+OptimizerMemory FlatOptimizer::memory() const {
+  return {.parameters = parameters_.kept_bytes(),
+          .gradients = gradients_.kept_bytes(),
+          .states = static_cast<int64_t>(exp_avg_.nbytes() + exp_avg_sq_.nbytes()),
+          .unit_parameters = gathering_->peak_unit_bytes(),
+          .unit_gradients = gradients_.peak_unit_bytes()};
 }
 
 }  // namespace qianli::optim

@@ -22,26 +22,18 @@ struct PartGroups {
 
 class PartialGradients {
  public:
-  PartialGradients() = default;
-  PartialGradients(const nn::ParameterSet& parameters, PartGroups groups);
+  PartialGradients(nn::ParameterSet& parameters, PartGroups groups);
 
-  // The parameters from `index` on have their gradients; those not summed before are, in one
-  // message for each group.
-  void sum_from(const at::Tensor& gradients, size_t index);
-  // Sums what is left; the next call begins a new step.
-  void finish(const at::Tensor& gradients);
+  // Sums the gradients of these parameters, in one message for each group.
+  void sum(const std::vector<size_t>& parameters);
 
  private:
-  struct Part {
-    size_t index;  // of the parameter
-    nn::FlatRange range;
-  };
   struct OfGroup {
     dist::Group group;
-    std::vector<Part> parts;  // in the order of parameters
-    size_t left = 0;          // so many of them are not summed yet
+    std::map<size_t, nn::FlatRange> parts;  // of the elements of a parameter
   };
 
+  nn::ParameterSet& parameters_;
   std::vector<OfGroup> groups_;
 };
 

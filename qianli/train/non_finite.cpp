@@ -75,18 +75,26 @@ void Step::fail_non_finite(std::span<const data::Batch> microbatches, const Step
     }
     return Finding();
   };
+  // What this rank owns of a parameter: all ranks together look at all.
+  const auto parts_finite = [&](size_t i, const auto& of) {
+    const nn::FlatPlace& place = parameters_.place(i);
+    const auto parts = parameters_.owned().within(place.offset, place.offset + place.count);
+    return std::ranges::all_of(parts, [&](const auto& part) { return all_finite(of(part)); });
+  };
   Finding found =
       first_of(ranks_.everyone, first_parameter(Phase::kParameters, "parameter", [&](size_t i) {
-                 return !all_finite(parameters_.at(i).value());
+                 return !parts_finite(
+                     i, [&](const nn::FlatRanges::Part& part) { return parameters_.values(part); });
                }));
   if (found.phase == Phase::kNone) {
     found = first_of(ranks_.everyone, Finding::of(first_bad_activation(microbatches)));
   }
   if (found.phase == Phase::kNone) {
-    found =
-        first_of(ranks_.everyone, first_parameter(Phase::kGradients, "gradient of", [&](size_t i) {
-                   return !parameters_.entry(i).buffer && !all_finite(parameters_.at(i).grad());
-                 }));
+    found = first_of(
+        ranks_.everyone, first_parameter(Phase::kGradients, "gradient of", [&](size_t i) {
+          return !parts_finite(
+              i, [&](const nn::FlatRanges::Part& part) { return optimizer_.own_gradients(part); });
+        }));
   }
   if (found.phase != Phase::kActivations) {
     // No forward pass shows it: it may be of any sample of the step.

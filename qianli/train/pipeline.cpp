@@ -85,12 +85,15 @@ class StageRun {
         return compute(i, unit, /*records=*/true);
       case Op::kBackward:
         backward(i, unit);
+        work_.went_back(named(i));
         return release(i, unit);
       case Op::kInputGrad:
         unit.weight_gradients->defer();
-        return backward(i, unit);
+        backward(i, unit);
+        return work_.went_back(named(i));
       case Op::kWeightGrad:
         unit.weight_gradients->run();
+        work_.went_back(named(i));
         return release(i, unit);
       case Op::kSendActivation:
         return links_.send(std::exchange(unit.output, {}), {i.peer, edge(i.peer, i.peer_chunk)},

@@ -23,6 +23,9 @@ struct PipelineWork {
   // The output of a chunk from that of the chunk before (empty for the first of the model), with a
   // graph where gradients are recorded. The last chunk gives scalars, whose gradient is 1.
   std::function<Tensors(const Unit& unit, const Tensors& input)> forward;
+  // The unit's backward pass has ended, with the gradients of weights or, where these are split
+  // off, first without them and then once more with them. Not called where nothing goes back.
+  std::function<void(const Unit& unit)> went_back;
   // All gradients of the chunk's parameters are there.
   std::function<void(int32_t chunk)> gradients_complete;
   // Slices of microbatches with equal numbers have tensors of equal shapes on every edge.

@@ -1,6 +1,6 @@
 #include "qianli/train/ranks.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <set>
 
@@ -8,6 +8,7 @@
 #include "qianli/base/log.h"
 #include "qianli/base/version.h"
 #include "qianli/dist/agreement.h"
+#include "qianli/plan/sharing.h"
 #include "qianli/train/context.h"
 
 namespace qianli::train {
@@ -15,7 +16,21 @@ namespace {
 
 using plan::Axis;
 
-plan::Share share_of(const dist::Group& group) { return {group.rank(), group.size()}; }
+optim::Replicas share_out(const dist::World& world, const dist::Group& replicas,
+                          const plan::Sharing& sharing, const std::string& name) {
+  // `size` of the replicas from `first` on, `step` apart.
+  const auto part = [&](int64_t first, int64_t size, int64_t step, const char* what) {
+    if (size == replicas.size()) return replicas;
+    std::vector<int64_t> members;
+    for (int64_t i = 0; i < size; ++i)
+      members.push_back(replicas.ranks()[static_cast<size_t>(first + i * step)]);
+    return world.group(members, name + what);
+  };
+  const int64_t rank = replicas.rank(), count = sharing.ranks, near = sharing.near;
+  return {.within = part(rank / count * count, count, 1, " slices"),
+          .across = part(rank % count, replicas.size() / count, count, " copies"),
+          .near = near == 1 ? dist::Group() : part(rank / near * near, near, 1, " neighbours")};
+}
 
 // The ranks that share a sequence in attention: those of the context group, each with those of its
 // tensor group that hold other tokens within a block.
@@ -34,20 +49,19 @@ plan::Ranks attending_together(const plan::RankGrid& dense, int64_t rank,
 
 }  // namespace
 
-nn::FlatOwners Ranks::updaters_of(const config::ParallelConfig& config) const {
-  if (config.zero > 0) return savers_of(config);
-  nn::FlatOwners all;  // every replica updates everything
-  if (experts_apart()) all.experts.emplace();
-  return all;
-}
+plan::Share share_of(const dist::Group& group) { return {group.rank(), group.size()}; }
 
-nn::FlatOwners Ranks::savers_of(const config::ParallelConfig& config) const {
-  const auto owner = [&](const dist::Group& group) {
-    return nn::FlatOwner{{.ranks = group.size(), .bucket_elements = config.bucket_elements},
-                         group.rank()};
+nn::FlatOwners Ranks::owners(const config::ParallelConfig& config) const {
+  const auto owner = [&](const optim::Replicas& replicas) {
+    return nn::FlatOwner{.ranks = replicas.within.size(),
+                         .rank = replicas.within.rank(),
+                         .keeps_slices = config.zero == 3 && !replicas.within.alone()};
   };
-  nn::FlatOwners owners{.dense = owner(replicas)};
-  if (experts_apart()) owners.experts = owner(expert_replicas);
+  nn::FlatOwners owners{.dense = owner(sharing),
+                        .experts = {},
+                        .bucket_elements = config.bucket_elements,
+                        .bucket_is_unit = config.zero >= 2};
+  if (experts_apart()) owners.experts = owner(expert_sharing);
   return owners;
 }
 
@@ -69,6 +83,13 @@ Ranks join_groups(const dist::World& world, const plan::Mesh& mesh,
                            .experts = group(mesh.expert(), {Axis::kExpert}, "experts"),
                            .expert_tensor = group(mesh.expert(), {Axis::kTensor}, "expert tensor")},
               .samples = {dense.coordinate(world.rank(), Axis::kData), dense.size(Axis::kData)}};
+  const plan::Sharing sharing = plan::sharing_of(config, ranks.replicas.size());
+  ranks.sharing = share_out(world, ranks.replicas, sharing, "data");
+  if (ranks.experts_apart()) {
+    ranks.expert_sharing =
+        share_out(world, ranks.expert_replicas,
+                  plan::sharing_of_experts(config, ranks.expert_replicas.size()), "expert data");
+  }
   const plan::Ranks ends = mesh.embedding_group(world.rank());
   if (ends.size() > 1) ranks.embedding = world.group(ends, "embedding");
   if (config.tensor_y > 1) {
@@ -99,16 +120,17 @@ Ranks join_groups(const dist::World& world, const plan::Mesh& mesh,
 
 optim::GradientGroups gradient_groups(const Ranks& ranks, const nn::ParameterSet& parameters,
                                       const config::ParallelConfig& config) {
-  const auto replicas = [&](const dist::Group& group) {
-    return optim::DataParallel(
-        group, {.ranks = group.size(), .bucket_elements = config.bucket_elements}, config.zero > 0);
-  };
-  optim::GradientGroups groups{.replicas = replicas(ranks.replicas),
-                               .parts = {.tensor = ranks.parallel.tensor,
-                                         .expert_tensor = ranks.parallel.expert_tensor,
-                                         .columns = ranks.parallel.tensor_y},
-                               .all = ranks.all};
-  if (parameters.regions().size() > 1) groups.expert_replicas = replicas(ranks.expert_replicas);
+  optim::GradientGroups groups{
+      .replicas = ranks.sharing,
+      .expert_replicas = {},
+      .parts = {.tensor = ranks.parallel.tensor,
+                .expert_tensor = ranks.parallel.expert_tensor,
+                .columns = ranks.parallel.tensor_y},
+      .all = ranks.all,
+      .gradients = {.slices = config.zero >= 2, .overlap = config.overlap_grad_reduce},
+      .gathering = {.overlap = config.overlap_param_gather, .ahead = config.gather_ahead}};
+  if (config.reduce_dtype == "bf16") groups.gradients.travels_as = at::kBFloat16;
+  if (ranks.experts_apart()) groups.expert_replicas = ranks.expert_sharing;
   std::set<int64_t> sharers;
   for (size_t i = 0; i < parameters.size(); ++i) sharers.insert(parameters.part(i).sharers);
   for (const int64_t count : sharers) {

@@ -17,26 +17,29 @@
 
 namespace qianli::train {
 
+plan::Share share_of(const dist::Group& group);
+
 struct Ranks {
   dist::World world;
   dist::Group all;
   dist::Group replicas;         // hold the same parameters and take other tokens
   dist::Group expert_replicas;  // hold the same experts
-  dist::Group savers;           // all, for saving in the background
-  dist::Group stages;           // of this rank's pipeline, for what passes between them
-  dist::Group pipeline;         // the same ranks, for all else
-  dist::Group embedding;        // the first and the last of them; alone: this is neither
-  nn::Parallel parallel;        // take the same samples
-  plan::ModelPart part;         // of the model, that this rank holds
-  plan::Share samples;          // of a step, that it takes
-  int64_t local_size = 1;       // ranks on this machine
+  // How these share out what they keep.
+  optim::Replicas sharing, expert_sharing;
+  dist::Group savers;      // all, for saving in the background
+  dist::Group stages;      // of this rank's pipeline, for what passes between them
+  dist::Group pipeline;    // the same ranks, for all else
+  dist::Group embedding;   // the first and the last of them; alone: this is neither
+  nn::Parallel parallel;   // take the same samples
+  plan::ModelPart part;    // of the model, that this rank holds
+  plan::Share samples;     // of a step, that it takes
+  int64_t local_size = 1;  // ranks on this machine
 
   bool first() const { return world.rank() == 0; }
   // Whether the experts have other replicas than the rest of the model.
   bool experts_apart() const { return expert_replicas.ranks() != replicas.ranks(); }
-  // Which slices of the flat buffers this rank saves, and which it updates.
-  nn::FlatOwners savers_of(const config::ParallelConfig& config) const;
-  nn::FlatOwners updaters_of(const config::ParallelConfig& config) const;
+  // Which slices of the flat buffers this rank updates and keeps.
+  nn::FlatOwners owners(const config::ParallelConfig& config) const;
 };
 
 // The groups of a world laid out as a mesh; every rank calls it.

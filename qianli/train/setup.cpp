@@ -137,7 +137,7 @@ void open_model(Run& run) {
   expect_shareable(run);
   run.parameters = std::make_unique<nn::ParameterSet>(run.spec, run.compute.dtype, run.device,
                                                       /*master=*/true, run.ranks.part,
-                                                      run.ranks.updaters_of(run.config.parallel));
+                                                      run.ranks.owners(run.config.parallel));
   log::info("model", "{}: {} parameters, {} layers, hidden {}, vocabulary {}", run.spec.family,
             human_count(static_cast<double>(model::parameter_count(run.spec))), run.spec.num_layers,
             run.spec.hidden_size, run.spec.vocab_size);
@@ -291,7 +291,8 @@ Run build_run(const config::Config& config) {
                                .resumed_from = point.value_or(fs::path()),
                                .spec = run.spec,
                                .ranks = run.ranks.savers,
-                               .owners = run.ranks.savers_of(config.parallel)});
+                               .copies = share_of(run.ranks.sharing.across),
+                               .expert_copies = share_of(run.ranks.expert_sharing.across)});
   const int64_t sequences = *config.train.global_batch_size;
   run.flops_per_step = model::training_flops(run.spec, sequences, config.data.sequence_length);
   if (!run.ranks.first()) return run;

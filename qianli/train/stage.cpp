@@ -3,19 +3,13 @@
 namespace qianli::train {
 namespace {
 
-// Parameters that the first and the last stage hold, in the order of the table: tied weights, and
-// all that multi-token prediction embeds with.
-std::vector<size_t> shared_parameters(const plan::Stages& stages, const model::ModelSpec& spec,
-                                      const nn::ParameterSet& parameters) {
-  std::vector<size_t> shared;
-  if (!stages.shares_embedding(spec)) return shared;
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    const std::string& name = parameters.entry(i).name;
-    const bool is_embedding = name.starts_with("embedding.");
-    if (spec.mtp.num_layers > 0 ? is_embedding : name == "embedding.word_embeddings.weight")
-      shared.push_back(i);
-  }
-  return shared;
+// Units that the first and the last stage hold: tied weights, or all that multi-token prediction
+// embeds with.
+nn::Units shared_units(const plan::Stages& stages, const model::ModelSpec& spec,
+                       const nn::ParameterSet& parameters) {
+  if (!stages.shares_embedding(spec)) return {};
+  return parameters.units_with(spec.mtp.num_layers > 0 ? "embedding."
+                                                       : "embedding.word_embeddings.weight");
 }
 
 }  // namespace
@@ -47,10 +41,9 @@ StepOptions step_options(const plan::Stages& stages, const config::ParallelConfi
                          const config::OptimConfig& optim, const model::ModelSpec& spec,
                          const nn::ParameterSet& parameters) {
   return {.optim = optim,
-          .overlap = parallel.overlap_grad_reduce,
           .schedule = stages.schedule,
           .slicing = plan::configured_slices(parallel, spec),
-          .shared = shared_parameters(stages, spec, parameters)};
+          .shared = shared_units(stages, spec, parameters)};
 }
 
 }  // namespace qianli::train

@@ -39,6 +39,11 @@ uint64_t microbatch_key(int64_t step, const data::Batch& batch) {
   return random_key(static_cast<uint64_t>(step), fmt::format("microbatch of sample {}", sample));
 }
 
+// Passes over equally many microbatches use parameters in the same order.
+uint64_t pass_number(size_t microbatches, bool forward_only) {
+  return 2 * static_cast<uint64_t>(microbatches) + (forward_only ? 1 : 0);
+}
+
 }  // namespace
 
 nn::DecoderInput decoder_input(const data::Batch& batch, at::Device device) {
@@ -87,10 +92,12 @@ Step::Step(std::vector<nn::Decoder*> chunks, nn::ParameterSet& parameters,
       optimizer_(optimizer),
       options_(std::move(options)),
       ranks_(std::move(ranks)),
-      device_(parameters.flat().device()),
+      device_(parameters.options().device()),
       pipeline_(ranks_.stages, device_) {
-  options_.overlap = options_.overlap && !ranks_.replicas.alone();
   for (const nn::Decoder* chunk : chunks_) {
+    nn::Units& used = units_.emplace_back();
+    for (const nn::Units& units : chunk->units())
+      used.insert(used.end(), units.begin(), units.end());
     const auto mixtures = chunk->mixtures();
     mixtures_.insert(mixtures_.end(), mixtures.begin(), mixtures.end());
     const auto indexers = chunk->indexers();
@@ -104,6 +111,8 @@ StepResult Step::run(std::span<const data::Batch> microbatches) {
   StepResult result{.lr = optim::learning_rate(options_.optim, optimizer_.updates_done())};
   at::Tensor total = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device_));
   optimizer_.reset_gradients();
+  optimizer_.gathering().begin(pass_number(microbatches.size(), /*forward_only=*/false));
+  passes_.clear();
   complete_.assign(chunks_.size(), false);
   slice_keys_.clear();
   const auto part = [&](int32_t m, int32_t slice) {
@@ -117,6 +126,7 @@ StepResult Step::run(std::span<const data::Batch> microbatches) {
                            training_input(unit, batch, microbatches.size());
                        return forward(unit, batch, input, counted, before, total);
                      },
+                 .went_back = [this](const Unit& unit) { pass_of(unit).end_backward(); },
                  .gradients_complete = [this](int32_t chunk) { chunk_is_complete(chunk); },
                  .kind = [&](int32_t m, int32_t slice) { return kind_of(part(m, slice)); },
                  .released =
@@ -125,13 +135,12 @@ StepResult Step::run(std::span<const data::Batch> microbatches) {
                      }});
   {
     const trace::Span span([] { return std::string("finish gradients"); });
-    sum_shared_gradients();
     optimizer_.finish_gradients();
+    optimizer_.sum_gradients(ranks_.sharers, options_.shared);
   }
   result.loss = total.item<double>();
   for (const auto& batch : microbatches) result.tokens += static_cast<int64_t>(batch.tokens.size());
   sum_results(result);
-  result.gradient_norm = optimizer_.gradient_norm();
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm))
     fail_non_finite(microbatches, result);
   {
@@ -152,6 +161,7 @@ Step::Evaluation Step::evaluate(std::span<const data::Batch> microbatches) {
 double Step::go_forward(std::span<const data::Batch> microbatches,
                         const std::function<void(const Unit&)>& before) {
   at::Tensor total = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device_));
+  optimizer_.gathering().begin(pass_number(microbatches.size(), /*forward_only=*/true));
   const auto batch_of = [&](int32_t m) -> const data::Batch& {
     return microbatches[static_cast<size_t>(m)];
   };
@@ -160,9 +170,11 @@ double Step::go_forward(std::span<const data::Batch> microbatches,
                      [&](const Unit& unit, const Tensors& input) {
                        before(unit);
                        const data::Batch& batch = batch_of(unit.microbatch);
-                       return forward(unit, batch, decoder_input(batch, device_), {.next = 1},
-                                      input, total);
+                       nn::DecoderInput given = decoder_input(batch, device_);
+                       given.units = std::make_shared<UnitPass>(optimizer_, nn::Units());
+                       return forward(unit, batch, given, {.next = 1}, input, total);
                      },
+                 .went_back = {},
                  .gradients_complete = {},
                  .kind = [&](int32_t m, int32_t) { return kind_of(batch_of(m)); },
                  .released = {}});
@@ -198,11 +210,7 @@ nn::DecoderInput Step::training_input(const Unit& unit, const data::Batch& batch
   input.random_key = microbatch_key(optimizer_.updates_done(), batch);
   input.dropout = dropouts(batch);
   if (batch.slice) input.slice_keys = slice_keys(unit);
-  if (options_.overlap && unit.completes) {
-    input.after_backward = [this, chunk = unit.chunk](int64_t layer) {
-      gradients_are_final(chunk, layer);
-    };
-  }
+  input.units = unit_pass(unit);
   return input;
 }
 
@@ -234,6 +242,17 @@ std::shared_ptr<const nn::Dropouts> Step::dropouts(const data::Batch& batch) con
       .segment_origins = data::segment_origins(batch)});
 }
 
+std::shared_ptr<UnitPass> Step::unit_pass(const Unit& unit) {
+  auto pass = std::make_shared<UnitPass>(
+      optimizer_, unit.completes ? units_with_chunk(unit.chunk) : nn::Units());
+  passes_[{unit.chunk, unit.microbatch, unit.slice}] = pass;
+  return pass;
+}
+
+UnitPass& Step::pass_of(const Unit& unit) {
+  return *passes_.at({unit.chunk, unit.microbatch, unit.slice});
+}
+
 Tensors Step::forward(const Unit& unit, const data::Batch& batch, const nn::DecoderInput& input,
                       const CountedTokens& counted, const Tensors& before, at::Tensor& total) {
   nn::Decoder& chunk = *chunks_[static_cast<size_t>(unit.chunk)];
@@ -249,7 +268,7 @@ nn::Targets Step::targets(const data::Batch& batch, const nn::DecoderInput& inpu
   const at::Tensor mask = tensor_of(batch.loss_mask, at::kFloat, device_);
   // A step without any counted token has loss 0, not 0/0.
   const auto weights = [&](const at::Tensor& counts, double tokens) {
-    return counts.to(parameters_.flat().scalar_type() == at::kDouble ? at::kDouble : at::kFloat) /
+    return counts.to(parameters_.options().dtype() == at::kDouble ? at::kDouble : at::kFloat) /
            std::max(tokens, 1.0);
   };
   const model::MultiTokenPrediction& ahead = chunks_.front()->spec().mtp;
@@ -267,26 +286,22 @@ nn::Targets Step::targets(const data::Batch& batch, const nn::DecoderInput& inpu
   return targets;
 }
 
-void Step::gradients_are_final(int32_t chunk, int64_t layer) {
-  const auto behind = complete_.begin() + chunk + 1;
-  if (std::all_of(behind, complete_.end(), [](bool complete) { return complete; }))
-    optimizer_.gradients_are_final(layer);
+nn::Units Step::units_with_chunk(int32_t chunk) const {
+  nn::Units found;
+  for (const size_t unit : units_[static_cast<size_t>(chunk)]) {
+    bool is_last = true;
+    for (size_t other = 0; other < units_.size(); ++other) {
+      const bool uses = std::ranges::find(units_[other], unit) != units_[other].end();
+      is_last = is_last && (!uses || complete_[other] || other == static_cast<size_t>(chunk));
+    }
+    if (is_last) found.push_back(unit);
+  }
+  return found;
 }
 
 void Step::chunk_is_complete(int32_t chunk) {
   complete_[static_cast<size_t>(chunk)] = true;
-  if (!options_.overlap) return;
-  // It may have been what earlier chunks waited for.
-  for (auto c = static_cast<int32_t>(chunks_.size()) - 1; c >= 0 && complete_[c]; --c) {
-    const auto& layers = chunks_[static_cast<size_t>(c)]->part().layers;
-    if (!layers.empty()) gradients_are_final(c, layers.front().global);
-  }
-}
-
-void Step::sum_shared_gradients() {
-  if (ranks_.sharers.alone()) return;
-  for (const size_t index : options_.shared)
-    ranks_.sharers.all_reduce(parameters_.at(index).grad());
+  optimizer_.gradients_are_final(units_with_chunk(chunk));
 }
 
 }  // namespace qianli::train

@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "qianli/data/batch.h"
@@ -20,6 +21,7 @@
 #include "qianli/plan/schedule.h"
 #include "qianli/plan/slices.h"
 #include "qianli/train/pipeline.h"
+#include "qianli/train/unit_pass.h"
 
 namespace qianli::train {
 
@@ -61,13 +63,11 @@ struct DropoutOptions {
 
 struct StepOptions {
   config::OptimConfig optim;
-  // Sum gradients over the replicas while the backward pass still goes on.
-  bool overlap = true;
   // Its microbatches are those that a step is given. All stages have the same samples.
   plan::ScheduleOptions schedule;
   plan::SliceOptions slicing;  // of sequences, where the schedule has slices
-  // Parameters that the sharers hold, too, in an order that is the same on all of them.
-  std::vector<size_t> shared;
+  // Units that the sharers hold, too, in an order that is the same on all of them.
+  nn::Units shared;
   DropoutOptions dropout;
 };
 
@@ -108,17 +108,19 @@ class Step {
   data::Batch slice_of(const data::Batch& batch, int32_t slice);
   std::shared_ptr<nn::SliceKeys> slice_keys(const Unit& unit);
   std::shared_ptr<const nn::Dropouts> dropouts(const data::Batch& batch) const;
+  // Through whose units the chunk passes, forward and back.
+  std::shared_ptr<UnitPass> unit_pass(const Unit& unit);
+  UnitPass& pass_of(const Unit& unit);
   // The batch's share of the step's loss, with the predictions of more distant tokens that are
   // counted.
   nn::Targets targets(const data::Batch& batch, const nn::DecoderInput& input,
                       const CountedTokens& counted) const;
-  // Those of a chunk's layers from `layer` on; their reduction begins where nothing behind them in
-  // the flat buffer is missing.
-  void gradients_are_final(int32_t chunk, int64_t layer);
+  // Of the chunk's units those whose other chunks are complete, too.
+  nn::Units units_with_chunk(int32_t chunk) const;
   void chunk_is_complete(int32_t chunk);
-  void sum_shared_gradients();
   // Of all replicas.
   CountedTokens sum_of(CountedTokens counted) const;
+  // Of all ranks: the loss, the tokens, whether to stop and the gradient norm.
   void sum_results(StepResult& result) const;
   void finish_routing(StepResult& result);
   [[noreturn]] void fail_non_finite(std::span<const data::Batch> microbatches,
@@ -139,8 +141,11 @@ class Step {
   Pipeline pipeline_;
   std::map<std::pair<size_t, bool>, plan::Schedule> schedules_;  // by microbatches, forward only
   std::map<std::pair<int32_t, int32_t>, std::shared_ptr<nn::SliceKeys>>
-      slice_keys_;              // by chunk, microbatch
-  std::vector<bool> complete_;  // chunks of the step that goes on whose gradients are there
+      slice_keys_;                // by chunk, microbatch
+  std::vector<nn::Units> units_;  // that each chunk uses
+  std::vector<bool> complete_;    // chunks of the step that goes on whose gradients are there
+  // By chunk, microbatch and slice.
+  std::map<std::tuple<int32_t, int32_t, int32_t>, std::shared_ptr<UnitPass>> passes_;
 };
 
 // A batch's tokens, positions and segments on the device of the model.

@@ -100,9 +100,10 @@ CountedTokens Step::sum_of(CountedTokens counted) const {
 void Step::sum_results(StepResult& result) const {
   // All stages have the same samples, and one of them has the loss.
   const bool counts_tokens = ranks_.counts && ranks_.stages.rank() == 0;
-  const auto sums = sum({ranks_.counts ? result.loss : 0.0,
-                         counts_tokens ? static_cast<double>(result.tokens) : 0.0,
-                         stop_signal() == 0 ? 0.0 : 1.0});
+  std::array sums{ranks_.counts ? result.loss : 0.0,
+                  counts_tokens ? static_cast<double>(result.tokens) : 0.0,
+                  stop_signal() == 0 ? 0.0 : 1.0};
+  result.gradient_norm = optimizer_.gradient_norm(sums);
   result.loss = sums[0];
   result.tokens = static_cast<int64_t>(sums[1]);
   result.stop = sums[2] > 0;

@@ -21,17 +21,18 @@ namespace fs = std::filesystem;
 
 struct Sharing {
   int64_t ranks = 1;
-  bool zero = false;
+  int64_t zero = 0;
   int64_t tensor = 1;
   int64_t expert = 1;
   int64_t expert_tensor = 0;
+  int64_t zero_ranks = 0;
   int64_t tensor_x = 1, tensor_y = 1;
 };
 
 std::string text_of(const Sharing& sharing) {
-  return fmt::format("{} ranks{}, tensor {} ({} x {}), expert {} by {}", sharing.ranks,
-                     sharing.zero ? " with ZeRO-1" : "", sharing.tensor, sharing.tensor_x,
-                     sharing.tensor_y, sharing.expert, sharing.expert_tensor);
+  return fmt::format("{} ranks, ZeRO {} among {}, tensor {} ({} x {}), expert {} by {}",
+                     sharing.ranks, sharing.zero, sharing.zero_ranks, sharing.tensor,
+                     sharing.tensor_x, sharing.tensor_y, sharing.expert, sharing.expert_tensor);
 }
 
 // One rank's part of a training state in bf16 with a float32 master.
@@ -46,7 +47,7 @@ class RankRun {
                                   config_of(sharing))),
         config_(config_of(sharing)),
         parameters_(spec, at::kBFloat16, at::kCPU, /*master=*/true, ranks_.part,
-                    ranks_.updaters_of(config_)),
+                    ranks_.owners(config_)),
         optimizer_(parameters_, {}, train::gradient_groups(ranks_, parameters_, config_)) {}
 
   void fill() {
@@ -67,8 +68,10 @@ class RankRun {
         EXPECT_TRUE(at::equal(parameters_.exact(i).view(-1), values(i, 0.1))) << name;
         continue;
       }
-      const at::Tensor flat = parameters_.view(parameters_.flat(), i).view(-1);
-      EXPECT_TRUE(at::equal(flat, values(i, 0.1).to(at::kBFloat16))) << name;
+      if (!parameters_.keeps_slices(parameters_.region_of(i))) {
+        EXPECT_TRUE(at::equal(parameters_.at(i).value().view(-1), values(i, 0.1).to(at::kBFloat16)))
+            << name;
+      }
       for_each_owned(
           i, [&](const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq, const auto& take) {
             EXPECT_TRUE(at::equal(exp_avg, take(values(i, 0.2)))) << name;
@@ -79,6 +82,7 @@ class RankRun {
            parameters_.owned().within(place.offset, place.offset + place.count)) {
         const at::Tensor expected = values(i, 0.1).narrow(0, part.begin - place.offset, part.count);
         EXPECT_TRUE(at::equal(parameters_.master(part), expected)) << name;
+        EXPECT_TRUE(at::equal(parameters_.values(part), expected.to(at::kBFloat16))) << name;
       }
     }
   }
@@ -89,7 +93,8 @@ class RankRun {
                              .spec = spec,
                              .max_shard_bytes = 20'000,
                              .ranks = ranks_.savers,
-                             .owners = ranks_.savers_of(config_)});
+                             .copies = train::share_of(ranks_.sharing.across),
+                             .expert_copies = train::share_of(ranks_.expert_sharing.across)});
     saver.save(state_of(3), parameters_, optimizer_);
     saver.wait();
   }
@@ -100,7 +105,8 @@ class RankRun {
  private:
   static config::ParallelConfig config_of(const Sharing& sharing) {
     config::ParallelConfig config;
-    config.zero = sharing.zero ? 1 : 0;
+    config.zero = sharing.zero;
+    config.zero_ranks = sharing.zero_ranks;
     config.bucket_elements = 1000;
     config.tensor_x = sharing.tensor_x;
     config.tensor_y = sharing.tensor_y;
@@ -140,25 +146,28 @@ class RankRun {
 constexpr Sharing kSharings[] = {
     {1},
     {2},
-    {3, true},
-    {4, true},
-    {2, false, /*tensor=*/2},
-    {4, true, /*tensor=*/2},
-    {4, false, /*tensor=*/4},  // more ranks than groups of queries
-    {4, true, 1, /*expert=*/4},
-    {3, false, 1, /*expert=*/3},  // of 8 experts
-    {4, true, /*tensor=*/2, /*expert=*/2},
-    {4, true, /*tensor=*/2, /*expert=*/2, /*expert_tensor=*/1},
+    {3, /*zero=*/1},
+    {4, 1},
+    {3, 2},
+    {4, 3},
+    {2, 0, /*tensor=*/2},
+    {4, 3, /*tensor=*/2},
+    {4, 0, /*tensor=*/4},  // more ranks than groups of queries
+    {4, 3, 1, /*expert=*/4},
+    {3, 0, 1, /*expert=*/3},  // of 8 experts
+    {4, 2, /*tensor=*/2, /*expert=*/2},
+    {4, 1, /*tensor=*/2, /*expert=*/2, /*expert_tensor=*/1},
+    {4, 3, 1, 1, 0, /*zero_ranks=*/2},
 };
 
 // Two-dimensional among others.
 constexpr Sharing kGrids[] = {
     {1},
-    {2, true, /*tensor=*/2},
-    {4, false, /*tensor=*/4, 1, 0, 2, 2},
-    {6, false, /*tensor=*/6, 1, 0, 2, 3},
-    {8, true, /*tensor=*/4, 1, 0, 2, 2},
-    {8, false, /*tensor=*/8, 1, 0, 4, 2},
+    {2, 1, /*tensor=*/2},
+    {4, 0, /*tensor=*/4, 1, 0, 0, 2, 2},
+    {6, 0, /*tensor=*/6, 1, 0, 0, 2, 3},
+    {8, 3, /*tensor=*/4, 1, 0, 0, 2, 2},
+    {8, 0, /*tensor=*/8, 1, 0, 0, 4, 2},
 };
 
 void expect_all_load_from_all(const model::ModelSpec& spec, std::span<const Sharing> sharings) {
@@ -200,7 +209,7 @@ TEST(ShardedCheckpoint, every_rank_writes_its_own_part) {
   const model::ModelSpec spec = TinyRun().spec();
   TemporaryFolder folder;
   dist::run_ranks(4, [&](const dist::World& world) {
-    RankRun run(spec, {4, true}, world);
+    RankRun run(spec, {4, 1}, world);
     run.fill();
     run.save(folder.path(), spec, true);
   });

@@ -124,7 +124,12 @@ config::ParallelConfig config_of(const Layout& layout) {
           .expert_tensor = layout.expert_tensor,
           .expert_dispatcher = layout.expert_dispatcher,
           .zero = layout.zero,
+          .zero_ranks = layout.zero_ranks,
+          .zero_parameter_ranks = layout.zero_parameter_ranks,
+          .reduce_dtype = layout.reduce_dtype,
           .overlap_grad_reduce = layout.overlap,
+          .overlap_param_gather = layout.overlap_gather,
+          .gather_ahead = layout.gather_ahead,
           .bucket_elements = layout.bucket_elements};
 }
 
@@ -189,15 +194,16 @@ model::ModelSpec tiny_model(const std::string& name) {
 std::string text_of(const Layout& layout) {
   return fmt::format(
       "data {} context {} (algorithm {}, inner {}, window {}) tensor {} ({} x {}){} in {} slices "
-      "expert {} "
-      "of {} zero {} "
-      "buckets of {}{} pipeline {} x {} {} [{}] recompute {}, {} samples{}",
+      "expert {} of {} zero {} among {} and {}{} ahead {} in {} buckets of {}{} pipeline {} x {} "
+      "{} "
+      "[{}] recompute {}, {} samples{}",
       layout.data, layout.context.size, static_cast<int>(layout.context.algorithm),
       layout.context.inner, layout.context.window, layout.tensor, layout.tensor_x, layout.tensor_y,
       layout.sequence ? " with sequence" : "", layout.tensor_slices, layout.expert,
-      layout.expert_tensor, layout.zero, layout.bucket_elements,
-      layout.overlap ? " overlapped" : "", layout.pipeline, layout.chunks, layout.schedule,
-      layout.split, layout.recompute, layout.samples,
+      layout.expert_tensor, layout.zero, layout.zero_ranks, layout.zero_parameter_ranks,
+      layout.overlap_gather ? "" : " at once", layout.gather_ahead, layout.reduce_dtype,
+      layout.bucket_elements, layout.overlap ? " overlapped" : "", layout.pipeline, layout.chunks,
+      layout.schedule, layout.split, layout.recompute, layout.samples,
       (layout.packed ? ", packed" : "") +
           (layout.slices > 1 ? fmt::format(", {} slices ({})", layout.slices, layout.slicing)
                              : "") +
@@ -227,8 +233,8 @@ RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const d
   const plan::Stages stages = plan::plan_stages(parallel, spec, layout.microbatches());
   ranks.part.chunks = stages.chunks[static_cast<size_t>(ranks.stages.rank())];
   EXPECT_TRUE(plan::part_problems(spec, ranks.part).empty());
-  nn::ParameterSet parameters(spec, at::kDouble, at::kCPU, /*master=*/true, ranks.part,
-                              ranks.updaters_of(parallel));
+  nn::ParameterSet parameters(spec, layout.dtype, at::kCPU, /*master=*/true, ranks.part,
+                              ranks.owners(parallel));
   parameters.initialize(5);
   if (ops::Parameter* victim = layout.poisoned.empty() ? nullptr : parameters.find(layout.poisoned);
       victim && ranks.part.tensor.index + 1 == ranks.part.tensor.count &&
@@ -251,8 +257,13 @@ RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const d
                    train::step_ranks(ranks));
   RunResult result;
   const auto samples = [&](int64_t i) { return samples_of(i, ranks, layout, spec); };
+  const auto replica_bytes = [&] {
+    return ranks.sharing.within.traffic().bytes + ranks.sharing.across.traffic().bytes;
+  };
   for (int64_t i = 0; i < kEqualitySteps; ++i) {
+    const double before = replica_bytes();
     const auto done = step.run(samples(i));
+    result.replica_bytes = replica_bytes() - before;
     result.losses.push_back(done.loss);
     result.norms.push_back(done.gradient_norm);
     result.routing = done.routing;
@@ -267,10 +278,17 @@ RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const d
   const auto evaluation = step.evaluate(samples(kEqualitySteps));
   const auto sums = step.sum({evaluation.loss_sum, evaluation.tokens});
   result.evaluation = sums[0] / sums[1];
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    const std::string& name = parameters.entry(i).name;
-    result.parameters[name] = parameters.exact(i).to(at::kDouble).clone();
-    result.parts[name] = parameters.part(i);
+  result.memory = optimizer.memory();
+  for (size_t u = 0; u < parameters.layout().units().size(); ++u) {
+    const auto& unit = parameters.layout().units()[u];
+    result.unit_elements[unit.name] = unit.pieces.front().count();
+    optimizer.gathering().use({u});
+    for (size_t i = unit.first; i < unit.last; ++i) {
+      const std::string& name = parameters.entry(i).name;
+      result.parameters[name] = parameters.at(i).value().to(at::kDouble).clone();
+      result.parts[name] = parameters.part(i);
+    }
+    optimizer.gathering().let_go({u});
   }
   return result;
 }

@@ -13,6 +13,7 @@
 #include "qianli/dist/world.h"
 #include "qianli/model/spec.h"
 #include "qianli/nn/mixture_of_experts.h"
+#include "qianli/optim/flat_optimizer.h"
 #include "qianli/plan/model_part.h"
 #include "qianli/plan/schedule.h"
 
@@ -28,6 +29,12 @@ struct Layout {
   int64_t data = 1;
   data::ContextOptions context = {};
   int64_t zero = 0;
+  int64_t zero_ranks = 0;
+  int64_t zero_parameter_ranks = 0;
+  bool overlap_gather = true;
+  int64_t gather_ahead = 1;
+  std::string reduce_dtype = "fp32";
+  at::ScalarType dtype = at::kDouble;
   int64_t bucket_elements = 1000;
   bool overlap = true;
   int64_t tensor = 1;
@@ -69,6 +76,9 @@ struct RunResult {
   double message_bytes = 0;  // that this stage sent to others in all steps
   std::map<std::string, at::Tensor> parameters;  // what the rank holds, float64
   std::map<std::string, plan::ParameterPart> parts;
+  optim::OptimizerMemory memory;
+  double replica_bytes = 0;  // sent to those that hold the same, in the last step
+  std::map<std::string, int64_t> unit_elements;  // of the dense region, padded
 };
 
 constexpr int64_t kEqualitySteps = 3;

@@ -38,7 +38,8 @@ Layout drawn(uint64_t number, bool experts) {
   };
   const PipelineOf pipeline = one_of(kPipelines);
   Layout layout{.data = one_of(std::vector<int64_t>{1, 2, 3, 4}),
-                .zero = one_of(std::vector<int64_t>{0, 1}),
+                .zero = one_of(std::vector<int64_t>{0, 1, 2, 3, 3}),
+                .overlap_gather = one_of(std::vector<int>{0, 1}) == 1,
                 .bucket_elements = one_of(std::vector<int64_t>{300, 5000}),
                 .overlap = one_of(std::vector<int>{0, 1}) == 1,
                 .tensor = one_of(std::vector<int64_t>{1, 2, 4}),
@@ -62,6 +63,13 @@ Layout drawn(uint64_t number, bool experts) {
                            ContextAlgorithm::kHybrid, ContextAlgorithm::kKvAllGather});
     if (layout.context.algorithm == ContextAlgorithm::kHybrid) layout.context.inner = 2;
   }
+  const std::vector<int64_t> neighbours{0, 0, 2, 4};
+  const int64_t zero_ranks = one_of(neighbours), near = one_of(neighbours);
+  const int64_t replicas = layout.data * layout.context.size;
+  if (layout.zero > 0 && zero_ranks > 0 && replicas % zero_ranks == 0)
+    layout.zero_ranks = zero_ranks;
+  const int64_t sharing = layout.zero_ranks == 0 ? replicas : layout.zero_ranks;
+  if (layout.zero == 3 && near > 0 && sharing % near == 0) layout.zero_parameter_ranks = near;
   if (experts) {
     layout.expert = one_of(std::vector<int64_t>{1, 2, 2, 4});
     layout.expert_tensor = one_of(std::vector<int64_t>{0, 0, 1, 2});

@@ -163,14 +163,39 @@ void ParallelConfig::fields(Visitor& v) {
   v(zero,
     {.key = "zero",
      .help = "What the data-parallel ranks share out: 0 nothing, 1 the optimizer's states and "
-             "the exact weights (ZeRO-1).",
+             "the exact weights (ZeRO-1), 2 gradients as well, 3 the weights for computing, too "
+             "(FSDP): a layer is whole while it is used.",
      .flag = "--use-distributed-optimizer",
      .min = 0,
-     .max = 1,
-     .hint = "this version has the levels 0 and 1"});
+     .max = 3});
+  v(zero_ranks, {.key = "zero_ranks",
+                 .help = "Neighbours among these ranks that share it out (HSDP); 0: all. The "
+                         "others keep the same, and gradients are summed across.",
+                 .unit = "ranks",
+                 .min = 0});
+  v(zero_parameter_ranks,
+    {.key = "zero_parameter_ranks",
+     .help = "With zero 3: neighbours (the ranks of a machine, say) from which a layer comes "
+             "when it is used again in a step (LayerZeRO); 0: from all that share it.",
+     .unit = "ranks",
+     .min = 0});
+  v(reduce_dtype, {.key = "reduce_dtype",
+                   .help = "The type in which gradients travel and are summed over the ranks; fp32 "
+                           "is fp64 with precision=fp64.",
+                   .choices = {"fp32", "bf16"}});
   v(overlap_grad_reduce, {.key = "overlap_grad_reduce",
                           .help = "Sum gradients over the ranks while the backward pass goes on.",
                           .flag = "--overlap-grad-reduce"});
+  v(overlap_param_gather,
+    {.key = "overlap_param_gather",
+     .help = "With zero from 1 on: weights of other ranks come while this one computes, in the "
+             "order in which they are used.",
+     .flag = "--overlap-param-gather"});
+  v(gather_ahead, {.key = "gather_ahead",
+                   .help = "So many layers (of zero 1 and 2: buckets) are on their way before "
+                           "they are used.",
+                   .unit = "layers",
+                   .min = 1});
   v(timeout_seconds,
     {.key = "timeout_seconds",
      .help = "How long a rank waits for another one in a collective before the job ends.",
