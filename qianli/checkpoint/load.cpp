@@ -159,7 +159,9 @@ formats::TrainingState load_own(const fs::path& folder, nn::ParameterSet& parame
 
 formats::TrainingState load(const fs::path& folder, nn::ParameterSet& parameters,
                             optim::FlatOptimizer& optimizer) {
-  const bool foreign = !formats::is_checkpoint(folder) && convert::is_model(folder);
+  // A config.json is of a Hugging Face folder, or of a checkpoint of ours that is damaged.
+  const bool foreign = !formats::is_checkpoint(folder) && !fs::exists(folder / "config.json") &&
+                       convert::is_model(folder);
   formats::TrainingState state = foreign ? load_foreign(folder, parameters, optimizer)
                                          : load_own(folder, parameters, optimizer);
   optimizer.set_updates_done(state.updates_done);
