@@ -64,8 +64,9 @@ ParameterSet::ParameterSet(const model::ModelSpec& spec, at::ScalarType dtype, a
                                     : at::Tensor());
     at::Tensor value = buffers_[i];
     const auto& region = layout_.regions()[region_of(i)];
+    // With a version of its own: while one layer computes, what is gathered of others is written.
     if (!entry.buffer && !keeps_slices_of(i))
-      value = view_from(kept_[region_of(i)], region.range.begin, i);
+      value = view_from(kept_[region_of(i)].variable_data(), region.range.begin, i);
     parameters_.push_back(std::make_unique<ops::Parameter>(entry.name, value));
   }
   make_pieces();
