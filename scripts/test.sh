@@ -9,7 +9,7 @@ case "${1:-}" in
   --all) all=true ;;
   *) echo "usage: scripts/test.sh [--all]" >&2; exit 2 ;;
 esac
-"$root/scripts/setup.sh"
+"$root/scripts/setup.sh" openmpi-bin  # a launcher to be started by
 "$root/scripts/build.sh"
 select=(-LE slow)
 $all && select=()
