@@ -33,6 +33,8 @@ class Writer {
     put("feed_forward_length", spec_.ffn_hidden_size * architecture_.feed_forward_factor);
     const bool rms = spec_.norm == model::NormKind::kRmsNorm;
     put(rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", spec_.norm_eps);
+    // Its norms have means and biases, and llama.cpp asks for the other key all the same.
+    if (architecture_.name == "phimoe") put("attention.layer_norm_rms_epsilon", spec_.norm_eps);
     attention();
     positions();
     window();

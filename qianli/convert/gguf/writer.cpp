@@ -1,7 +1,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <map>
 #include <unordered_map>
@@ -9,6 +8,7 @@
 #include "qianli/base/error.h"
 #include "qianli/base/log.h"
 #include "qianli/convert/conversion_folder.h"
+#include "qianli/convert/gguf/assumptions.h"
 #include "qianli/convert/gguf/spec.h"
 #include "qianli/convert/gguf/stored.h"
 #include "qianli/convert/gguf/tensors.h"
@@ -85,22 +85,6 @@ GgufKeys checked_keys(const ModelSpec& spec, const GgufArchitecture& architectur
        .floats = [&](const std::string& name) { return *numbers.at(name); },
        .rows = [&](const std::string& name) { return rows.contains(name) ? rows.at(name) : 0; }});
   return keys;
-}
-
-void report_lost(const ModelSpec& spec, const GgufArchitecture& architecture) {
-  if (spec.sliding_window && !architecture.window_period) {
-    log::warn("convert",
-              "GGUF's {} knows no window: programs that run the file see all positions instead of "
-              "the last {}",
-              architecture.name, *spec.sliding_window);
-  }
-  const double base = static_cast<double>(spec.hidden_size) / spec.hidden_divisor;
-  if (spec.family == "minicpm3" &&
-      (spec.embedding_multiplier != 12.0 || std::abs(base - 256.0) > 1e-6)) {
-    log::warn("convert",
-              "llama.cpp takes MiniCPM3's scale_emb for 12 and its dim_model_base for 256, "
-              "whatever the file says");
-  }
 }
 
 void refuse_lost_layers(const ModelSpec& spec, const GgufArchitecture& architecture) {
@@ -209,7 +193,9 @@ void write_gguf(const ModelSource& model, const std::filesystem::path& target,
   Content content(model, stored, factors, progress);
   check_cover(table, content.parameters(), target.string());
   ConversionFolder folder(target, content.identity(), options.journal_step);
-  report_lost(model.spec, architecture);
+  for (const std::string& missed : missed_assumptions(model.spec, architecture)) {
+    log::warn("convert", "{}", missed);
+  }
   formats::GgufMetadata metadata =
       metadata_of(keys, target.stem().string(), prevailing_type(stored));
   for (auto& [key, value] : tokenizer_metadata(companions_of(model), spec.vocab_size)) {
