@@ -74,7 +74,6 @@ std::string refusal(const std::string& name) {
       {"longcat_flash", "got longcat_flash"},
       {"hy_v3", "got hy_v3"},
       {"hunyuan_large", "got hunyuan"},
-      {"step3p5", "step35, whose keys are lists with a value for each layer"},
       {"baichuan2_7b", "normalized_output true"},
       {"baichuan2_13b", "normalized_output true"},
       {"qwen2_moe", "moe.layer_frequency 2"},

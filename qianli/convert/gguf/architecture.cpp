@@ -104,6 +104,39 @@ void settle_pattern(ModelSpec& spec) {
   if (follows) spec.layer_pattern.clear();
 }
 
+// Limits as lists for all layers: both, or neither.
+void spread_limits(ModelSpec& spec) {
+  std::vector<double> limits, of_experts;
+  bool any = false;
+  for (int64_t l = 0; l < spec.num_layers; ++l) {
+    const model::LayerSpec layer = spec.layer(l);
+    limits.push_back(layer.activation_limit);
+    of_experts.push_back(layer.expert_activation_limit);
+    any = any || layer.activation_limit != 0 || layer.expert_activation_limit != 0;
+  }
+  spec.activation_limit = any ? limits : std::vector<double>{};
+  if (spec.moe) spec.moe->activation_limit = any ? of_experts : std::vector<double>{};
+}
+
+// Mixtures by the layers that have none.
+void list_dense_layers(ModelSpec& spec) {
+  if (!spec.moe) return;
+  std::vector<int64_t> dense;
+  int64_t leading = 0;
+  for (int64_t l = 0; l < spec.num_layers; ++l) {
+    if (spec.layer(l).feed_forward == model::FeedForwardKind::kMoe) continue;
+    if (l == leading) {
+      ++leading;
+    } else {
+      dense.push_back(l);
+    }
+  }
+  spec.moe->first_k_dense = leading;
+  spec.moe->dense_layers = std::move(dense);
+  spec.moe->layer_frequency = 1;
+  spec.moe->layer_offset = 0;
+}
+
 }  // namespace
 
 std::span<const GgufArchitecture> gguf_architectures() {
@@ -111,19 +144,9 @@ std::span<const GgufArchitecture> gguf_architectures() {
   return architectures;
 }
 
-void check_keys_known(const GgufArchitecture& architecture) {
-  if (!architecture.lists_per_layer) return;
-  throw ConfigError("convert",
-                    fmt::format("expected an architecture with the same heads and limits in all "
-                                "layers, got {}, whose keys are lists with a value for each layer",
-                                architecture.name),
-                    "convert to or from a Hugging Face folder instead");
-}
-
 const GgufArchitecture& gguf_architecture_of(const ModelSpec& spec) {
   for (const GgufArchitecture& architecture : gguf_architectures()) {
     if (std::ranges::find(architecture.families, spec.family) != architecture.families.end()) {
-      check_keys_known(architecture);
       return architecture;
     }
   }
@@ -136,12 +159,16 @@ ModelSpec as_gguf_tells(const ModelSpec& spec, const GgufArchitecture& architect
   ModelSpec told = spec;
   fold_stretch(told);
   settle_pattern(told);
-  if (!architecture.window_period && told.sliding_window) {
+  if (!architecture.has_windows() && told.sliding_window) {
     for (MixerKind& kind : told.layer_pattern) {
       if (kind == MixerKind::kSlidingAttention) kind = MixerKind::kAttention;
     }
     told.sliding_window.reset();
     settle_pattern(told);
+  }
+  if (architecture.lists_per_layer) {
+    spread_limits(told);
+    list_dense_layers(told);
   }
   if (!architecture.heads_ahead) told.mtp.num_layers = 0;
   if (told.latent_attention && architecture.split_latent) {

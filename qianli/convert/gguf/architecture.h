@@ -35,15 +35,14 @@ struct GgufArchitecture {
   // it. Absent: the architecture has no windows.
   std::optional<int64_t> window_period = {};
   int64_t feed_forward_factor = 1;  // of feed_forward_length over the width of one branch
-  // Heads, windows and limits stand in lists with a value for each layer: neither written nor read.
+  // Heads, windows and limits stand in lists with a value for each layer (layer_lists.h).
   bool lists_per_layer = false;
+
+  bool has_windows() const { return window_period || lists_per_layer; }
 };
 
 // All of them. One that is laid out in two ways stands here twice.
 std::span<const GgufArchitecture> gguf_architectures();
-
-// Throws ConfigError where the architecture's keys are lists.
-void check_keys_known(const GgufArchitecture& architecture);
 
 // The architecture that holds the family of `spec`; throws ConfigError saying that none does.
 const GgufArchitecture& gguf_architecture_of(const model::ModelSpec& spec);

@@ -28,7 +28,7 @@ std::vector<std::string> missed_assumptions(const ModelSpec& spec,
     if (!met) missed.push_back(std::move(sentence));
   };
   const std::string& family = spec.family;
-  if (spec.sliding_window && !architecture.window_period) {
+  if (spec.sliding_window && !architecture.has_windows()) {
     missed.push_back(
         fmt::format("GGUF's {} knows no window: programs that run the file see all positions "
                     "instead of the last {}",

@@ -135,4 +135,27 @@ std::optional<std::string> GgufKeys::text(std::string_view key) const {
   return *text;
 }
 
+std::vector<int64_t> GgufKeys::integers(std::string_view key, int64_t count) const {
+  const Value* value = find(key);
+  if (!value) return {};
+  if (const auto* number = std::get_if<int64_t>(value))
+    return std::vector<int64_t>(static_cast<size_t>(count), *number);
+  const auto* list = std::get_if<std::vector<int32_t>>(value);
+  if (!list) refuse(key, "integers");
+  return {list->begin(), list->end()};
+}
+
+std::vector<double> GgufKeys::numbers(std::string_view key) const {
+  const Value* value = find(key);
+  if (!value) return {};
+  const auto* list = std::get_if<std::vector<float>>(value);
+  if (!list) refuse(key, "a list of numbers");
+  std::vector<double> numbers;
+  for (const float number : *list) {
+    if (!std::isfinite(number)) refuse(key, "numbers");
+    numbers.push_back(shortest_double(number));
+  }
+  return numbers;
+}
+
 }  // namespace qianli::convert

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "qianli/formats/gguf.h"
 
@@ -31,6 +32,9 @@ class GgufKeys {
   std::optional<double> number(std::string_view key) const;
   std::optional<bool> flag(std::string_view key) const;
   std::optional<std::string> text(std::string_view key) const;
+  // Lists; one integer stands for `count` of them. Empty where the key is absent.
+  std::vector<int64_t> integers(std::string_view key, int64_t count) const;
+  std::vector<double> numbers(std::string_view key) const;
 
   [[noreturn]] void refuse(std::string_view key, const std::string& expected) const;
 

@@ -16,6 +16,7 @@ constexpr const char* kFrequencies = "rope_freqs.weight";
 constexpr const char* kLong = "rope_factors_long.weight";
 constexpr const char* kShort = "rope_factors_short.weight";
 constexpr double kLowFrequency = 1.0, kHighFrequency = 4.0;  // of every published Llama 3
+constexpr double kStepHighFrequency = 32.0;                  // of Step-3.5-Flash
 constexpr int64_t kLlama3Positions = 8192;
 
 // What each pair's frequency is divided by (transformers, _compute_llama3_parameters).
@@ -37,6 +38,12 @@ std::vector<float> llama3_factors(const ModelSpec& spec, const RopeScaling& scal
     factors.push_back(static_cast<float>(factor));
   }
   return factors;
+}
+
+// Pairs of all layers stand in one tensor, those of Step-3.5's layers with a window behind.
+int64_t widest_rotary(const ModelSpec& spec) {
+  const int64_t size = spec.rotary_size(spec.rope);
+  return spec.sliding_rope ? std::max(size, spec.rotary_size(*spec.sliding_rope)) : size;
 }
 
 std::vector<float> narrow(const std::vector<double>& values) {
@@ -102,13 +109,15 @@ void read_longrope(const GgufSight& sight, const std::string& prefix, ModelSpec&
 }
 
 // The factors of Llama 3 stand in a tensor; the numbers they are made of follow from it, those that
-// all published models share and the original positions taken for granted.
+// all published models of the family share and the original positions taken for granted.
 void read_llama3(const GgufSight& sight, ModelSpec& spec) {
-  const std::vector<float> factors = sight.floats(kFrequencies);
+  std::vector<float> factors = sight.floats(kFrequencies);
+  const auto own = static_cast<size_t>(spec.rotary_size(spec.rope) / 2);
+  if (spec.sliding_rope && factors.size() > own) factors.resize(own);
   RopeScaling scaling = spec.rope.scaling;
   scaling.kind = RopeScalingKind::kLlama3;
   scaling.low_freq_factor = kLowFrequency;
-  scaling.high_freq_factor = kHighFrequency;
+  scaling.high_freq_factor = spec.family == "step3p5" ? kStepHighFrequency : kHighFrequency;
   if (scaling.original_max_positions == 0) scaling.original_max_positions = kLlama3Positions;
   scaling.factor = factors.empty() ? 1.0 : shortest_double(std::ranges::max(factors));
   const auto expected = llama3_factors(spec, scaling);
@@ -124,7 +133,9 @@ std::vector<RotaryFactors> rotary_factors(const ModelSpec& spec) {
   const RopeScaling& scaling = spec.rope.scaling;
   if (spec.position != model::PositionKind::kRotary) return {};
   if (scaling.kind == RopeScalingKind::kLlama3) {
-    return {{kFrequencies, llama3_factors(spec, scaling)}};
+    auto factors = llama3_factors(spec, scaling);
+    factors.resize(static_cast<size_t>(widest_rotary(spec) / 2), 1.0F);
+    return {{kFrequencies, std::move(factors)}};
   }
   if (scaling.kind == RopeScalingKind::kLongrope) {
     return {{kLong, narrow(scaling.long_factor)}, {kShort, narrow(scaling.short_factor)}};
@@ -137,7 +148,7 @@ void write_rotary_keys(const ModelSpec& spec, const std::string& prefix, GgufKey
   const RopeScaling& scaling = rope.scaling;
   const std::string at = prefix + "rope.scaling.";
   keys.set(prefix + "rope.freq_base", rope.base);
-  keys.set(prefix + "rope.dimension_count", spec.rotary_size(rope));
+  keys.set(prefix + "rope.dimension_count", widest_rotary(spec));
   if (spec.sliding_rope) keys.set(prefix + "rope.freq_base_swa", spec.sliding_rope->base);
   if (scaling.original_max_positions > 0) {
     keys.set(at + "original_context_length", scaling.original_max_positions);
@@ -165,6 +176,10 @@ void read_rotary_keys(const GgufSight& sight, const std::string& prefix, ModelSp
       keys.refuse(prefix + "rope.dimension_count", "a part of a head");
     }
     rope.fraction = static_cast<double>(*rotated) / static_cast<double>(spec.head_dim);
+  }
+  if (spec.family == "step3p5") {  // whose layers without a window rotate half as much
+    spec.sliding_rope = Rope{.fraction = rope.fraction};
+    rope.fraction /= 2;
   }
   if (spec.sliding_rope) {
     spec.sliding_rope->base = keys.number(prefix + "rope.freq_base_swa").value_or(10000.0);

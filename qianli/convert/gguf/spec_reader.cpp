@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "qianli/base/error.h"
+#include "qianli/convert/gguf/layer_lists.h"
 #include "qianli/convert/gguf/rotary.h"
 #include "qianli/convert/gguf/spec.h"
 #include "qianli/convert/gguf/spec_numbers.h"
@@ -65,7 +66,6 @@ class Reader {
                             fmt::format("{}: expected an architecture of a known family, got '{}'",
                                         keys_.source(), name.substr(0, 100)));
     }
-    check_keys_known(*found);
     family_ = found->families.front();
     if (name == "llama" && number_or("expert_count", 0) > 0) family_ = "mixtral";
     if (name == "deepseek2" && number_or("expert_gating_func", 1) == 2) family_ = "deepseek_v3";
@@ -102,9 +102,13 @@ class Reader {
   }
 
   void attention() {
-    spec_.num_attention_heads = number_or("attention.head_count", 0);
-    if (spec_.num_attention_heads == 0) return;
-    spec_.num_query_groups = number_or("attention.head_count_kv", spec_.num_attention_heads);
+    if (architecture_.lists_per_layer) {
+      read_layer_lists(keys_, prefix_, spec_);
+    } else {
+      spec_.num_attention_heads = number_or("attention.head_count", 0);
+      if (spec_.num_attention_heads == 0) return;
+      spec_.num_query_groups = number_or("attention.head_count_kv", spec_.num_attention_heads);
+    }
     if (spec_.latent_attention) return latent();
     spec_.head_dim =
         number_or("attention.key_length", spec_.hidden_size / spec_.num_attention_heads);
@@ -225,6 +229,8 @@ class Reader {
         number_or("expert_shared_feed_forward_length", shared * moe.ffn_hidden_size);
     moe.shared_gate = in_some_layer("ffn_gate_inp_shexp.weight");
     moe.first_k_dense = number_or("leading_dense_block_count", 0);
+    for (int64_t l = moe.first_k_dense; architecture_.lists_per_layer && l < spec_.num_layers; ++l)
+      if (!has(fmt::format("blk.{}.ffn_gate_inp.weight", l))) moe.dense_layers.push_back(l);
     // What llama.cpp does without being told.
     const bool usual = moe.normalize_top_k || family == "qwen3_moe" || family == "qwen3_next" ||
                        family == "minicpm" || family == "dbrx";

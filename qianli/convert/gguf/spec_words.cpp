@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "qianli/convert/gguf/layer_lists.h"
 #include "qianli/convert/gguf/rotary.h"
 #include "qianli/convert/gguf/spec.h"
 #include "qianli/model/family.h"
@@ -102,6 +103,7 @@ class Writer {
   }
 
   void window() {
+    if (architecture_.lists_per_layer) return write_layer_lists(spec_, prefix_, keys_);
     if (!architecture_.window_period) return;
     put("attention.sliding_window", spec_.sliding_window.value_or(0));
     if (!spec_.sliding_window || fits(*architecture_.window_period)) return;
