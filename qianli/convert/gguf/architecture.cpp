@@ -152,7 +152,7 @@ const GgufArchitecture& gguf_architecture_of(const ModelSpec& spec) {
   }
   throw ConfigError(
       "convert",
-      fmt::format("expected a family that llama.cpp has an architecture for, got {}", spec.family));
+      fmt::format("expected a family whose GGUF architecture is known here, got {}", spec.family));
 }
 
 ModelSpec as_gguf_tells(const ModelSpec& spec, const GgufArchitecture& architecture) {
