@@ -253,32 +253,26 @@ TEST(Attention, over_chosen_keys) {
               .chosen = 90});
 }
 
+AttentionCase every_switch(std::vector<int64_t> q_starts, std::vector<int64_t> k_starts,
+                           int64_t chosen) {
+  return {.name = "every switch",
+          .heads = 4,
+          .key_heads = 2,
+          .dim = 20,
+          .value_dim = 12,
+          .q_starts = std::move(q_starts),
+          .k_starts = std::move(k_starts),
+          .softcap = 3.0,
+          .window = 40,
+          .slopes = true,
+          .sinks = true,
+          .chosen = chosen};
+}
+
 TEST(Attention, with_every_switch_at_once) {
   for (const int64_t chosen : {0, 9}) {
-    check_case({.name = "all, long",
-                .heads = 4,
-                .key_heads = 2,
-                .dim = 20,
-                .value_dim = 12,
-                .q_starts = {0, 70, 75},
-                .k_starts = {0, 90, 95},
-                .softcap = 3.0,
-                .window = 40,
-                .slopes = true,
-                .sinks = true,
-                .chosen = chosen});
-    check_case({.name = "all, short",
-                .heads = 4,
-                .key_heads = 2,
-                .dim = 20,
-                .value_dim = 12,
-                .q_starts = {0, 2},
-                .k_starts = {0, 90},
-                .softcap = 3.0,
-                .window = 40,
-                .slopes = true,
-                .sinks = true,
-                .chosen = chosen});
+    check_case(every_switch({0, 70, 75}, {0, 90, 95}, chosen));
+    check_case(every_switch({0, 2}, {0, 90}, chosen));
   }
 }
 
@@ -310,20 +304,7 @@ TEST(Attention, with_dropout) {
         .k_starts = {0, 150, 190, 190, 220, 310},
         .window = 50,
         .offsets = {-20, 130, 5, 0, 40}});
-  for (const int64_t chosen : {0, 9}) {
-    with({.name = "all",
-          .heads = 4,
-          .key_heads = 2,
-          .dim = 20,
-          .value_dim = 12,
-          .q_starts = {0, 70, 75},
-          .k_starts = {0, 90, 95},
-          .softcap = 3.0,
-          .window = 40,
-          .slopes = true,
-          .sinks = true,
-          .chosen = chosen});
-  }
+  for (const int64_t chosen : {0, 9}) with(every_switch({0, 70, 75}, {0, 90, 95}, chosen));
   with({.name = "few chosen",
         .heads = 2,
         .key_heads = 2,
