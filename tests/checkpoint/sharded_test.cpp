@@ -9,6 +9,7 @@
 
 #include "qianli/checkpoint/checkpoint.h"
 #include "qianli/dist/rank_threads.h"
+#include "qianli/plan/stages.h"
 #include "qianli/train/ranks.h"
 #include "tests/checkpoint/tiny_run.h"
 #include "tests/support/test_paths.h"
@@ -27,24 +28,23 @@ struct Sharing {
   int64_t expert_tensor = 0;
   int64_t zero_ranks = 0;
   int64_t tensor_x = 1, tensor_y = 1;
+  int64_t pipeline = 1, chunks = 1, context = 1;
 };
 
 std::string text_of(const Sharing& sharing) {
-  return fmt::format("{} ranks, ZeRO {} among {}, tensor {} ({} x {}), expert {} by {}",
-                     sharing.ranks, sharing.zero, sharing.zero_ranks, sharing.tensor,
-                     sharing.tensor_x, sharing.tensor_y, sharing.expert, sharing.expert_tensor);
+  return fmt::format(
+      "{} ranks, ZeRO {} among {}, tensor {} ({} x {}), expert {} by {}, pipeline {} of {} chunks, "
+      "context {}",
+      sharing.ranks, sharing.zero, sharing.zero_ranks, sharing.tensor, sharing.tensor_x,
+      sharing.tensor_y, sharing.expert, sharing.expert_tensor, sharing.pipeline, sharing.chunks,
+      sharing.context);
 }
 
 // One rank's part of a training state in bf16 with a float32 master.
 class RankRun {
  public:
   RankRun(const model::ModelSpec& spec, const Sharing& sharing, const dist::World& world)
-      : ranks_(train::join_groups(world,
-                                  plan::Mesh({.world = sharing.ranks,
-                                              .tensor = sharing.tensor,
-                                              .expert = sharing.expert,
-                                              .expert_tensor = sharing.expert_tensor}),
-                                  config_of(sharing))),
+      : ranks_(join(spec, sharing, world)),
         config_(config_of(sharing)),
         parameters_(spec, at::kBFloat16, at::kCPU, /*master=*/true, ranks_.part,
                     ranks_.owners(config_)),
@@ -110,7 +110,23 @@ class RankRun {
     config.bucket_elements = 1000;
     config.tensor_x = sharing.tensor_x;
     config.tensor_y = sharing.tensor_y;
+    config.pipeline = sharing.pipeline;
+    config.pipeline_chunks = sharing.chunks;
+    config.context = sharing.context;
     return config;
+  }
+  static train::Ranks join(const model::ModelSpec& spec, const Sharing& sharing,
+                           const dist::World& world) {
+    const plan::Mesh mesh({.world = sharing.ranks,
+                           .tensor = sharing.tensor,
+                           .context = sharing.context,
+                           .pipeline = sharing.pipeline,
+                           .expert = sharing.expert,
+                           .expert_tensor = sharing.expert_tensor});
+    train::Ranks ranks = train::join_groups(world, mesh, config_of(sharing));
+    const auto stages = plan::plan_stages(config_of(sharing), spec, /*microbatches=*/4);
+    ranks.part.chunks = stages.chunks[static_cast<size_t>(ranks.stages.rank())];
+    return ranks;
   }
 
   // Of all elements of parameter i, whoever holds them: float32.
@@ -160,6 +176,18 @@ constexpr Sharing kSharings[] = {
     {4, 3, 1, 1, 0, /*zero_ranks=*/2},
 };
 
+// Stages that hold some layers, and ranks of a context that hold the same, among others.
+constexpr Sharing kStages[] = {
+    {1},
+    {2, 0, 1, 1, 0, 0, 1, 1, /*pipeline=*/2},
+    {2, 0, 1, 1, 0, 0, 1, 1, /*pipeline=*/2, /*chunks=*/2},
+    {4, 1, 1, 1, 0, 0, 1, 1, /*pipeline=*/4},
+    {4, 3, 1, 1, 0, 0, 1, 1, /*pipeline=*/2},
+    {4, 0, /*tensor=*/2, 1, 0, 0, 1, 1, /*pipeline=*/2},
+    {4, 1, 1, 1, 0, 0, 1, 1, 1, 1, /*context=*/2},
+    {8, 2, 1, /*expert=*/2, 0, 0, 1, 1, /*pipeline=*/2, /*chunks=*/2, /*context=*/2},
+};
+
 // Two-dimensional among others.
 constexpr Sharing kGrids[] = {
     {1},
@@ -194,6 +222,12 @@ TEST(ShardedCheckpoint, every_layout_loads_what_every_layout_saved) {
   model::ModelSpec spec = tiny_model("deepseek_v3");
   spec.num_layers = 2;
   expect_all_load_from_all(spec, kSharings);
+}
+
+TEST(ShardedCheckpoint, pipelines_load_what_every_layout_saved) {
+  model::ModelSpec spec = tiny_model("deepseek_v3");
+  spec.num_layers = 4;
+  expect_all_load_from_all(spec, kStages);
 }
 
 TEST(ShardedCheckpoint, two_dimensional_layouts_load_what_every_layout_saved) {
