@@ -13,21 +13,35 @@
 #include "qianli/base/file.h"
 #include "qianli/base/json.h"
 #include "qianli/base/log.h"
-#include "qianli/base/strings.h"
 #include "qianli/formats/tensorboard.h"
 
 namespace qianli::train {
 namespace {
 
-// Keeps the whole lines of steps up to `last_step`; a crash may have left half a line at the end.
-void drop_steps_after(const std::filesystem::path& path, int64_t last_step) {
-  if (!fs::exists(path)) return;
-  std::string kept;
-  for (const auto& line : split(read_file(path, FileRole::kData), '\n')) {
+// Where the lines of steps up to `last_step` end. Steps ascend, so this looks from the end on; a
+// crash may have left half a line there.
+size_t end_of_step(std::string_view text, int64_t last_step) {
+  size_t end = text.size();
+  while (end > 0) {
+    const size_t line_break = text.substr(0, end - 1).rfind('\n');
+    const size_t begin = line_break == text.npos ? 0 : line_break + 1;
+    const std::string_view line = text.substr(begin, end - begin);
     const Json record = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (record.is_object() && record.value("step", int64_t{0}) <= last_step) kept += line + "\n";
+    const bool whole = line.ends_with('\n') && record.is_object();
+    if (whole && record.value("step", int64_t{0}) <= last_step) return end;
+    end = begin;
   }
-  write_file_atomically(path, kept, FileRole::kData);
+  return 0;
+}
+
+void drop_steps_after(const std::filesystem::path& path, int64_t last_step) {
+  if (!fs::exists(path) || fs::file_size(path) == 0) return;
+  auto file = MappedFile::open(path, FileRole::kData);
+  const auto bytes = file->bytes();
+  const size_t end =
+      end_of_step({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, last_step);
+  file.reset();
+  fs::resize_file(path, end);
 }
 
 struct NamedValue {

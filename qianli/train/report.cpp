@@ -2,12 +2,14 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "qianli/base/file.h"
 #include "qianli/base/json.h"
 #include "qianli/base/progress.h"
-#include "qianli/base/strings.h"
+#include "qianli/runs/metrics_reader.h"
 #include "qianli/train/report_page.h"
 
 namespace qianli::train {
@@ -46,36 +48,59 @@ std::string escaped(const std::string& text) {
   return html;
 }
 
+// More points than a screen has columns make the page slow, not finer.
+constexpr size_t kMostPoints = 8192;
+
 struct Curves {
   Json steps = Json::array();  // [step, loss, lr, grad norm, tokens/s, mfu, memory bytes, seconds,
                                // tokens seen]
   Json validation = Json::array();  // [step, loss]
+  Json first, last;                 // of all steps
+  double seconds = 0;
 };
 
+Json row_of(const runs::MetricsRecord& record) {
+  const auto value = [&](const char* key) -> Json {
+    const auto place = std::ranges::find(record.values, key, [](const auto& v) { return v.first; });
+    if (place == record.values.end() || std::isnan(place->second)) return nullptr;
+    return place->second;
+  };
+  Json row = Json::array({record.step});
+  for (const char* key : {"loss", "lr", "grad_norm", "tokens_per_second", "mfu", "memory_bytes",
+                          "step_seconds", "tokens_seen", "validation_loss"}) {
+    row.push_back(value(key));
+  }
+  return row;
+}
+
+// Of long runs every so many steps, and the last.
 Curves read_curves(const std::filesystem::path& path) {
   Curves curves;
-  if (!fs::exists(path)) return curves;
-  for (const auto& line : split(read_file(path, FileRole::kData), '\n')) {
-    const Json record = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (!record.is_object() || !record.contains("step")) continue;
-    if (record.contains("validation_loss"))
-      curves.validation.push_back({record["step"], record["validation_loss"]});
-    Json row = Json::array();
-    for (const char* key : {"step", "loss", "lr", "grad_norm", "tokens_per_second", "mfu",
-                            "memory_bytes", "step_seconds", "tokens_seen"}) {
-      row.push_back(record.value(key, Json()));
-    }
-    curves.steps.push_back(row);
+  auto reader = runs::MetricsReader::open(path);
+  int64_t every = 1, place = 0;
+  while (const auto record = reader.next()) {
+    Json row = row_of(*record);
+    if (row[9].is_number()) curves.validation.push_back({record->step, row[9]});
+    row.erase(9);
+    if (row[7].is_number()) curves.seconds += row[7].get<double>();
+    if (place == 0) curves.first = row;
+    if (place++ % every == 0) curves.steps.push_back(row);
+    curves.last = std::move(row);
+    if (curves.steps.size() < kMostPoints) continue;
+    Json fewer = Json::array();
+    for (size_t i = 0; i < curves.steps.size(); i += 2) fewer.push_back(curves.steps[i]);
+    curves.steps = std::move(fewer);
+    every *= 2;
   }
+  if (!curves.steps.empty() && curves.steps.back() != curves.last)
+    curves.steps.push_back(curves.last);
   return curves;
 }
 
 std::string summary(const Curves& curves) {
   if (curves.steps.empty()) return "<p>No steps yet.</p>";
-  double seconds = 0;
-  for (const auto& row : curves.steps) seconds += row[7].is_number() ? row[7].get<double>() : 0;
-  const Json& first = curves.steps.front();
-  const Json& last = curves.steps.back();
+  const double seconds = curves.seconds;
+  const Json &first = curves.first, &last = curves.last;
   const auto number = [](const Json& value) {
     return value.is_number() ? value.get<double>() : 0.0;
   };
@@ -102,7 +127,7 @@ std::string summary(const Curves& curves) {
 }  // namespace
 
 void write_report(const std::filesystem::path& run_folder) {
-  const Curves curves = read_curves(run_folder / "metrics.jsonl");
+  const Curves curves = read_curves(run_folder / runs::kMetricsName);
   const std::string name = run_folder.lexically_normal().filename().string();
   const auto config = run_folder / "config.yaml";
   std::string page;
