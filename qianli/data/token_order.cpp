@@ -7,7 +7,7 @@
 namespace qianli::data {
 namespace {
 
-constexpr int64_t kMostSide = 1024, kLeastSide = 64, kBlocksOfPlace = 32;
+constexpr int64_t kMostSide = 1024, kLeastSide = 32, kBlocksOfPlace = 8;
 constexpr int64_t kLeastClusters = 2, kMostClusters = 8;
 constexpr size_t kMostParts = 8;
 
@@ -29,9 +29,28 @@ std::vector<TokenRun> sorted(const std::vector<TokenRun>& blocks,
   return runs;
 }
 
-bool few_parts(const std::vector<PlaceParts>& places) {
-  return std::ranges::all_of(places, [](const auto& parts) { return parts.size() <= kMostParts; });
-}
+// The best of the orders so far, the first of equals.
+class Choice {
+ public:
+  Choice(const ContextMask& mask, int64_t places) : mask_(mask), places_(places) {}
+
+  void offer(const std::vector<TokenRun>& order) {
+    auto parts = parts_in_order(order, mask_.segment_starts, places_);
+    const auto few = [](const auto& own) { return own.size() <= kMostParts; };
+    const OrderScore score = order_score(open_cells(parts, mask_.causal, mask_.window));
+    if (!best_.empty() && (!std::ranges::all_of(parts, few) || !(score < score_))) return;
+    best_ = std::move(parts);
+    score_ = score;
+  }
+  bool done() const { return score_.open_cells <= places_; }
+  std::vector<PlaceParts> best() { return std::move(best_); }
+
+ private:
+  const ContextMask& mask_;
+  int64_t places_;
+  std::vector<PlaceParts> best_;
+  OrderScore score_{};
+};
 
 }  // namespace
 
@@ -61,23 +80,18 @@ OrderScore order_score(const CellGrid& places) {
 }
 
 std::vector<PlaceParts> adaptive_parts(const ContextMask& mask, int64_t places) {
-  auto best = parts_in_order({{0, mask.tokens()}}, mask.segment_starts, places);
-  const auto score_of = [&](const auto& parts) {
-    return order_score(open_cells(parts, mask.causal, mask.window));
-  };
-  OrderScore best_score = score_of(best);
-  if (best_score.open_cells <= places) return best;  // nobody needs anything from another
+  Choice choice(mask, places);
+  choice.offer({{0, mask.tokens()}});
+  // Until nobody needs anything from another.
+  if (choice.done()) return choice.best();
+  choice.offer(whole_segments(mask.segment_starts, places));
+  if (choice.done()) return choice.best();
   const int64_t side = coarse_side(mask, places);
   const auto blocks = blocks_of(mask, side);
   const MaskClusters clusters(coarse_mask(mask, side));
-  for (int64_t k = kLeastClusters; k <= kMostClusters; ++k) {
-    auto parts = parts_in_order(sorted(blocks, clusters.labels(k)), mask.segment_starts, places);
-    const OrderScore score = score_of(parts);
-    if (!few_parts(parts) || !(score < best_score)) continue;
-    best = std::move(parts);
-    best_score = score;
-  }
-  return best;
+  for (int64_t k = kLeastClusters; k <= kMostClusters; ++k)
+    choice.offer(sorted(blocks, clusters.labels(k)));
+  return choice.best();
 }
 
 }  // namespace qianli::data

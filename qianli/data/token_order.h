@@ -24,8 +24,13 @@ struct ContextMask {
 // The mask over `side` blocks of neighbouring tokens, as even_starts cuts them: a cell is closed
 // where all of it is masked. side <= tokens.
 CellGrid coarse_mask(const ContextMask& mask, int64_t side);
-// Of the mask for so many places: 32 for each, 64 … 1024 in all, no more than tokens.
+// Of the mask for so many places: 8 for each, 32 … 1024 in all, no more than tokens.
 int64_t coarse_side(const ContextMask& mask, int64_t places);
+
+// An order in which segments lie in as few places as they can: the longest first, whole places'
+// worth by itself, the rest where it leaves least room (best fit decreasing); what fits nowhere is
+// cut over the rooms that are left.
+std::vector<TokenRun> whole_segments(const std::vector<int64_t>& segment_starts, int64_t places);
 
 // Blocks of a grid whose rows are alike: k-means in the directions of the 10 largest eigenvectors
 // of the rows' covariance, at most 100 iterations from rows that a fixed seed draws.
@@ -50,9 +55,9 @@ struct OrderScore {
 };
 OrderScore order_score(const CellGrid& places);
 
-// The parts of each place in the best of these orders: that of the tokens, and blocks of the coarse
-// mask sorted by their clusters for k = 2 … 8. An order that cuts a place's tokens into more than 8
-// parts is left out: every pair of parts is a call of a kernel.
+// The parts of each place in the best of these orders: that of the tokens, whole segments, and
+// blocks of the coarse mask sorted by their clusters for k = 2 … 8. An order that cuts a place's
+// tokens into more than 8 parts is left out: every pair of parts is a call of a kernel.
 std::vector<PlaceParts> adaptive_parts(const ContextMask& mask, int64_t places);
 
 }  // namespace qianli::data

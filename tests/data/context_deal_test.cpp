@@ -119,6 +119,21 @@ TEST(ContextDeal, zig_zag_balances_the_work_of_a_causal_mask) {
   EXPECT_EQ(work.size(), 1U);
 }
 
+TEST(ContextOptions, every_few_layers_keep_keys) {
+  ContextOptions own = options(ContextAlgorithm::kRing, 2);
+  own.kept = data::KeptKeys::kAll;
+  const auto keeping = [&] {
+    std::vector<int64_t> layers;
+    for (int64_t layer = 0; layer < 7; ++layer) {
+      if (own.kept_of(layer) == data::KeptKeys::kAll) layers.push_back(layer);
+    }
+    return layers;
+  };
+  EXPECT_EQ(keeping().size(), 7U);
+  own.kept_interval = 2;
+  EXPECT_EQ(keeping(), (Tokens{0, 3, 6}));
+}
+
 TEST(DealOut, takes_labels_and_tokens_ahead_from_the_whole_sequences) {
   Batch batch{.sequences = 2, .sequence_length = 6, .segment_ends = {4, 6, 12}};
   for (int64_t i = 0; i < 12; ++i) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "qianli/base/random.h"
 #include "qianli/data/context_deal.h"
@@ -94,12 +95,45 @@ TEST(TokenOrder, of_one_document_is_that_of_its_tokens) {
   }
 }
 
+int64_t cells_of(const std::vector<PlaceParts>& parts, const ContextMask& mask) {
+  return data::open_cells(parts, mask.causal, mask.window).count();
+}
+int64_t cells_in_order(const std::vector<data::TokenRun>& order, const ContextMask& mask,
+                       int64_t places) {
+  return cells_of(data::parts_in_order(order, mask.segment_starts, places), mask);
+}
+
 // Two documents of half a place's tokens around two that fill one.
 TEST(TokenOrder, brings_documents_together_that_fill_a_place) {
   const ContextMask mask{{0, 64, 192, 320, 384}};
-  const auto in_order = data::parts_in_order({{0, 384}}, mask.segment_starts, 3);
-  EXPECT_EQ(data::open_cells(in_order, true, 0).count(), 5);
-  EXPECT_EQ(data::open_cells(data::adaptive_parts(mask, 3), true, 0).count(), 3);
+  EXPECT_EQ(cells_in_order({{0, 384}}, mask, 3), 5);
+  EXPECT_EQ(cells_of(data::adaptive_parts(mask, 3), mask), 3);
+}
+
+TEST(TokenOrder, of_clusters_where_it_serves_best) {
+  for (const auto& [mask, places, cells] :
+       {std::tuple{ContextMask{{0, 47, 62, 107, 120}}, 6, 12},
+        {ContextMask{{0, 6, 17, 30, 41, 46, 60}}, 5, 8},
+        {ContextMask{{0, 21, 33, 35, 46, 57, 69, 80, 99, 104}, false}, 8, 20}}) {
+    EXPECT_EQ(cells_of(data::adaptive_parts(mask, places), mask), cells);
+    EXPECT_LT(cells, cells_in_order({{0, mask.tokens()}}, mask, places));
+    EXPECT_LT(cells,
+              cells_in_order(data::whole_segments(mask.segment_starts, places), mask, places));
+  }
+}
+
+TEST(TokenOrder, whole_segments_are_complete) {
+  for (uint64_t number = 0; number < 200; ++number) {
+    const ContextMask mask = drawn(number, 97);
+    auto order = data::whole_segments(mask.segment_starts, 1 + static_cast<int64_t>(number % 9));
+    std::ranges::sort(order, {}, &data::TokenRun::begin);
+    int64_t next = 0;
+    for (const auto& run : order) {
+      ASSERT_EQ(run.begin, next);
+      next = run.end;
+    }
+    ASSERT_EQ(next, 97);
+  }
 }
 
 TEST(TokenOrder, is_the_same_every_time) {
