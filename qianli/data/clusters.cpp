@@ -13,11 +13,11 @@ namespace {
 constexpr int64_t kDirections = 10, kIterations = 100;
 
 // [blocks, directions]: the rows of the mask in the directions in which they differ most.
-Eigen::MatrixXd features(const CellGrid& mask) {
+Eigen::MatrixXd features(const BitGrid& mask) {
   const Eigen::Index side = mask.side();
   Eigen::MatrixXd rows(side, side);
   for (Eigen::Index i = 0; i < side; ++i) {
-    for (Eigen::Index j = 0; j < side; ++j) rows(i, j) = mask.open(i, j) ? 0.0 : 1.0;
+    for (Eigen::Index j = 0; j < side; ++j) rows(i, j) = mask.at(i, j) ? 0.0 : 1.0;
   }
   const Eigen::MatrixXd centred = rows.rowwise() - rows.colwise().mean();
   const Eigen::MatrixXd covariance =
@@ -73,7 +73,7 @@ void move_centres(Eigen::MatrixXd& centres, const Eigen::MatrixXd& points,
 
 }  // namespace
 
-MaskClusters::MaskClusters(const CellGrid& mask) {
+MaskClusters::MaskClusters(const BitGrid& mask) {
   const Eigen::MatrixXd points = features(mask);
   columns_ = points.cols();
   points_.assign(points.data(), points.data() + points.size());

@@ -54,15 +54,13 @@ bool meet(const ContextPart& queries, const ContextPart& keys, bool causal, int6
   return false;
 }
 
-int64_t CellGrid::count() const { return std::ranges::count(open_, char{1}); }
-
-CellGrid open_cells(const std::vector<PlaceParts>& places, bool causal, int64_t window) {
-  CellGrid cells(static_cast<int64_t>(places.size()));
+BitGrid open_cells(const std::vector<PlaceParts>& places, bool causal, int64_t window) {
+  BitGrid cells(static_cast<int64_t>(places.size()));
   for (const auto& runs : runs_of_segments(places)) {
     for (const PlaceRun& queries : runs) {
       for (const PlaceRun& keys : runs) {
         if (sees(queries.positions, keys.positions, causal, window))
-          cells.open_up(queries.place, keys.place);
+          cells.set(queries.place, keys.place);
       }
     }
   }

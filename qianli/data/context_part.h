@@ -1,9 +1,10 @@
 // Runs of tokens that the ranks of a context group hold, and who has to see whose.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <vector>
+
+#include "qianli/base/bit_grid.h"
 
 namespace qianli::data {
 
@@ -31,26 +32,8 @@ struct TokenRun {
 bool sees(const TokenRun& queries, const TokenRun& keys, bool causal, int64_t window);
 bool meet(const ContextPart& queries, const ContextPart& keys, bool causal, int64_t window);
 
-// Which blocks of keys (columns) the blocks of queries (rows) see anything of.
-class CellGrid {
- public:
-  explicit CellGrid(int64_t side) : side_(side), open_(static_cast<size_t>(side * side)) {}
-
-  int64_t side() const { return side_; }
-  bool open(int64_t query, int64_t key) const { return open_[index(query, key)] != 0; }
-  void open_up(int64_t query, int64_t key) { open_[index(query, key)] = 1; }
-  int64_t count() const;
-
- private:
-  size_t index(int64_t query, int64_t key) const {
-    return static_cast<size_t>(query * side_ + key);
-  }
-  int64_t side_;
-  std::vector<char> open_;
-};
-
-// Of places as blocks.
-CellGrid open_cells(const std::vector<PlaceParts>& places, bool causal, int64_t window);
+// Which places' keys (columns) the queries of places (rows) see anything of.
+BitGrid open_cells(const std::vector<PlaceParts>& places, bool causal, int64_t window);
 
 // The parts of `places`, which share out tokens evenly in this order of runs.
 std::vector<PlaceParts> parts_in_order(const std::vector<TokenRun>& order,

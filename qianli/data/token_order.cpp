@@ -54,7 +54,7 @@ class Choice {
 
 }  // namespace
 
-CellGrid coarse_mask(const ContextMask& mask, int64_t side) {
+BitGrid coarse_mask(const ContextMask& mask, int64_t side) {
   std::vector<PlaceParts> blocks = parts_in_order({{0, mask.tokens()}}, mask.segment_starts, side);
   return open_cells(blocks, mask.causal, mask.window);
 }
@@ -63,11 +63,11 @@ int64_t coarse_side(const ContextMask& mask, int64_t places) {
   return std::min(std::clamp(kBlocksOfPlace * places, kLeastSide, kMostSide), mask.tokens());
 }
 
-OrderScore order_score(const CellGrid& places) {
+OrderScore order_score(const BitGrid& places) {
   std::vector<double> tasks(static_cast<size_t>(places.side()));
   for (int64_t i = 0; i < places.side(); ++i) {
     for (int64_t j = 0; j < places.side(); ++j) {
-      if (!places.open(i, j)) continue;
+      if (!places.at(i, j)) continue;
       tasks[static_cast<size_t>(i)] += 1;
       if (i != j) tasks[static_cast<size_t>(j)] += 1;
     }

@@ -23,7 +23,7 @@ struct ContextMask {
 
 // The mask over `side` blocks of neighbouring tokens, as even_starts cuts them: a cell is closed
 // where all of it is masked. side <= tokens.
-CellGrid coarse_mask(const ContextMask& mask, int64_t side);
+BitGrid coarse_mask(const ContextMask& mask, int64_t side);
 // Of the mask for so many places: 8 for each, 32 … 1024 in all, no more than tokens.
 int64_t coarse_side(const ContextMask& mask, int64_t places);
 
@@ -36,7 +36,7 @@ std::vector<TokenRun> whole_segments(const std::vector<int64_t>& segment_starts,
 // of the rows' covariance, at most 100 iterations from rows that a fixed seed draws.
 class MaskClusters {
  public:
-  explicit MaskClusters(const CellGrid& mask);
+  explicit MaskClusters(const BitGrid& mask);
   // Of each block, 0 … k - 1 in the order in which they first occur; fewer where clusters ran
   // empty.
   std::vector<int64_t> labels(int64_t k) const;
@@ -53,7 +53,7 @@ struct OrderScore {
 
   auto operator<=>(const OrderScore&) const = default;
 };
-OrderScore order_score(const CellGrid& places);
+OrderScore order_score(const BitGrid& places);
 
 // The parts of each place in the best of these orders: that of the tokens, whole segments, and
 // blocks of the coarse mask sorted by their clusters for k = 2 … 8. An order that cuts a place's

@@ -12,7 +12,7 @@ namespace {
 using Cargo = PlaceRound::Cargo;
 using Problems = std::vector<std::string>;
 
-void check_cells(const TaskSchedule& schedule, const data::CellGrid& cells, Problems& problems) {
+void check_cells(const TaskSchedule& schedule, const BitGrid& cells, Problems& problems) {
   std::vector<int64_t> times(static_cast<size_t>(cells.side() * cells.side()));
   for (const auto& tasks : schedule.rounds) {
     for (int64_t place = 0; place < schedule.places; ++place) {
@@ -28,7 +28,7 @@ void check_cells(const TaskSchedule& schedule, const data::CellGrid& cells, Prob
   for (int64_t i = 0; i < cells.side(); ++i) {
     for (int64_t j = 0; j < cells.side(); ++j) {
       const int64_t found = times[static_cast<size_t>(i * cells.side() + j)];
-      if (found != (cells.open(i, j) ? 1 : 0))
+      if (found != (cells.at(i, j) ? 1 : 0))
         problems.push_back(fmt::format("the cell ({}, {}) is computed {} times", i, j, found));
     }
   }
@@ -76,8 +76,8 @@ Units units_of(const PlaceRound& round, const LinkCosts& costs) {
 
 }  // namespace
 
-std::vector<std::string> schedule_problems(const TaskSchedule& schedule,
-                                           const data::CellGrid& cells, const LinkCosts& costs) {
+std::vector<std::string> schedule_problems(const TaskSchedule& schedule, const BitGrid& cells,
+                                           const LinkCosts& costs) {
   Problems problems;
   check_cells(schedule, cells, problems);
   std::vector<std::vector<PlaceRound>> rounds(schedule.rounds.size());  // [round][place]

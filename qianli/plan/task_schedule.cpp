@@ -9,7 +9,7 @@ namespace {
 // by the results that return in it: the first choice of every place sends one and receives one.
 class Scheduler {
  public:
-  Scheduler(const data::CellGrid& cells, const LinkCosts& costs)
+  Scheduler(const BitGrid& cells, const LinkCosts& costs)
       : cells_(cells),
         costs_(costs),
         places_(cells.side()),
@@ -32,7 +32,7 @@ class Scheduler {
  private:
   static size_t at(int64_t place) { return static_cast<size_t>(place); }
   bool open(int64_t query, int64_t key) const {
-    return cells_.open(query, key) && !done_.open(query, key);
+    return cells_.at(query, key) && !done_.at(query, key);
   }
   int64_t wrapped(int64_t place) const { return (place % places_ + places_) % places_; }
 
@@ -44,7 +44,7 @@ class Scheduler {
   }
   void take(int64_t place, AttentionTask task) {
     tasks_[at(place)] = task;
-    done_.open_up(task.query, task.key);
+    done_.set(task.query, task.key);
     --left_;
   }
   bool fits(int64_t place, int64_t peer, int64_t cost) const {
@@ -86,10 +86,10 @@ class Scheduler {
     }
   }
 
-  const data::CellGrid& cells_;
+  const BitGrid& cells_;
   LinkCosts costs_;
   int64_t places_, left_;
-  data::CellGrid done_;
+  BitGrid done_;
   std::vector<int64_t> used_, returning_;  // by this round, and by results in the next one
   std::vector<bool> lends_;                // whose queries have gone to another place in this round
   std::vector<std::optional<AttentionTask>> tasks_;
@@ -97,7 +97,7 @@ class Scheduler {
 
 }  // namespace
 
-TaskSchedule task_schedule(const data::CellGrid& cells, const LinkCosts& costs) {
+TaskSchedule task_schedule(const BitGrid& cells, const LinkCosts& costs) {
   return Scheduler(cells, costs).run();
 }
 

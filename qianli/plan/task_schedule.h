@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "qianli/data/context_part.h"
+#include "qianli/base/bit_grid.h"
 
 namespace qianli::plan {
 
@@ -39,7 +39,7 @@ struct TaskSchedule {
 // In round t each place takes of its own row of cells the column place + t if it is open, else the
 // nearest open one before its own that the links have room for; places that are left free compute
 // for the owners of queries behind them, one for each owner. As many rounds as places at most.
-TaskSchedule task_schedule(const data::CellGrid& cells, const LinkCosts& costs = {});
+TaskSchedule task_schedule(const BitGrid& cells, const LinkCosts& costs = {});
 
 // What a place has to do in a round.
 struct PlaceRound {
@@ -60,8 +60,7 @@ std::vector<PlaceRound> rounds_of(const TaskSchedule& schedule, int64_t place);
 // Everything that is wrong: open cells that nobody computes or several do, closed ones that
 // somebody does, places that compute others' tasks, messages without a receiver or a sender, and
 // links that carry more than they may. Empty: the schedule is right.
-std::vector<std::string> schedule_problems(const TaskSchedule& schedule,
-                                           const data::CellGrid& cells,
+std::vector<std::string> schedule_problems(const TaskSchedule& schedule, const BitGrid& cells,
                                            const LinkCosts& costs = {});
 
 }  // namespace qianli::plan

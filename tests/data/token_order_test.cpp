@@ -11,7 +11,6 @@
 namespace qianli::testing {
 namespace {
 
-using data::CellGrid;
 using data::ContextMask;
 using data::PlaceParts;
 
@@ -37,7 +36,7 @@ bool visible(const ContextMask& mask, int64_t query, int64_t key) {
 }
 
 // [block][tokens] against the whole mask.
-void expect_cells(const CellGrid& cells, const std::vector<std::vector<int64_t>>& blocks,
+void expect_cells(const BitGrid& cells, const std::vector<std::vector<int64_t>>& blocks,
                   const ContextMask& mask) {
   for (int64_t i = 0; i < cells.side(); ++i) {
     for (int64_t j = 0; j < cells.side(); ++j) {
@@ -45,7 +44,7 @@ void expect_cells(const CellGrid& cells, const std::vector<std::vector<int64_t>>
       const bool open = std::ranges::any_of(queries, [&](int64_t q) {
         return std::ranges::any_of(keys, [&](int64_t k) { return visible(mask, q, k); });
       });
-      ASSERT_EQ(cells.open(i, j), open) << i << ", " << j;
+      ASSERT_EQ(cells.at(i, j), open) << i << ", " << j;
     }
   }
 }
@@ -78,7 +77,7 @@ TEST(TokenOrder, cells_of_places_are_those_of_their_tokens) {
     std::vector<std::vector<int64_t>> tokens;
     for (int64_t place = 0; place < places; ++place) tokens.push_back(deal.tokens_of_place(place));
     SCOPED_TRACE(number);
-    const CellGrid cells = data::open_cells(deal.places(), mask.causal, mask.window);
+    const BitGrid cells = data::open_cells(deal.places(), mask.causal, mask.window);
     expect_cells(cells, tokens, mask);
     const auto in_order = data::parts_in_order({{0, 90}}, mask.segment_starts, places);
     EXPECT_LE(cells.count(), data::open_cells(in_order, mask.causal, mask.window).count());
@@ -152,9 +151,9 @@ TEST(TokenOrder, is_the_same_every_time) {
 
 TEST(TokenOrder, clusters_bring_equal_rows_together) {
   // Every third block sees the same keys.
-  CellGrid mask(24);
+  BitGrid mask(24);
   for (int64_t i = 0; i < 24; ++i) {
-    for (int64_t j = i % 3; j < 24; j += 3) mask.open_up(i, j);
+    for (int64_t j = i % 3; j < 24; j += 3) mask.set(i, j);
   }
   const auto labels = data::MaskClusters(mask).labels(3);
   for (size_t i = 0; i < 24; ++i) {
@@ -163,17 +162,17 @@ TEST(TokenOrder, clusters_bring_equal_rows_together) {
 }
 
 TEST(TokenOrder, counts_cells_before_their_spread) {
-  CellGrid one(3), two(3), three(3);
-  for (const auto& [i, j] : {std::pair{0, 0}, {1, 1}, {2, 2}}) one.open_up(i, j);
+  BitGrid one(3), two(3), three(3);
+  for (const auto& [i, j] : {std::pair{0, 0}, {1, 1}, {2, 2}}) one.set(i, j);
   two = one;
-  two.open_up(1, 0);
+  two.set(1, 0);
   three = two;
-  three.open_up(2, 0);
-  CellGrid even = two;
-  even.open_up(2, 1);
-  even.open_up(0, 2);
-  CellGrid uneven = three;
-  uneven.open_up(0, 1);
+  three.set(2, 0);
+  BitGrid even = two;
+  even.set(2, 1);
+  even.set(0, 2);
+  BitGrid uneven = three;
+  uneven.set(0, 1);
   EXPECT_LT(data::order_score(one), data::order_score(two));
   EXPECT_LT(data::order_score(two), data::order_score(three));
   EXPECT_LT(data::order_score(even), data::order_score(uneven));

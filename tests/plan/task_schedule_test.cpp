@@ -11,28 +11,27 @@
 namespace qianli::testing {
 namespace {
 
-using data::CellGrid;
 using plan::AttentionTask;
 using plan::LinkCosts;
 using plan::PlaceRound;
 using plan::TaskSchedule;
 using Cargo = PlaceRound::Cargo;
 
-CellGrid drawn(uint64_t number, int64_t side, double share) {
-  CellGrid cells(side);
+BitGrid drawn(uint64_t number, int64_t side, double share) {
+  BitGrid cells(side);
   const uint64_t key = random_key(number, "cells");
   for (int64_t i = 0; i < side; ++i) {
     for (int64_t j = 0; j < side; ++j) {
-      if (uniform_at(key, static_cast<uint64_t>(i * side + j)) < share) cells.open_up(i, j);
+      if (uniform_at(key, static_cast<uint64_t>(i * side + j)) < share) cells.set(i, j);
     }
   }
   return cells;
 }
 
-CellGrid causal(int64_t side) {
-  CellGrid cells(side);
+BitGrid causal(int64_t side) {
+  BitGrid cells(side);
   for (int64_t i = 0; i < side; ++i) {
-    for (int64_t j = 0; j <= i; ++j) cells.open_up(i, j);
+    for (int64_t j = 0; j <= i; ++j) cells.set(i, j);
   }
   return cells;
 }
@@ -42,7 +41,7 @@ TEST(TaskSchedule, is_right_for_every_mask_and_any_costs) {
     const uint64_t key = random_key(number, "schedule");
     const auto draw = [&](uint64_t i, double below) { return uniform_at(key, i) * below; };
     const auto side = 1 + static_cast<int64_t>(draw(0, 17));
-    const CellGrid cells = drawn(number, side, draw(1, 1.2));
+    const BitGrid cells = drawn(number, side, draw(1, 1.2));
     const LinkCosts costs{1 + static_cast<int64_t>(draw(2, 6)),
                           1 + static_cast<int64_t>(draw(3, 9)),
                           1 + static_cast<int64_t>(draw(4, 9))};
@@ -68,9 +67,9 @@ TEST(TaskSchedule, shares_out_a_causal_mask) {
 }
 
 TEST(TaskSchedule, sends_nothing_for_closed_cells) {
-  CellGrid cells(4);
-  for (int64_t i = 0; i < 4; ++i) cells.open_up(i, i);
-  cells.open_up(2, 1);
+  BitGrid cells(4);
+  for (int64_t i = 0; i < 4; ++i) cells.set(i, i);
+  cells.set(2, 1);
   const TaskSchedule schedule = plan::task_schedule(cells);
   std::vector<PlaceRound::Message> messages;
   for (int64_t place = 0; place < 4; ++place) {
@@ -83,7 +82,7 @@ TEST(TaskSchedule, sends_nothing_for_closed_cells) {
 }
 
 TEST(TaskSchedule, the_proof_finds_what_is_wrong) {
-  const CellGrid cells = causal(4);
+  const BitGrid cells = causal(4);
   const TaskSchedule right = plan::task_schedule(cells);
   const auto found = [&](const TaskSchedule& schedule, const std::string& words,
                          const LinkCosts& costs = {}) {
