@@ -28,13 +28,13 @@ TEST(AdaptiveAttention, equals_attention_over_any_documents) {
     c.key_heads = std::array{4, 2, 1}[static_cast<size_t>(draw(1, 3))];
     if (c.key_heads == 4) c.value_dim = 4 + draw(2, 8);
     c.causal = draw(3, 3) > 0;
-    c.sliding = draw(4, 3) == 0 ? 1 + draw(5, 20) : 0;
+    c.sliding = draw(4, 3) == 0 ? 2 + draw(5, 20) : 0;
     c.softcap = draw(6, 4) == 0 ? 2.0 : 0.0;
     c.slopes = draw(7, 4) == 0;
     c.sinks = draw(8, 3) == 0;
     c.kept = std::array{data::KeptKeys::kNone, data::KeptKeys::kKeys,
                         data::KeptKeys::kAll}[static_cast<size_t>(draw(9, 3))];
-    const int64_t tokens = c.size + draw(10, 100), longest = 2 + draw(11, 60);
+    const int64_t tokens = c.size + draw(10, 100), longest = 6 + draw(11, 60);
     for (uint64_t i = 12; c.starts.back() < tokens; ++i)
       c.starts.push_back(std::min(tokens, c.starts.back() + draw(i, longest)));
     check_all(c);
