@@ -21,7 +21,7 @@ ContextMask drawn(uint64_t number, int64_t tokens) {
     return static_cast<int64_t>(uniform_at(key, i) * static_cast<double>(below));
   };
   ContextMask mask{{0}, draw(0, 3) > 0, draw(1, 2) * (1 + draw(2, tokens / 2))};
-  const int64_t longest = 1 + draw(3, tokens);
+  const int64_t longest = 2 + draw(3, tokens);
   for (uint64_t i = 4; mask.tokens() < tokens; ++i)
     mask.segment_starts.push_back(std::min(tokens, mask.tokens() + draw(i, longest)));
   return mask;
