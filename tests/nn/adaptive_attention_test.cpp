@@ -53,6 +53,20 @@ TEST(AdaptiveAttention, in_an_order_of_clusters) {
                .sinks = true});
 }
 
+// Queries travel, and outputs return with statistics of twice their width.
+TEST(AdaptiveAttention, in_bfloat16) {
+  for (const auto kept : {data::KeptKeys::kNone, data::KeptKeys::kAll}) {
+    check({.name = "bfloat16",
+           .algorithm = ContextAlgorithm::kAdaptive,
+           .size = 4,
+           .starts = {0, 150, 200},
+           .heads = 2,
+           .sinks = true,
+           .kept = kept},
+          at::kBFloat16, 0.02);
+  }
+}
+
 // What the schedule's messages of a rank carry, float64: keys with values, queries, and outputs
 // with one statistic; backward what comes back as well.
 Volumes scheduled(const ContextCase& c, int64_t rank) {
