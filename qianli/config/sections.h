@@ -288,6 +288,7 @@ struct ParallelConfig {
   int64_t context_ulysses = 1;
   int64_t context_window = 1;
   std::string context_kv_cache = "none";
+  int64_t context_cache_interval = 0;  // layers without one between those that keep keys
   int64_t expert = 1;
   int64_t expert_tensor = 0;  // 0: as tensor
   std::string expert_dispatcher = "all_to_all";

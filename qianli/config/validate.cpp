@@ -167,18 +167,21 @@ void warn_without_effect(const Config& config, const Places& places) {
        "optim.lr_schedule is constant");
   const ParallelConfig& parallel = config.parallel;
   const bool alone = parallel.context * parallel.tensor_y == 1,
-             hybrid = parallel.context_algorithm == "hybrid";
+             exchanging =
+                 parallel.context_algorithm == "hybrid" || parallel.context_algorithm == "adaptive";
   warn(alone && parallel.context_algorithm != ParallelConfig{}.context_algorithm,
        "parallel.context_algorithm", "parallel.context is 1");
   warn(parallel.sequence && parallel.tensor_y > 1, "parallel.sequence",
        "parallel.tensor_x and tensor_y share the tokens between the blocks anyway");
   warn(parallel.tensor_slices > 1 && parallel.tensor == 1, "parallel.tensor_slices",
        "parallel.tensor is 1");
-  warn(parallel.context_ulysses > 1 && (alone || !hybrid), "parallel.context_ulysses",
-       "it belongs to parallel.context_algorithm=hybrid of several ranks");
+  warn(parallel.context_ulysses > 1 && (alone || !exchanging), "parallel.context_ulysses",
+       "it belongs to parallel.context_algorithm=hybrid or adaptive of several ranks");
   warn(alone && parallel.context_window > 1, "parallel.context_window", "parallel.context is 1");
   warn(parallel.context_kv_cache != "none" && (alone || parallel.context_algorithm == "ulysses"),
        "parallel.context_kv_cache", "no keys come from other ranks one block after the other");
+  warn(parallel.context_cache_interval > 0 && parallel.context_kv_cache == "none",
+       "parallel.context_cache_interval", "parallel.context_kv_cache is none");
   warn(parallel.zero == 0 && parallel.zero_ranks > 0, "parallel.zero_ranks", "parallel.zero is 0");
   warn(parallel.zero == 0 && !parallel.overlap_param_gather, "parallel.overlap_param_gather",
        "parallel.zero is 0");

@@ -1,31 +1,18 @@
 #include "qianli/data/context_deal.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+#include <deque>
 #include <memory>
+#include <mutex>
 #include <numeric>
 #include <stdexcept>
 
-#include "qianli/base/error.h"
 #include "qianli/data/batch_parts.h"
 #include "qianli/data/sequence_slice.h"
+#include "qianli/data/token_order.h"
 
 namespace qianli::data {
 namespace {
-
-// The divisors of n from `least` to `most` that lie nearest to `value`, for a sentence.
-std::string nearest_divisors(int64_t n, int64_t value, int64_t least, int64_t most) {
-  int64_t below = 0, above = 0;
-  for (int64_t d = least; d <= most; ++d) {
-    if (n % d != 0) continue;
-    if (d <= value) below = d;
-    if (d >= value && above == 0) above = d;
-  }
-  if (below == 0 && above == 0) return "there is none";
-  if (below == 0 || above == 0) return fmt::format("nearest: {}", std::max(below, above));
-  return fmt::format("nearest: {} or {}", below, above);
-}
 
 // The lengths of a segment's chunks. Tokens that are over go to the places in turn, from `next` on,
 // so that no place gets more of them than another over many segments.
@@ -74,66 +61,6 @@ std::vector<int64_t> origins_of(std::vector<int64_t> tokens, const Batch& batch)
 
 }  // namespace
 
-ContextAlgorithm context_algorithm(std::string_view name) {
-  if (name == "ring") return ContextAlgorithm::kRing;
-  if (name == "ulysses") return ContextAlgorithm::kUlysses;
-  if (name == "hybrid") return ContextAlgorithm::kHybrid;
-  if (name == "kv_allgather") return ContextAlgorithm::kKvAllGather;
-  throw ConfigError("parallel",
-                    fmt::format("expected ring, ulysses, hybrid or kv_allgather, got {}", name));
-}
-
-KeptKeys kept_keys(std::string_view name) {
-  if (name == "none") return KeptKeys::kNone;
-  if (name == "half") return KeptKeys::kKeys;
-  if (name == "full") return KeptKeys::kAll;
-  throw ConfigError("parallel", fmt::format("expected none, half or full, got {}", name));
-}
-
-int64_t ContextOptions::heads() const {
-  if (algorithm == ContextAlgorithm::kUlysses) return size;
-  return algorithm == ContextAlgorithm::kHybrid ? inner : 1;
-}
-
-std::vector<std::string> context_problems(const ContextOptions& options, int64_t query_heads,
-                                          int64_t tokens) {
-  const int64_t size = options.size, inner = options.inner;
-  if (options.algorithm == ContextAlgorithm::kHybrid &&
-      (inner < 2 || inner >= size || size % inner != 0)) {
-    return {fmt::format(
-        "expected ranks that exchange heads to be more than 1, fewer than the {} that share a "
-        "sequence, and a divisor of them, got {}; {}",
-        size, inner, nearest_divisors(size, inner, 2, size - 1))};
-  }
-  std::vector<std::string> problems;
-  if (options.heads() > query_heads) {
-    problems.push_back(fmt::format(
-        "expected at most as many ranks that exchange heads as there are heads, {}, got {}; ring "
-        "and kv_allgather take any number",
-        query_heads, options.heads()));
-  }
-  const bool ring = options.algorithm == ContextAlgorithm::kRing ||
-                    options.algorithm == ContextAlgorithm::kHybrid;
-  const int64_t places = ring ? options.places() : 1;
-  if (options.window < 1 || places % options.window != 0) {
-    problems.push_back(
-        fmt::format("expected a window that divides the {} ranks of the ring, got {}; {}", places,
-                    options.window, nearest_divisors(places, options.window, 1, places)));
-  }
-  if (tokens < size) {
-    problems.push_back(fmt::format(
-        "expected a microbatch of at least one token for each of {} ranks, got {}", size, tokens));
-  }
-  return problems;
-}
-
-std::vector<int64_t> even_starts(int64_t count, int64_t ranks) {
-  std::vector<int64_t> starts = {0};
-  for (int64_t i = 0; i < ranks; ++i)
-    starts.push_back(starts.back() + count / ranks + (i < count % ranks ? 1 : 0));
-  return starts;
-}
-
 ContextDeal::ContextDeal(std::vector<int64_t> segment_starts, const ContextOptions& options)
     : segment_starts_(std::move(segment_starts)), options_(options) {
   const int64_t places = options_.places();
@@ -141,9 +68,12 @@ ContextDeal::ContextDeal(std::vector<int64_t> segment_starts, const ContextOptio
     parts_ = {{whole()}};
     return;
   }
+  if (options_.algorithm == ContextAlgorithm::kAdaptive) {
+    parts_ = adaptive_parts({segment_starts_, options_.causal, options_.mask_window}, places);
+    return;
+  }
   const int64_t per_place = options_.causal ? 2 : 1, chunks = per_place * places;
-  parts_.assign(static_cast<size_t>(places),
-                std::vector<ContextPart>(static_cast<size_t>(per_place), {{0}, {}}));
+  parts_.assign(static_cast<size_t>(places), PlaceParts(static_cast<size_t>(per_place), {{0}, {}}));
   int64_t next = 0;
   for (size_t s = 0; s + 1 < segment_starts_.size(); ++s) {
     const auto lengths =
@@ -161,7 +91,22 @@ ContextDeal::ContextDeal(std::vector<int64_t> segment_starts, const ContextOptio
   }
 }
 
-const std::vector<ContextPart>& ContextDeal::parts(int64_t place) const {
+std::shared_ptr<const ContextDeal> context_deal(std::vector<int64_t> segment_starts,
+                                                const ContextOptions& options) {
+  constexpr size_t kRemembered = 16;
+  static std::mutex mutex;
+  static std::deque<std::shared_ptr<const ContextDeal>> last;  // the newest first
+  const std::lock_guard lock(mutex);
+  const auto known = std::ranges::find_if(last, [&](const auto& deal) {
+    return deal->options() == options && deal->segment_starts() == segment_starts;
+  });
+  if (known != last.end()) return *known;
+  last.push_front(std::make_shared<const ContextDeal>(std::move(segment_starts), options));
+  if (last.size() > kRemembered) last.pop_back();
+  return last.front();
+}
+
+const PlaceParts& ContextDeal::parts(int64_t place) const {
   return parts_[static_cast<size_t>(place)];
 }
 
@@ -245,7 +190,7 @@ std::vector<int64_t> tokens_of_neighbours(const ContextDeal& deal, int64_t first
 
 Batch deal_out(const Batch& batch, const ContextOptions& options, int64_t rank, int64_t depths,
                int64_t neighbours) {
-  const auto deal = std::make_shared<const ContextDeal>(segment_starts(batch), options);
+  const auto deal = context_deal(segment_starts(batch), options);
   const auto own = tokens_of_neighbours(*deal, rank, neighbours);
   std::vector<int64_t> runs = {0};
   for (int64_t r = rank; r < rank + neighbours; ++r) {
@@ -284,19 +229,6 @@ std::vector<int64_t> segment_origins(const Batch& batch) {
   std::vector<int64_t> starts = whole_starts(batch);
   starts.pop_back();
   return origins_of(std::move(starts), batch);
-}
-
-bool meet(const ContextPart& queries, const ContextPart& keys, bool causal, int64_t window) {
-  for (size_t s = 0; s < queries.positions.size(); ++s) {
-    const int64_t q_rows = queries.starts[s + 1] - queries.starts[s],
-                  k_rows = keys.starts[s + 1] - keys.starts[s];
-    if (q_rows == 0 || k_rows == 0) continue;
-    const bool reached = !causal || queries.positions[s] + q_rows > keys.positions[s];
-    const bool within =
-        window == 0 || queries.positions[s] - (keys.positions[s] + k_rows - 1) < window;
-    if (reached && within) return true;
-  }
-  return false;
 }
 
 }  // namespace qianli::data

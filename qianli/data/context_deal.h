@@ -5,15 +5,19 @@
 // of a ring that keys go round (plan::context_parts). Every place holds a part of each segment:
 // of 2 R chunks the place c has the chunks c and 2 R - 1 - c, so that under a causal mask all
 // places do the same work (zig-zag); of R chunks, without a mask, the chunk c. Chunks differ by one
-// token at most, and so do the places' sums, whatever the lengths of the segments.
+// token at most, and so do the places' sums, whatever the lengths of the segments. Adaptive places
+// hold neighbouring tokens of an order that fits the mask (data/token_order.h), and send each other
+// what it leaves open.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "qianli/data/batch.h"
+#include "qianli/data/context_part.h"
 
 namespace qianli::data {
 
@@ -22,8 +26,9 @@ enum class ContextAlgorithm {
   kUlysses,      // each rank computes some heads over whole sequences
   kHybrid,       // heads among neighbours, a ring across
   kKvAllGather,  // every rank gets all keys and values
+  kAdaptive,     // heads among neighbours; across, what the mask asks for
 };
-// ring, ulysses, hybrid, kv_allgather. Throws ConfigError for another name.
+// ring, ulysses, hybrid, kv_allgather, adaptive. Throws ConfigError for another name.
 ContextAlgorithm context_algorithm(std::string_view name);
 
 // What of the keys and values that have come from other ranks stays for the backward pass, which
@@ -35,12 +40,19 @@ KeptKeys kept_keys(std::string_view name);
 struct ContextOptions {
   int64_t size = 1;  // C
   ContextAlgorithm algorithm = ContextAlgorithm::kRing;
-  int64_t inner = 1;   // U of the hybrid algorithm
+  int64_t inner = 1;   // U of the hybrid and the adaptive algorithm
   int64_t window = 1;  // places of the ring within which keys go round before they go on to the
                        // next such window (double ring): 1, or a divisor of R
   KeptKeys kept = KeptKeys::kNone;
+  int64_t kept_interval = 0;  // so many layers between two that keep keep nothing
   bool causal = true;
+  int64_t mask_window = 0;  // adaptive: of the widest layer; 0: one has none
 
+  bool operator==(const ContextOptions&) const = default;
+
+  KeptKeys kept_of(int64_t layer) const {  // its number in the model, from 0
+    return layer % (kept_interval + 1) == 0 ? kept : KeptKeys::kNone;
+  }
   int64_t heads() const;                             // U
   int64_t places() const { return size / heads(); }  // R
 };
@@ -48,17 +60,6 @@ struct ContextOptions {
 // those of a tensor-parallel rank, `tokens` those of a microbatch.
 std::vector<std::string> context_problems(const ContextOptions& options, int64_t query_heads,
                                           int64_t tokens);
-
-// The rows that a place holds of each segment: one run of neighbours, perhaps empty.
-struct ContextPart {
-  std::vector<int64_t> starts;     // [segments + 1]: rows of the part
-  std::vector<int64_t> positions;  // [segments]: of a run's first row in its segment
-
-  int64_t rows() const { return starts.back(); }
-};
-
-// `count` things for `ranks`: rank i has those from starts[i] on, ⌊count / ranks⌋ or one more.
-std::vector<int64_t> even_starts(int64_t count, int64_t ranks);
 
 class ContextDeal {
  public:
@@ -71,7 +72,8 @@ class ContextDeal {
   int64_t tokens() const { return segment_starts_.back(); }
 
   // Of one place of the ring: its rows are those of its parts, one part after the other.
-  const std::vector<ContextPart>& parts(int64_t place) const;
+  const PlaceParts& parts(int64_t place) const;
+  const std::vector<PlaceParts>& places() const { return parts_; }
   int64_t rows(int64_t place) const;
   // All rows as one part.
   ContextPart whole() const;
@@ -88,8 +90,13 @@ class ContextDeal {
  private:
   std::vector<int64_t> segment_starts_;
   ContextOptions options_;
-  std::vector<std::vector<ContextPart>> parts_;  // [place][part]
+  std::vector<PlaceParts> parts_;
 };
+
+// ContextDeal(…), made once for several microbatches, and ranks of a process, that have the same
+// segments.
+std::shared_ptr<const ContextDeal> context_deal(std::vector<int64_t> segment_starts,
+                                                const ContextOptions& options);
 
 // ContextDeal::tokens_of of `count` ranks from `first` on, one after the other.
 std::vector<int64_t> tokens_of_neighbours(const ContextDeal& deal, int64_t first, int64_t count);
@@ -107,8 +114,5 @@ std::vector<int64_t> segment_starts(const Batch& batch);
 // each segment of the whole microbatch. `sample_indices` says the number of each row.
 std::vector<int64_t> token_origins(const Batch& batch);
 std::vector<int64_t> segment_origins(const Batch& batch);
-
-// Whether any query of `queries` sees a key of `keys`; window 0: none.
-bool meet(const ContextPart& queries, const ContextPart& keys, bool causal, int64_t window);
 
 }  // namespace qianli::data

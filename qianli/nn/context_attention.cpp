@@ -1,15 +1,14 @@
 #include "qianli/nn/context_attention.h"
 
-#include <ATen/ops/cat.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "qianli/nn/dropout.h"
 #include "qianli/nn/head_exchange.h"
+#include "qianli/nn/place_call.h"
 #include "qianli/nn/slice_keys.h"
-#include "qianli/nn/visiting_keys.h"
-#include "qianli/ops/attention_part.h"
+#include "qianli/nn/task_attention.h"
 
 namespace qianli::nn {
 namespace {
@@ -17,71 +16,16 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Attention of a place's queries, for the heads that this rank computes.
-struct PlaceCall : torch::CustomClassHolder {
-  // slopes, first_head: of these heads; origins: of whole segments
-  ops::AttentionLayout layout;
-  ops::Parameter* sinks = nullptr;
-  HeadRange sink_range{0, 0};
-  std::shared_ptr<const data::ContextDeal> deal;
-  dist::Group ring;
-  KeysLeft left;
-
-  const std::vector<data::ContextPart>& parts() const { return deal->parts(ring.rank()); }
-  at::Tensor own_sinks(at::ScalarType dtype) const {
-    return sinks->value().narrow(0, sink_range.begin, sink_range.count()).to(dtype);
-  }
-  // Of the queries of one part to the keys of another.
-  ops::AttentionLayout between(const data::ContextPart& queries,
-                               const data::ContextPart& keys) const {
-    ops::AttentionLayout own = layout;
-    own.q_starts = queries.starts;
-    own.k_starts = keys.starts;
-    own.offsets.clear();
-    for (size_t s = 0; s < queries.positions.size(); ++s)
-      own.offsets.push_back(queries.positions[s] - keys.positions[s]);
-    for (size_t s = 0; s < own.origins.size(); ++s) own.origins[s] += keys.positions[s];
-    return own;
-  }
-};
-
-// body(part, first row of it) for the parts that have rows.
-template <class Body>
-void over_parts(const std::vector<data::ContextPart>& parts, const Body& body) {
-  int64_t row = 0;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    if (parts[i].rows() > 0) body(i, row);
-    row += parts[i].rows();
-  }
-}
-
-// body(query part, its first row, key part, its first row) for those that see each other.
-template <class Body>
-void over_pairs(const PlaceCall& call, const std::vector<data::ContextPart>& keys,
-                const Body& body) {
-  over_parts(call.parts(), [&](size_t i, int64_t q_row) {
-    over_parts(keys, [&](size_t j, int64_t k_row) {
-      if (data::meet(call.parts()[i], keys[j], call.layout.causal, call.layout.window))
-        body(i, q_row, j, k_row);
-    });
-  });
-}
-
-at::ScalarType wide_type(const at::Tensor& x) {
-  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
-
-class PlaceAttention : public torch::autograd::Function<PlaceAttention> {
+// All keys come by one after the other, or at once.
+class RingAttention : public torch::autograd::Function<RingAttention> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k,
                             const at::Tensor& v, const at::Tensor&,
                             const c10::intrusive_ptr<PlaceCall>& call) {
-    const auto sums = attend_to_all(q, k, v, *call);
-    at::Tensor out = at::zeros({q.size(0), q.size(1), v.size(2)}, q.options());
+    PartSums sums = attend_to_all(q, k, v, *call);
+    add_sinks(sums, *call);
+    const at::Tensor out = output_of(sums, call->parts(), q, v.size(2));
     variable_list saved = {q, k, v, out};
-    over_parts(call->parts(), [&](size_t i, int64_t row) {
-      out.narrow(0, row, call->parts()[i].rows()).copy_(sums[i].out);
-    });
     for (const auto& sum : sums) saved.push_back(sum.lse);
     context->save_for_backward(saved);
     context->saved_data["call"] = c10::IValue::make_capsule(call);
@@ -93,76 +37,40 @@ class PlaceAttention : public torch::autograd::Function<PlaceAttention> {
     const auto call =
         c10::static_intrusive_pointer_cast<PlaceCall>(context->saved_data["call"].toCapsule());
     const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2];
-    const at::Tensor grad_out = grads[0].contiguous();
-    // The finished attention of a part, and the gradient of its output.
-    const auto whole = [&](size_t i, int64_t row) {
-      return ops::AttentionPart{saved[3].narrow(0, row, call->parts()[i].rows()), saved[4 + i]};
-    };
-    const auto rows_of = [](const at::Tensor& x, int64_t row, const data::ContextPart& part) {
-      return x.narrow(0, row, part.rows());
-    };
+    const FinishedQueries queries{
+        q, call->parts(), saved[3], grads[0].contiguous(), {saved.begin() + 4, saved.end()}};
     const at::Tensor grad_q = at::zeros(q.sizes(), q.options().dtype(wide_type(q)));
     const auto visitors = visiting_keys(k, v, *call->deal, call->ring, Pass::kBackward, call->left);
     for (int64_t visit = 0; visit < visitors->visits(); ++visit) {
       const KeyBlock keys = visitors->visit(visit);
       const at::Tensor gradient =
           at::zeros({keys.k.size(0), k.size(1) * (k.size(2) + v.size(2))}, grad_q.options());
-      const KeysAndValues grad_keys = unpacked_keys(gradient, k.size(1), k.size(2));
-      over_pairs(*call, keys.parts, [&](size_t i, int64_t q_row, size_t j, int64_t k_row) {
-        const auto &queries = call->parts()[i], &part = keys.parts[j];
-        const auto found = ops::attention_part_backward(
-            rows_of(q, q_row, queries), rows_of(keys.k, k_row, part), rows_of(keys.v, k_row, part),
-            call->between(queries, part), whole(i, q_row), rows_of(grad_out, q_row, queries));
-        rows_of(grad_q, q_row, queries).add_(found.q);
-        rows_of(grad_keys.k, k_row, part).add_(found.k);
-        rows_of(grad_keys.v, k_row, part).add_(found.v);
-      });
+      add_gradients(queries, keys, *call, grad_q, unpacked_keys(gradient, k.size(1), k.size(2)));
       visitors->give(visit, gradient);
     }
-    if (call->sinks && call->sinks->trainable()) {
-      over_parts(call->parts(), [&](size_t i, int64_t row) {
-        const auto part = whole(i, row);
-        call->sinks->grad_to_add()
-            .narrow(0, call->sink_range.begin, call->sink_range.count())
-            .add_(ops::sink_gradient(part, call->own_sinks(part.lse.scalar_type()),
-                                     rows_of(grad_out, row, call->parts()[i])));
-      });
-    }
+    add_sink_gradient(queries, *call);
     const KeysAndValues own =
         unpacked_keys(visitors->finish().to(k.scalar_type()), k.size(1), k.size(2));
     return {grad_q.to(q.scalar_type()), own.k, own.v, {}, {}};
   }
 
  private:
-  // Of each part of the queries.
-  static std::vector<ops::AttentionPart> attend_to_all(const at::Tensor& q, const at::Tensor& k,
-                                                       const at::Tensor& v, PlaceCall& call) {
-    std::vector<ops::AttentionPart> sums(call.parts().size());
+  static PartSums attend_to_all(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                PlaceCall& call) {
+    PartSums sums(call.parts().size());
     const auto visitors = visiting_keys(k, v, *call.deal, call.ring, Pass::kForward, call.left);
-    for (int64_t visit = 0; visit < visitors->visits(); ++visit) {
-      const KeyBlock keys = visitors->visit(visit);
-      over_pairs(call, keys.parts, [&](size_t i, int64_t q_row, size_t j, int64_t k_row) {
-        const auto &queries = call.parts()[i], &part = keys.parts[j];
-        ops::merge(sums[i], ops::attention_part(q.narrow(0, q_row, queries.rows()),
-                                                keys.k.narrow(0, k_row, part.rows()),
-                                                keys.v.narrow(0, k_row, part.rows()),
-                                                call.between(queries, part)));
-      });
-    }
+    for (int64_t visit = 0; visit < visitors->visits(); ++visit)
+      merge_attention(sums, q, call.parts(), visitors->visit(visit), call);
     visitors->finish();
-    for (auto& sum : sums) {
-      if (call.sinks && sum.lse.defined())
-        ops::add_sinks(sum, call.own_sinks(sum.lse.scalar_type()));
-    }
     return sums;
   }
 };
 
 at::Tensor place_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                            const c10::intrusive_ptr<PlaceCall>& call) {
-  const bool trainable = call->sinks && call->sinks->trainable();
-  const at::Tensor anchor = trainable ? ops::gradient_anchor() : ops::gradient_anchor().detach();
-  return PlaceAttention::apply(q, k, v, anchor, call);
+  if (call->deal->options().algorithm == data::ContextAlgorithm::kAdaptive)
+    return task_attention(q, k, v, call);
+  return RingAttention::apply(q, k, v, sink_anchor(*call), call);
 }
 
 // Key heads so that query head h of these reads head h / (heads / key heads) of the result: as they
@@ -186,7 +94,8 @@ at::Tensor matching_heads(const at::Tensor& keys, HeadRange queries, HeadRange k
 at::Tensor context_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const ops::AttentionLayout& layout, ops::Parameter* sinks,
                              const std::shared_ptr<const data::ContextDeal>& deal,
-                             const dist::Group& heads, const dist::Group& ring) {
+                             data::KeptKeys kept, const dist::Group& heads,
+                             const dist::Group& ring) {
   TORCH_CHECK(
       !layout.chosen.defined(),
       "[context] expected attention to all keys, got chosen ones (an indexer): they are not "
@@ -194,7 +103,7 @@ at::Tensor context_attention(const at::Tensor& q, const at::Tensor& k, const at:
   auto call = c10::make_intrusive<PlaceCall>();
   call->deal = deal;
   // Without a backward pass nothing needs to stay.
-  if (at::GradMode::is_enabled()) call->left.what = deal->options().kept;
+  if (at::GradMode::is_enabled()) call->left.what = kept;
   call->layout = layout;
   call->sinks = sinks;
   call->ring = ring;
@@ -233,8 +142,9 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
     return ops::attention(q, all.k, all.v, layout, sinks);
   }
   if (!pass.input.context) return ops::attention(q, k, v, layout, sinks);
-  return context_attention(q, k, v, layout, sinks, pass.input.context, pass.parallel.context_heads,
-                           pass.parallel.context_ring);
+  return context_attention(q, k, v, layout, sinks, pass.input.context,
+                           pass.input.context->options().kept_of(layer),
+                           pass.parallel.context_heads, pass.parallel.context_ring);
 }
 
 }  // namespace qianli::nn

@@ -5,6 +5,7 @@
 //   Ulysses   each rank attends with some heads to whole sequences (arXiv:2309.14509)
 //   hybrid    both: heads among neighbours, a ring across (Fang and Zhao, arXiv:2405.07719)
 //   KV all-gather  each rank attends with its queries to all keys at once
+//   adaptive  as the mask asks, a rank attends to keys that it fetched, or for others with theirs
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,11 +17,13 @@ namespace qianli::nn {
 
 // q: [T, heads, D], k: [T, key heads, D], v: [T, key heads, Dv] of the T tokens of this rank;
 // returns [T, heads, Dv]. Of `layout` the switches count, the tokens are dealt out by `deal`;
-// `chosen` keys are not offered. heads, ring: the parts of the group (plan::context_parts).
+// `chosen` keys are not offered. kept: what stays for the backward pass. heads, ring: the parts of
+// the group (plan::context_parts).
 at::Tensor context_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const ops::AttentionLayout& layout, ops::Parameter* sinks,
                              const std::shared_ptr<const data::ContextDeal>& deal,
-                             const dist::Group& heads, const dist::Group& ring);
+                             data::KeptKeys kept, const dist::Group& heads,
+                             const dist::Group& ring);
 
 // ops::attention of a layer, or the above where the pass shares its sequences, or over the slices
 // that it has come to; with the pass's dropout.

@@ -16,6 +16,18 @@ int64_t least_query_heads(const model::ModelSpec& spec, int64_t tensor) {
   return least / tensor;
 }
 
+// Of all layers with attention; 0: one of them has none.
+int64_t widest_window(const model::ModelSpec& spec) {
+  int64_t widest = 0;
+  for (int64_t l = 0; l < spec.num_layers + spec.mtp.num_layers; ++l) {
+    const model::LayerSpec layer = spec.layer(l);
+    if (!layer.has_attention()) continue;
+    if (layer.window == 0) return 0;
+    widest = std::max(widest, layer.window);
+  }
+  return widest;
+}
+
 // Parts of the model that need whole sequences on one rank.
 void find_whole_sequences(const model::ModelSpec& spec, std::vector<std::string>& problems) {
   bool recurrent = false, indexer = false;
@@ -60,17 +72,30 @@ data::ContextOptions context_options(const config::ParallelConfig& parallel) {
           .algorithm = data::context_algorithm(parallel.context_algorithm),
           .inner = parallel.context_ulysses,
           .window = parallel.context_window,
-          .kept = data::kept_keys(parallel.context_kv_cache)};
+          .kept = data::kept_keys(parallel.context_kv_cache),
+          .kept_interval = parallel.context_cache_interval};
+}
+
+data::ContextOptions context_options(const config::ParallelConfig& parallel,
+                                     const model::ModelSpec& spec) {
+  data::ContextOptions options = context_options(parallel);
+  options.mask_window = widest_window(spec);
+  return options;
 }
 
 void check_context(const config::Config& config, const model::ModelSpec& spec) {
   const config::ParallelConfig& parallel = config.parallel;
-  const int64_t size = context_options(parallel).size;
-  if (size == 1) return;
-  auto problems = data::context_problems(
-      context_options(parallel), least_query_heads(spec, parallel.tensor / parallel.tensor_y),
-      config.train.micro_batch_size * config.data.sequence_length);
+  const data::ContextOptions options = context_options(parallel);
+  if (options.size == 1) return;
+  auto problems =
+      data::context_problems(options, least_query_heads(spec, parallel.tensor / parallel.tensor_y),
+                             config.train.micro_batch_size * config.data.sequence_length);
   find_whole_sequences(spec, problems);
+  if (options.kept_interval >= spec.num_layers) {
+    problems.push_back(
+        fmt::format("expected parallel.context_cache_interval less than the {} layers, got {}",
+                    spec.num_layers, options.kept_interval));
+  }
   if (problems.empty()) return;
   const std::string sharing =
       parallel.tensor_y == 1

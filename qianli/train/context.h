@@ -10,6 +10,9 @@ namespace qianli::train {
 // Of the ranks that attend together: those of a context group, and of two-dimensional tensor
 // parallelism those that hold other tokens within a block.
 data::ContextOptions context_options(const config::ParallelConfig& parallel);
+// With what dealing out the tokens needs to know of the model's masks.
+data::ContextOptions context_options(const config::ParallelConfig& parallel,
+                                     const model::ModelSpec& spec);
 
 // Throw ConfigError that names everything in the way of ranks that share sequences, and of
 // parallel.schedule_slices > 1.

@@ -165,7 +165,7 @@ void open_data(Run& run) {
       .micro_batch_size = config.train.micro_batch_size,
       .data_parallel_rank = run.ranks.samples.index,
       .data_parallel_size = run.ranks.samples.count,
-      .context = context_options(config.parallel),
+      .context = context_options(config.parallel, run.spec),
       .context_rank = run.ranks.parallel.context.rank() * config.parallel.tensor_y,
       .context_neighbours = config.parallel.tensor_y,
       .depths = run.spec.mtp.num_layers};

@@ -95,10 +95,12 @@ TEST(ContextDeal, shares_are_complete_and_even_for_any_lengths) {
     for (const int64_t size : {2, 3, 4, 8}) {
       if (size > starts.back()) continue;
       for (const bool causal : {true, false}) {
-        for (const auto algorithm : {ContextAlgorithm::kRing, ContextAlgorithm::kUlysses,
-                                     ContextAlgorithm::kKvAllGather, ContextAlgorithm::kHybrid}) {
-          if (algorithm == ContextAlgorithm::kHybrid && (size < 4 || size % 2 != 0)) continue;
-          ContextOptions own = options(algorithm, size, 2);
+        for (const auto algorithm :
+             {ContextAlgorithm::kRing, ContextAlgorithm::kUlysses, ContextAlgorithm::kKvAllGather,
+              ContextAlgorithm::kHybrid, ContextAlgorithm::kAdaptive}) {
+          const bool divides = size >= 4 && size % 2 == 0;
+          if (algorithm == ContextAlgorithm::kHybrid && !divides) continue;
+          ContextOptions own = options(algorithm, size, divides ? 2 : 1);
           own.causal = causal;
           check(ContextDeal(starts, own));
         }
@@ -115,6 +117,21 @@ TEST(ContextDeal, zig_zag_balances_the_work_of_a_causal_mask) {
     work.insert(std::accumulate(own.begin(), own.end(), int64_t{0}));
   }
   EXPECT_EQ(work.size(), 1U);
+}
+
+TEST(ContextOptions, every_few_layers_keep_keys) {
+  ContextOptions own = options(ContextAlgorithm::kRing, 2);
+  own.kept = data::KeptKeys::kAll;
+  const auto keeping = [&] {
+    std::vector<int64_t> layers;
+    for (int64_t layer = 0; layer < 7; ++layer) {
+      if (own.kept_of(layer) == data::KeptKeys::kAll) layers.push_back(layer);
+    }
+    return layers;
+  };
+  EXPECT_EQ(keeping().size(), 7U);
+  own.kept_interval = 2;
+  EXPECT_EQ(keeping(), (Tokens{0, 3, 6}));
 }
 
 TEST(DealOut, takes_labels_and_tokens_ahead_from_the_whole_sequences) {
@@ -146,6 +163,9 @@ TEST(ContextProblems, name_the_nearest_valid_values) {
   };
   EXPECT_NE(problem(options(ContextAlgorithm::kHybrid, 12, 5), 12, 99).find("4 or 6"),
             std::string::npos);
+  EXPECT_NE(problem(options(ContextAlgorithm::kAdaptive, 12, 5), 12, 99).find("4 or 6"),
+            std::string::npos);
+  EXPECT_TRUE(context_problems(options(ContextAlgorithm::kAdaptive, 4), 1, 4).empty());
   EXPECT_NE(problem(options(ContextAlgorithm::kUlysses, 8), 6, 99).find("heads, 6, got 8"),
             std::string::npos);
   EXPECT_NE(problem(options(ContextAlgorithm::kRing, 8), 6, 7).find("8 ranks, got 7"),

@@ -33,6 +33,8 @@ TEST_P(ContextRun, equals_the_serial_run) {
         Layout{.context = {.size = 4, .algorithm = ContextAlgorithm::kUlysses}},
         Layout{.context = {.size = 4, .algorithm = ContextAlgorithm::kHybrid, .inner = 2}},
         Layout{.context = {.size = 2, .algorithm = ContextAlgorithm::kKvAllGather}},
+        Layout{.context = {.size = 4, .algorithm = ContextAlgorithm::kAdaptive}},
+        Layout{.context = {.size = 4, .algorithm = ContextAlgorithm::kAdaptive, .inner = 2}},
         Layout{.data = 2, .context = {.size = 2}, .zero = 1}}) {
     expect_serial(spec, layout, serial);
   }
@@ -44,7 +46,10 @@ TEST_P(ContextRun, equals_the_serial_run_over_packed_documents) {
   for (const Layout& layout :
        {Layout{.context = {.size = 4}, .packed = true},
         Layout{.context = {.size = 2, .algorithm = ContextAlgorithm::kUlysses}, .packed = true},
-        Layout{.context = {.size = 4, .algorithm = ContextAlgorithm::kKvAllGather},
+        Layout{.context = {.size = 4, .algorithm = ContextAlgorithm::kKvAllGather}, .packed = true},
+        Layout{.context = {.size = 4, .algorithm = ContextAlgorithm::kAdaptive}, .packed = true},
+        Layout{.data = 2,
+        .context = {.size = 4, .algorithm = ContextAlgorithm::kAdaptive, .inner = 2},
         .packed = true}}) {
     expect_serial(spec, layout, serial);
   }
@@ -58,6 +63,23 @@ TEST_P(ContextRun, equals_the_serial_run_in_a_pipeline) {
 
 INSTANTIATE_TEST_SUITE_P(Models, ContextRun, ::testing::ValuesIn(tiny_model_names()),
                          [](const auto& info) { return info.param; });
+
+// Several rows of a microbatch, and layers with other windows, each with a schedule of its own.
+TEST(AdaptiveContext, equals_the_serial_run_with_windows_of_some_layers) {
+  model::ModelSpec spec = tiny_model("llama");
+  spec.sliding_window = 3;
+  spec.layer_pattern = {model::MixerKind::kSlidingAttention, model::MixerKind::kAttention};
+  const RunResult serial = run_serially(spec, {.samples = kSamples});
+  for (const int64_t rows : {1, 2}) {
+    expect_serial(spec,
+                  {.context = {.size = 4,
+                               .algorithm = ContextAlgorithm::kAdaptive,
+                               .kept = data::KeptKeys::kAll,
+                               .kept_interval = 1},
+                   .rows = rows},
+                  serial);
+  }
+}
 
 // Everything of a router that depends on a token's place in the microbatch, and every loss.
 TEST(ContextParallelRouter, draws_and_balances_as_the_serial_run_does) {
@@ -101,12 +123,31 @@ TEST(ContextParallelCheck, refuses_what_needs_whole_sequences) {
   EXPECT_EQ(refusal(grid, tiny_model("llama")), "");
   grid.parallel.context_algorithm = "ulysses";
   EXPECT_NE(refusal(grid, tiny_model("llama")).find("parallel.tensor_y=4"), std::string::npos);
+  config.parallel.context_algorithm = "adaptive";
+  EXPECT_NE(refusal(config, tiny_model("llama")).find("nearest: 2 or 4"), std::string::npos);
+  config.parallel.context_ulysses = 2;
+  EXPECT_EQ(refusal(config, tiny_model("llama")), "");
+  config.parallel.context_cache_interval = 4;
+  EXPECT_NE(refusal(config, tiny_model("llama")).find("less than the 4 layers, got 4"),
+            std::string::npos);
+  config.parallel.context_cache_interval = 0;
   config.parallel.context_algorithm = "ring";
   model::ModelSpec dropping = tiny_model("qwen3_moe");
   dropping.moe->capacity_factor = 1.0;
   EXPECT_NE(refusal(config, dropping).find("capacity_factor"), std::string::npos);
   const std::string recurrent = refusal(config, model::preset("mamba2-8b"));
   EXPECT_NE(recurrent.find("Mamba-2"), std::string::npos);
+}
+
+TEST(ContextOptions, know_the_widest_window) {
+  config::ParallelConfig parallel;
+  model::ModelSpec spec = tiny_model("llama");
+  EXPECT_EQ(train::context_options(parallel, spec).mask_window, 0);
+  spec.sliding_window = 3;
+  spec.layer_pattern = {model::MixerKind::kSlidingAttention};
+  EXPECT_EQ(train::context_options(parallel, spec).mask_window, 3);
+  spec.layer_pattern.push_back(model::MixerKind::kAttention);
+  EXPECT_EQ(train::context_options(parallel, spec).mask_window, 0);
 }
 
 TEST(SlicesCheck, RefusesWhatNeedsWholeSequences) {

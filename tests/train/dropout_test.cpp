@@ -35,8 +35,9 @@ TEST_P(DropoutRun, DropsTheSameInEveryLayout) {
       {.pipeline = 2},
       {.pipeline = 2, .schedule = "zb-h1"},
       {.pipeline = 2, .chunks = 2, .schedule = "interleaved", .recompute = "full"}};
-  for (const auto algorithm : {ContextAlgorithm::kRing, ContextAlgorithm::kUlysses,
-                               ContextAlgorithm::kHybrid, ContextAlgorithm::kKvAllGather}) {
+  for (const auto algorithm :
+       {ContextAlgorithm::kRing, ContextAlgorithm::kUlysses, ContextAlgorithm::kHybrid,
+        ContextAlgorithm::kKvAllGather, ContextAlgorithm::kAdaptive}) {
     const bool hybrid = algorithm == ContextAlgorithm::kHybrid;
     layouts.push_back(
         {.context = {.size = hybrid ? 4 : 2, .algorithm = algorithm, .inner = hybrid ? 2 : 1},

@@ -101,7 +101,7 @@ std::vector<data::Batch> samples_of(int64_t step, const train::Ranks& ranks, con
   return batches;
 }
 
-constexpr const char* kAlgorithms[] = {"ring", "ulysses", "hybrid", "kv_allgather"};
+constexpr const char* kAlgorithms[] = {"ring", "ulysses", "hybrid", "kv_allgather", "adaptive"};
 
 config::ParallelConfig config_of(const Layout& layout) {
   return {.tensor = layout.tensor,

@@ -58,10 +58,12 @@ Layout drawn(uint64_t number, bool experts) {
   if (layout.tensor > 1) layout.tensor_slices = one_of(std::vector<int64_t>{1, 1, 2, 3});
   layout.context.size = one_of(std::vector<int64_t>{1, 1, 2, 4});
   if (layout.context.size * layout.tensor_y > 1) {
-    layout.context.algorithm =
-        one_of(std::vector{ContextAlgorithm::kRing, ContextAlgorithm::kUlysses,
-                           ContextAlgorithm::kHybrid, ContextAlgorithm::kKvAllGather});
+    layout.context.algorithm = one_of(
+        std::vector{ContextAlgorithm::kRing, ContextAlgorithm::kUlysses, ContextAlgorithm::kHybrid,
+                    ContextAlgorithm::kKvAllGather, ContextAlgorithm::kAdaptive});
     if (layout.context.algorithm == ContextAlgorithm::kHybrid) layout.context.inner = 2;
+    if (layout.context.algorithm == ContextAlgorithm::kAdaptive)
+      layout.context.inner = one_of(std::vector<int64_t>{1, 1, 2});
   }
   const std::vector<int64_t> neighbours{0, 0, 2, 4};
   const int64_t zero_ranks = one_of(neighbours), near = one_of(neighbours);

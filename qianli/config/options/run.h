@@ -125,11 +125,13 @@ void ParallelConfig::fields(Visitor& v) {
     {.key = "context_algorithm",
      .help = "How they attend over it: ring passes keys round, ulysses exchanges heads, hybrid "
              "exchanges heads among neighbours and passes keys round across them, kv_allgather "
-             "gathers all keys.",
+             "gathers all keys, adaptive sends only keys or queries that the mask asks for (packed "
+             "documents, sliding windows).",
      .flag = "--context-parallel-algo",
-     .choices = {"ring", "ulysses", "hybrid", "kv_allgather"}});
+     .choices = {"ring", "ulysses", "hybrid", "kv_allgather", "adaptive"}});
   v(context_ulysses, {.key = "context_ulysses",
-                      .help = "With context_algorithm hybrid: neighbours that exchange heads.",
+                      .help = "With context_algorithm hybrid or adaptive: neighbours that exchange "
+                              "heads.",
                       .unit = "ranks",
                       .flag = "--ulysses-degree-in-cp",
                       .min = 1});
@@ -145,6 +147,13 @@ void ParallelConfig::fields(Visitor& v) {
              "of coming again: none, half (keys) or full.",
      .flag = "--context-parallel-kv-cache-policy",
      .choices = {"none", "half", "full"}});
+  v(context_cache_interval,
+    {.key = "context_cache_interval",
+     .help = "With context_kv_cache: layers without one between two layers that have it; 0: all "
+             "layers have it.",
+     .unit = "layers",
+     .flag = "--context-parallel-cache-interval",
+     .min = 0});
   v(expert, {.key = "expert",
              .help = "Ranks that share the experts.",
              .unit = "ranks",
