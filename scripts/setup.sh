@@ -7,6 +7,7 @@
 #   QIANLI_CACHE   where LibTorch is kept, outside the tree      (default ~/.cache/qianli)
 #   QIANLI_BUILD   the build folder                              (default ./build)
 #   QIANLI_CUDA    auto, on or off: build the CUDA library       (default auto: where nvcc is)
+# Where nvcc and an NVIDIA driver are, NVIDIA's libraries come along (2.4 GB): all that a GPU needs.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${QIANLI_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/qianli}
@@ -43,6 +44,25 @@ find_nvcc() {
   command -v nvcc 2>/dev/null || { [ -x /usr/local/cuda/bin/nvcc ] && echo /usr/local/cuda/bin/nvcc; }
 }
 
+has_driver() { ldconfig -p | grep -q 'libcuda\.so\.1'; }
+
+# The wheels of scripts/NAME.req, all or none of them, as a folder in the cache.
+fetch_wheels() {
+  local name=$1 size=$2 machine
+  machine=$(uname -m)
+  wheels=$cache/$name-2.11.0-$machine
+  [ "$name" = libtorch ] && wheels=$cache/wheels-2.11.0-$machine
+  [ -d "$wheels" ] && return
+  say "Fetching scripts/$name.req ($size, once) into $cache"
+  python3 -m pip download --quiet --no-deps --require-hashes --only-binary=:all: \
+    --implementation cp --python-version 311 --abi cp311 --abi none \
+    --platform "manylinux_2_28_$machine" --platform "manylinux_2_27_$machine" --platform "manylinux_2_25_$machine" \
+    --platform "manylinux_2_18_$machine" --platform "manylinux_2_17_$machine" --platform "manylinux2014_$machine" \
+    --platform "manylinux_2_12_$machine" \
+    -d "$work/$name" -r "$root/scripts/$name.req"
+  mv -T "$work/$name" "$wheels"
+}
+
 # The wheels are unpacked beside the final place and renamed into it when whole, so an interrupted run
 # leaves nothing that a later one would take for complete.
 fetch_libtorch() {
@@ -54,22 +74,25 @@ fetch_libtorch() {
   mkdir -p "$cache"
   work=$(mktemp -d "$cache/.libtorch.XXXXXX")
   trap 'rm -rf "$work"' EXIT  # global: the trap runs after this function has returned
-  if [ ! -d "$cache/wheels-2.11.0-$machine" ]; then
-    say "Fetching LibTorch 2.11.0 (540 MB, once) into $cache"
-    python3 -m pip download --quiet --no-deps --require-hashes --only-binary=:all: \
-      --implementation cp --python-version 311 --abi cp311 \
-      --platform "manylinux_2_28_$machine" --platform "manylinux_2_25_$machine" --platform "manylinux2014_$machine" \
-      -d "$work/wheels" -r "$root/scripts/libtorch.req"
-    mv -T "$work/wheels" "$cache/wheels-2.11.0-$machine"
+  local folders=()
+  fetch_wheels libtorch "540 MB"
+  folders+=("$wheels")
+  if [ "$kind" != cpu ]; then
+    fetch_wheels libtorch_cuda "200 MB"
+    folders+=("$wheels")
+  fi
+  if [ "$kind" = gpu ]; then
+    fetch_wheels libtorch_gpu "1.6 GB"
+    folders+=("$wheels")
   fi
   say "Unpacking LibTorch"
-  python3 "$root/scripts/unpack_libtorch.py" "$cache/wheels-2.11.0-$machine" "$work/libtorch" "$kind"
+  python3 "$root/scripts/unpack_libtorch.py" "$work/libtorch" "$kind" "${folders[@]}"
   mv -T "$work/libtorch" "$target" 2>/dev/null || [ -d "$target" ]
 }
 
 install_packages "$@"
 if nvcc=$(find_nvcc); then
-  fetch_libtorch cuda
+  if has_driver; then fetch_libtorch gpu; else fetch_libtorch cuda; fi
   export PATH="$PATH:$(dirname "$nvcc")"
 else
   [ "$cuda" = on ] && { say "[setup] expected nvcc for QIANLI_CUDA=on, got none. Hint: install the CUDA 13 toolkit."; exit 2; }

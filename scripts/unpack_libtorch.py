@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Unpacks the parts of the LibTorch wheels that building and running need.
 
-usage: unpack_libtorch.py WHEELS TARGET cpu|cuda
+usage: unpack_libtorch.py TARGET KIND WHEELS ...
+
+KIND: cpu; cuda, with what building the CUDA library needs; gpu, with all that a GPU needs at run time.
 """
 
 import pathlib
@@ -16,14 +18,25 @@ CPU = (
     "nvidia/cu13/lib/libcudart.so.13",
     "nvidia/cu13/lib/libcupti.so.13",
 )
-CUDA = CPU + ("torch/lib/libtorch_cuda.so", "torch/lib/libc10_cuda.so")
+CUDA = CPU + ("torch/lib/libtorch_cuda.so", "torch/lib/libc10_cuda.so", "nvidia/nccl/include/nccl.h")
+# libtorch_cuda finds its neighbours in these folders; linear algebra and compilation come on first use.
+GPU = CUDA + (
+    "torch/lib/libtorch_cuda_linalg.so",
+    "torch/lib/libcaffe2_nvrtc.so",
+    "nvidia/cu13/lib/",
+    "nvidia/cudnn/lib/",
+    "nvidia/cusparselt/lib/",
+    "nvidia/nccl/lib/",
+    "nvidia/nvshmem/lib/",
+)
+KINDS = {"cpu": CPU, "cuda": CUDA, "gpu": GPU}
 
 
 def main() -> None:
-    wheels, target, kind = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
-    wanted = CUDA if kind == "cuda" else CPU
+    target, wanted = pathlib.Path(sys.argv[1]), KINDS[sys.argv[2]]
+    folders = [pathlib.Path(folder) for folder in sys.argv[3:]]
     found = set()
-    for wheel in sorted(wheels.glob("*.whl")):
+    for wheel in sorted(wheel for folder in folders for wheel in folder.glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():
                 part = next((w for w in wanted if name == w or (w.endswith("/") and name.startswith(w))), None)
@@ -32,7 +45,7 @@ def main() -> None:
                     found.add(part)
     missing = [part for part in wanted if part not in found]
     if missing:
-        sys.exit(f"[setup] expected {', '.join(missing)} in the wheels of {wheels}, got none.")
+        sys.exit(f"[setup] expected {', '.join(missing)} in the wheels of {', '.join(map(str, folders))}, got none.")
 
 
 if __name__ == "__main__":

@@ -301,6 +301,10 @@ struct ParallelConfig {
   int64_t gather_ahead = 1;  // layers
   int64_t bucket_elements = 40'000'000;
   double timeout_seconds = 600;
+  std::string communicators;         // communicators.h
+  bool adaptive_buffers = false;     // of HCCL, where communicators does not say
+  double expert_buffer_factor = -1;  // -1: 200 MB
+  bool aiqos = false;
 
   template <class Visitor>
   void fields(Visitor& v);

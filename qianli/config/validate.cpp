@@ -8,6 +8,7 @@
 #include "qianli/base/error.h"
 #include "qianli/base/log.h"
 #include "qianli/base/strings.h"
+#include "qianli/config/communicators.h"
 #include "qianli/config/name_pattern.h"
 
 namespace qianli::config {
@@ -150,6 +151,7 @@ void validate_at(const Config& config, const Places& places) {
   check_tensor(config.parallel, check);
   check_sharing(config.parallel, check);
   check_groups(config.optim, places);
+  parse_communicators(config.parallel.communicators);
 }
 
 void validate(const Config& config) { validate_at(config, {}); }
@@ -187,6 +189,11 @@ void warn_without_effect(const Config& config, const Places& places) {
        "parallel.zero is 0");
   warn(parallel.gather_ahead > 1 && (parallel.zero == 0 || !parallel.overlap_param_gather),
        "parallel.gather_ahead", "no weights come while ranks compute");
+  warn(parallel.adaptive_buffers && config.device != "npu", "parallel.adaptive_buffers",
+       "device is not npu");
+  warn(!parallel.adaptive_buffers && parallel.expert_buffer_factor != -1,
+       "parallel.expert_buffer_factor", "parallel.adaptive_buffers is false");
+  warn(parallel.aiqos, "parallel.aiqos", "priorities of traffic are not set");
   warn(config.train.eval_every == 0 && config.data.validation_path, "data.validation_path",
        "train.eval_every is 0");
   warn(!config.checkpoint.save_final && config.checkpoint.hugging_face, "checkpoint.hugging_face",

@@ -7,18 +7,9 @@
 
 #include "qianli/device/cuda_plugin.h"
 #include "qianli/device/device.h"
+#include "qianli/device/own_folder.h"
 
 namespace qianli::device {
-namespace {
-
-// The folder of the shared library this code is in.
-std::filesystem::path own_folder() {
-  Dl_info info{};
-  if (::dladdr(reinterpret_cast<void*>(&own_folder), &info) == 0 || !info.dli_fname) return {};
-  return std::filesystem::path(info.dli_fname).parent_path();
-}
-
-}  // namespace
 
 const CudaLibrary& CudaLibrary::get() {
   static const CudaLibrary library;
@@ -54,7 +45,8 @@ CudaLibrary::CudaLibrary() {
     devices_.push_back({.name = found.name,
                         .total_bytes = static_cast<uint64_t>(found.total_bytes),
                         .major = found.major,
-                        .minor = found.minor});
+                        .minor = found.minor,
+                        .bus = found.bus});
   }
   if (devices_.empty()) why_ = "the driver reports no CUDA device";
 }

@@ -23,6 +23,7 @@ int qianli_cuda_device_count();
 
 struct QianliCudaDevice {
   char name[256];
+  char bus[32];      // "0000:1b:00.0"
   int major, minor;  // compute capability
   int multiprocessors;
   std::int64_t total_bytes,

@@ -1,4 +1,4 @@
-// CPU and CUDA behind one surface: choosing the device and the compute type, threads, memory, bandwidth.
+// CPU, CUDA and NPU behind one surface: choosing the device and the compute type, threads, memory, bandwidth.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -23,6 +23,7 @@ struct CudaDevice {
   std::string name;
   uint64_t total_bytes = 0;
   int major = 0, minor = 0;
+  std::string bus;  // where it is in this machine, "0000:1b:00.0": tells devices of a job apart
 };
 class CudaLibrary {
  public:
@@ -40,9 +41,34 @@ class CudaLibrary {
   std::vector<CudaDevice> devices_;
 };
 
-// "auto" takes the first CUDA device where one works, else the CPU. Throws ConfigError when a wanted
-// device is not there, saying why.
-c10::Device choose(const std::string& wanted);
+// The same for Ascend NPUs: a library built against torch_npu, which brings the device to LibTorch.
+// There are no kernels of ours in it: ATen's operators and the reference compositions serve.
+class NpuLibrary {
+ public:
+  static const NpuLibrary& get();
+  int devices() const { return devices_; }  // 0: none can be used
+  const std::string& why() const { return why_; }
+  void* symbol(const char* name) const;
+
+ private:
+  NpuLibrary();
+  void* handle_ = nullptr;
+  int devices_ = 0;
+  std::string why_;
+};
+
+// Which one of a job's processes on this machine this is.
+struct LocalPlace {
+  int64_t index = 0, count = 1;
+};
+
+// "auto" takes a CUDA device where one works, else the CPU. Of several processes each takes the
+// device of its number; where only one is visible, that one: the launcher has dealt them out.
+// It becomes the thread's current device. Throws ConfigError when a wanted device is not there, or
+// there are fewer than processes, saying why.
+c10::Device choose(const std::string& wanted, LocalPlace place = {});
+// What tells it from other devices of this machine; empty: nothing is known.
+std::string identity(c10::Device device);
 
 struct ComputeType {
   c10::ScalarType dtype;

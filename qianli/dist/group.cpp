@@ -8,12 +8,9 @@
 
 #include "qianli/base/trace.h"
 #include "qianli/dist/group_state.h"
-#include "qianli/dist/under_way.h"
 
 namespace qianli::dist {
 namespace {
-
-thread_local int64_t started_and_not_awaited = 0;
 
 c10d::ReduceOp::RedOpType operation(Reduction reduction) {
   switch (reduction) {
@@ -31,74 +28,7 @@ c10d::ReduceOp::RedOpType operation(Reduction reduction) {
 
 double bytes_of(const at::Tensor& values) { return static_cast<double>(values.nbytes()); }
 
-// The first sentence of what c10d says, without the places in its sources around it.
-std::string first_line(const std::string& text) {
-  const size_t begin = text.starts_with("[/") ? text.find("] ") : text.npos;
-  const size_t first = begin == text.npos ? 0 : begin + 2;
-  return text.substr(first, text.find('\n') - first);
-}
-
 }  // namespace
-
-int64_t under_way() { return started_and_not_awaited; }
-
-struct Pending::State {
-  State() { ++started_and_not_awaited; }
-  ~State() { --started_and_not_awaited; }  // at the end of wait(), or with the Pending
-  State(const State&) = delete;
-  State& operator=(const State&) = delete;
-
-  std::shared_ptr<Group::State> group;
-  std::string what;
-  c10::intrusive_ptr<c10d::Work> work;
-  std::vector<at::Tensor> tensors;
-  std::function<void()> waited;  // of a trace; may be empty
-
-  std::string where() const { return fmt::format("{} of {}", group->name, name_of(group->ranks)); }
-  [[noreturn]] void fail(const std::string& reason) const {
-    throw LostRankError(
-        fmt::format("expected {} on rank {} ({}) to end within {:g} s, got: {} ({})", what,
-                    group->ranks[static_cast<size_t>(group->rank)], where(),
-                    std::chrono::duration<double>(group->deadline).count(), reason,
-                    group->activity->of_all()),
-        "look at the rank that does something else or is not heard of; its own log says more");
-  }
-};
-
-// Shows how long it is on its way, whoever waits for it. Of works that do not say when they have
-// ended (Gloo's reduce_scatter): until it is waited for, by the function returned.
-std::function<void()> record(c10d::Work& work, std::string name) {
-  trace::Recorder* to = trace::recorder();
-  if (!to) return {};
-  c10::intrusive_ptr<c10::ivalue::Future> future;
-  try {
-    future = work.getFuture();
-  } catch (const c10::Error&) {
-    return to->travel(std::move(name));
-  }
-  if (!future) return {};
-  future->addCallback([end = to->travel(std::move(name))](c10::ivalue::Future&) { end(); });
-  return {};
-}
-
-void Pending::wait() {
-  if (!state_) return;
-  const auto state = std::move(state_);
-  const Group::State& group = *state->group;
-  const Activity::Waiting waiting(group.activity.get(),
-                                  fmt::format("{} of {}", state->what, state->where()));
-  try {
-    if (group.patience == Patience::kDeadline) {
-      state->work->wait();
-    } else {
-      group.activity->wait_while_heard(group.ranks, group.deadline,
-                                       [state] { state->work->wait(); });
-    }
-  } catch (const std::exception& error) {
-    state->fail(first_line(error.what()));
-  }
-  if (state->waited) state->waited();
-}
 
 Group::Group() : state_(std::make_shared<State>()) {}
 
@@ -112,11 +42,51 @@ Traffic Group::traffic() const {
   return state_->traffic;
 }
 
+namespace {
+
+// Shows how long it is on its way, whoever waits for it. Of works that do not say when they have
+// ended (Gloo's reduce_scatter, and all of devices): until it is waited for, or the device has come
+// past it, by the function returned.
+std::function<void()> record(c10d::Work& work, bool on_device, std::string name) {
+  trace::Recorder* to = trace::recorder();
+  if (!to) return {};
+  if (on_device) return to->travel(std::move(name));
+  c10::intrusive_ptr<c10::ivalue::Future> future;
+  try {
+    future = work.getFuture();
+  } catch (const c10::Error&) {
+    return to->travel(std::move(name));
+  }
+  if (!future) return {};
+  future->addCallback([end = to->travel(std::move(name))](c10::ivalue::Future&) { end(); });
+  return {};
+}
+
+}  // namespace
+
+Group::Carrier Group::State::carrier(const at::Tensor& values) const {
+  if (on_device(values)) return {.backend = &device->collectives(), .on_device = true};
+  TORCH_CHECK(values.is_cpu(), "[dist] expected a tensor of the host for the group ", name,
+              ", which has no communicator for devices, got one on ", values.device());
+  return {.backend = host.get()};
+}
+
+Group::Carrier Group::State::carrier(const at::Tensor& values, Route route, int64_t tag) const {
+  if (on_device(values))
+    return {
+        .backend = &device->route(route), .on_device = true, .peer = route.from == rank ? 1 : 0};
+  Carrier carrier = this->carrier(values);
+  carrier.peer = static_cast<int>(route.from == rank ? route.to : route.from);
+  carrier.tag = static_cast<int>(tag);
+  return carrier;
+}
+
 template <class Start>
 Pending Group::start(const char* what, const at::Tensor& values, double bytes,
-                     const Start& start) const {
+                     const Carrier& carrier, const Start& start) const {
   TORCH_CHECK(values.is_contiguous(), "[dist] expected a contiguous tensor for ", what,
               ", got strides ", values.strides(), " of ", values.sizes());
+  if (state_->watch) state_->watch->check();
   int64_t number = 0;
   {
     const std::lock_guard lock(state_->mutex);
@@ -125,14 +95,16 @@ Pending Group::start(const char* what, const at::Tensor& values, double bytes,
   }
   auto pending = std::make_shared<Pending::State>();
   pending->group = state_;
+  pending->on_device = carrier.on_device;
   pending->what = fmt::format("{} {} of {} [{}]", what, number, toString(values.scalar_type()),
                               fmt::join(values.sizes(), ", "));
   try {
-    pending->work = start(*state_->backend, pending->tensors);
-    pending->waited = record(
-        *pending->work, fmt::format("{} {} ({} KiB)", what, state_->name, values.nbytes() >> 10));
+    pending->work = start(*carrier.backend, pending->tensors);
+    pending->waited =
+        record(*pending->work, carrier.on_device,
+               fmt::format("{} {} ({} KiB)", what, state_->name, values.nbytes() >> 10));
   } catch (const std::exception& error) {
-    pending->fail(first_line(error.what()));
+    throw state_->lost(pending->what, first_line(error.what()));
   }
   return Pending(std::move(pending));
 }
@@ -144,7 +116,7 @@ void Group::all_reduce(const at::Tensor& values, Reduction reduction) const {
 Pending Group::start_all_reduce(const at::Tensor& values, Reduction reduction) const {
   if (alone() || values.numel() == 0) return {};
   const auto k = static_cast<double>(size());
-  return start("all_reduce", values, 2 * bytes_of(values) * (k - 1) / k,
+  return start("all_reduce", values, 2 * bytes_of(values) * (k - 1) / k, state_->carrier(values),
                [&](c10d::Backend& backend, std::vector<at::Tensor>& tensors) {
                  tensors = {values};
                  c10d::AllreduceOptions options;
@@ -171,7 +143,7 @@ Pending Group::start_all_gather(const at::Tensor& whole, const at::Tensor& part)
   }
   if (part.numel() == 0) return {};
   const auto k = static_cast<double>(size());
-  return start("all_gather", part, bytes_of(part) * (k - 1),
+  return start("all_gather", part, bytes_of(part) * (k - 1), state_->carrier(part),
                [&](c10d::Backend& backend, std::vector<at::Tensor>& tensors) {
                  tensors = {whole, part};
                  return backend._allgather_base(tensors[0], tensors[1]);
@@ -199,7 +171,7 @@ Pending Group::start_reduce_scatter(const at::Tensor& part, const at::Tensor& wh
   }
   if (part.numel() == 0) return {};
   const auto k = static_cast<double>(size());
-  return start("reduce_scatter", whole, bytes_of(whole) * (k - 1) / k,
+  return start("reduce_scatter", whole, bytes_of(whole) * (k - 1) / k, state_->carrier(whole),
                [&](c10d::Backend& backend, std::vector<at::Tensor>& tensors) {
                  tensors = {part, whole};
                  c10d::ReduceScatterOptions options;
@@ -221,7 +193,7 @@ at::Tensor Group::all_to_all(const at::Tensor& rows, const std::vector<int64_t>&
   const at::Tensor out = at::empty(sizes, rows.options());
   const double row_bytes = bytes_of(rows) / static_cast<double>(std::max<int64_t>(rows.size(0), 1));
   const auto others = static_cast<double>(rows.size(0) - sent[static_cast<size_t>(state_->rank)]);
-  start("all_to_all", rows, row_bytes * others,
+  start("all_to_all", rows, row_bytes * others, state_->carrier(rows),
         [&](c10d::Backend& backend, std::vector<at::Tensor>& tensors) {
           tensors = {out, rows};
           std::vector<int64_t> out_rows = received, in_rows = sent;
@@ -233,7 +205,7 @@ at::Tensor Group::all_to_all(const at::Tensor& rows, const std::vector<int64_t>&
 
 void Group::broadcast(const at::Tensor& values, int64_t root) const {
   if (alone() || values.numel() == 0) return;
-  start("broadcast", values, state_->rank == root ? bytes_of(values) : 0.0,
+  start("broadcast", values, state_->rank == root ? bytes_of(values) : 0.0, state_->carrier(values),
         [&](c10d::Backend& backend, std::vector<at::Tensor>& tensors) {
           tensors = {values};
           c10d::BroadcastOptions options;
@@ -243,32 +215,45 @@ void Group::broadcast(const at::Tensor& values, int64_t root) const {
       .wait();
 }
 
+void Group::open_routes(const std::vector<Route>& routes) const {
+  if (!state_->device) return;
+  const Activity::Waiting waiting(state_->activity.get(),
+                                  "the others to open the routes of " + state_->where());
+  try {
+    state_->device->open_routes(routes);
+  } catch (const std::exception& error) {
+    throw state_->lost("opening the routes", first_line(error.what()));
+  }
+}
+
 Pending Group::start_send(const at::Tensor& values, int64_t peer, int64_t tag) const {
   TORCH_CHECK(peer >= 0 && peer < size() && peer != rank(), "[dist] expected another rank of ",
               size(), " to send to, got ", peer);
-  return start("send", values, bytes_of(values),
+  const Carrier carrier = state_->carrier(values, {rank(), peer}, tag);
+  return start("send", values, bytes_of(values), carrier,
                [&](c10d::Backend& backend, std::vector<at::Tensor>& tensors) {
                  tensors = {values};
-                 return backend.send(tensors, static_cast<int>(peer), static_cast<int>(tag));
+                 return backend.send(tensors, carrier.peer, carrier.tag);
                });
 }
 
 Pending Group::start_receive(const at::Tensor& values, int64_t peer, int64_t tag) const {
   TORCH_CHECK(peer >= 0 && peer < size() && peer != rank(), "[dist] expected another rank of ",
               size(), " to receive from, got ", peer);
-  return start("receive", values, 0.0,
+  const Carrier carrier = state_->carrier(values, {peer, rank()}, tag);
+  return start("receive", values, 0.0, carrier,
                [&](c10d::Backend& backend, std::vector<at::Tensor>& tensors) {
                  tensors = {values};
-                 return backend.recv(tensors, static_cast<int>(peer), static_cast<int>(tag));
+                 return backend.recv(tensors, carrier.peer, carrier.tag);
                });
 }
 
 void Group::barrier() const {
   if (alone()) return;
   const at::Tensor token = at::empty({0});
-  start("barrier", token, 0.0, [&](c10d::Backend& backend, std::vector<at::Tensor>&) {
-    return backend.barrier();
-  }).wait();
+  start("barrier", token, 0.0, {.backend = state_->host.get()},
+        [&](c10d::Backend& backend, std::vector<at::Tensor>&) { return backend.barrier(); })
+      .wait();
 }
 
 }  // namespace qianli::dist

@@ -6,10 +6,21 @@
 // Gloo ends the process where sizes differ. Tensors are contiguous. Every call has the deadline of
 // the World the group is from; LostRankError names the collective where it is over or a peer is
 // gone.
+//
+// Tensors of the host travel by Gloo, those of the World's device by its own library (NCCL, HCCL).
+// Of these:
+// - wait() makes the current stream wait and returns; results are there for what the device is
+//   given next. A collective is lost when the stream has not come past it the deadline after
+//   wait(): its communicators end, and the next call of any group of the World throws. No step ends
+//   without such a call, so nothing is built on what a lost collective left.
+// - Messages travel on open routes, in the order of their calls whatever their tags: the receiver
+//   asks for them in the order in which they are sent.
+// - barrier() is one of the hosts; devices may still be at work.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <compare>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -37,8 +48,8 @@ struct Traffic {
   double bytes = 0;
 };
 
-// A collective on its way. The tensors stay alive until it has ended; destroying it without wait()
-// leaves it to end by itself.
+// A collective on its way. The tensors stay alive until wait(); destroying it without leaves it to
+// end by itself.
 class Pending {
  public:
   Pending() = default;  // ended
@@ -49,6 +60,12 @@ class Pending {
   struct State;
   explicit Pending(std::shared_ptr<State> state) : state_(std::move(state)) {}
   std::shared_ptr<State> state_;
+};
+
+// From one rank of a group to another.
+struct Route {
+  int64_t from = 0, to = 0;
+  auto operator<=>(const Route&) const = default;
 };
 
 class Group {
@@ -79,6 +96,9 @@ class Group {
                         const std::vector<int64_t>& received) const;
 
   void broadcast(const at::Tensor& values, int64_t root) const;
+  // The ways that messages of device tensors will take, between the same ranks as in the calls of
+  // all others of the group; those open already stay. Messages between hosts need none.
+  void open_routes(const std::vector<Route>& routes) const;
   // `peer` is a rank of the group, and not this one. Messages between two ranks with the same tag
   // arrive in the order of sending.
   Pending start_send(const at::Tensor& values, int64_t peer, int64_t tag = 0) const;
@@ -93,8 +113,10 @@ class Group {
   friend class Pending;
   struct State;
   explicit Group(std::shared_ptr<State> state) : state_(std::move(state)) {}
+  struct Carrier;
   template <class Start>
-  Pending start(const char* what, const at::Tensor& values, double bytes, const Start& start) const;
+  Pending start(const char* what, const at::Tensor& values, double bytes, const Carrier& carrier,
+                const Start& start) const;
   std::shared_ptr<State> state_;
 };
 

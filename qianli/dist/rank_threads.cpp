@@ -14,18 +14,20 @@ namespace qianli::dist {
 class RankThreads {
  public:
   static World world(int64_t rank, int64_t size, const c10::intrusive_ptr<c10d::Store>& store,
-                     std::chrono::milliseconds deadline) {
+                     std::chrono::milliseconds deadline, const Devices& devices) {
     auto state = std::make_shared<World::State>();
     state->rendezvous = {.rank = rank, .size = size, .deadline = deadline};
     state->loopback = true;
     state->store = store;
     if (size > 1) state->activity = Activity::start(store->clone(), rank, size);
+    if (size > 1) state->use(devices);
     return World(state);
   }
 };
 
 void run_ranks(int64_t size, const std::function<void(const World&)>& body,
-               std::chrono::milliseconds deadline) {
+               std::chrono::milliseconds deadline,
+               const std::function<Devices(int64_t rank)>& devices) {
   set_up_c10d();
   const auto store = c10::make_intrusive<c10d::HashStore>();
   store->setTimeout(deadline);
@@ -36,7 +38,7 @@ void run_ranks(int64_t size, const std::function<void(const World&)>& body,
       at::set_num_threads(1);
       const auto r = static_cast<size_t>(rank);
       try {
-        body(RankThreads::world(rank, size, store, deadline));
+        body(RankThreads::world(rank, size, store, deadline, devices ? devices(rank) : Devices{}));
       } catch (const LostRankError&) {
         lost[r] = std::current_exception();
       } catch (...) {

@@ -12,6 +12,7 @@ namespace qianli::dist {
 // waits for all. An exception of the lowest rank that failed on its own account is rethrown, before
 // those that only lost a peer.
 void run_ranks(int64_t size, const std::function<void(const World&)>& body,
-               std::chrono::milliseconds deadline = std::chrono::seconds(60));
+               std::chrono::milliseconds deadline = std::chrono::seconds(60),
+               const std::function<Devices(int64_t rank)>& devices = {});
 
 }  // namespace qianli::dist

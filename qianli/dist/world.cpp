@@ -6,6 +6,7 @@
 
 #include <numeric>
 
+#include "qianli/dist/device_side.h"
 #include "qianli/dist/gloo_backend.h"
 #include "qianli/dist/group_state.h"
 #include "qianli/dist/world_state.h"
@@ -26,9 +27,26 @@ double seconds(std::chrono::milliseconds time) {
 
 }  // namespace
 
+void World::State::use(Devices devices) {
+  if (!devices.transport) return;
+  watch = std::make_shared<DeviceWatch>(activity);
+  options = std::move(devices.options);
+  transport = std::move(devices.transport);
+}
+
+void World::State::add_device_side(Group::State& group,
+                                   const c10::intrusive_ptr<c10d::Store>& its_store) const {
+  // Patience without a deadline is for hosts, in the background of a step.
+  if (!transport || group.patience != Patience::kDeadline) return;
+  const auto own = options.find(group.name);
+  group.device = std::make_shared<DeviceSide>(
+      DeviceCommon{transport, watch, activity, group.deadline}, its_store, group.name, group.ranks,
+      group.rank, own == options.end() ? config::CommunicatorOptions{} : own->second);
+}
+
 World::World() : state_(std::make_shared<State>()) {}
 
-World World::connect(const Rendezvous& rendezvous) {
+World World::connect(const Rendezvous& rendezvous, Devices devices) {
   auto state = std::make_shared<State>();
   state->rendezvous = rendezvous;
   if (rendezvous.size == 1) return World(state);
@@ -44,6 +62,7 @@ World World::connect(const Rendezvous& rendezvous) {
         fmt::format("qianli/{}", rendezvous.attempt),
         c10::make_intrusive<c10d::TCPStore>(rendezvous.host, options));
     state->activity = Activity::start(state->store->clone(), rendezvous.rank, rendezvous.size);
+    state->use(std::move(devices));
   } catch (const std::exception& error) {
     const std::string reason = error.what();
     throw LostRankError(
@@ -58,8 +77,8 @@ World World::connect(const Rendezvous& rendezvous) {
 int64_t World::rank() const { return state_->rendezvous.rank; }
 int64_t World::size() const { return state_->rendezvous.size; }
 
-Group World::group(const std::vector<int64_t>& ranks, const std::string& name,
-                   Patience patience) const {
+Group World::group(const std::vector<int64_t>& ranks, const std::string& name, Patience patience,
+                   Carries carries) const {
   auto group = std::make_shared<Group::State>();
   group->name = name;
   group->ranks = ranks;
@@ -71,15 +90,18 @@ Group World::group(const std::vector<int64_t>& ranks, const std::string& name,
   group->patience = patience;
   group->activity = state_->activity;
   if (ranks.size() == 1) return Group(group);
+  if (carries == Carries::kAll) state_->names.insert(name);
   // Groups of the same kind elsewhere have the same name and other ranks.
   const auto store = c10::make_intrusive<c10d::PrefixStore>(
       fmt::format("{}/{}", name, fmt::join(ranks, ",")), state_->store);
   const Activity::Waiting waiting(group->activity.get(),
                                   fmt::format("{} to form the group {}", name_of(ranks), name));
   try {
-    group->backend =
+    group->host =
         gloo_backend(store, group->rank, static_cast<int64_t>(ranks.size()), state_->loopback,
                      patience == Patience::kDeadline ? group->deadline : kForever);
+    group->watch = state_->watch;
+    if (carries == Carries::kAll) state_->add_device_side(*group, store);
   } catch (const std::exception& error) {
     const std::string reason = error.what();
     throw LostRankError(
@@ -90,10 +112,14 @@ Group World::group(const std::vector<int64_t>& ranks, const std::string& name,
   return Group(group);
 }
 
-Group World::all(const std::string& name, Patience patience) const {
+std::vector<std::string> World::group_names() const {
+  return {state_->names.begin(), state_->names.end()};
+}
+
+Group World::all(const std::string& name, Patience patience, Carries carries) const {
   std::vector<int64_t> ranks(static_cast<size_t>(size()));
   std::iota(ranks.begin(), ranks.end(), 0);
-  return group(ranks, name, patience);
+  return group(ranks, name, patience, carries);
 }
 
 void World::first_alone(const std::string& name, const std::function<void()>& action) const {

@@ -215,7 +215,7 @@ void MixtureOfExperts::reset_statistics() {
 
 void sum_statistics(const std::vector<MixtureOfExperts*>& mixtures, const dist::Group& replicas) {
   if (replicas.alone() || mixtures.empty()) return;
-  // One message for all layers.
+  // One message for all layers, between hosts: choices are counted there.
   std::vector<at::Tensor> parts, targets;
   for (MixtureOfExperts* mixture : mixtures) {
     RoutingStatistics& statistics = mixture->statistics();
@@ -225,7 +225,7 @@ void sum_statistics(const std::vector<MixtureOfExperts*>& mixtures, const dist::
                             &losses.communication, &losses.z}) {
       if (!sum->defined()) continue;
       targets.push_back(*sum);
-      parts.push_back(sum->reshape({-1}).to(at::kDouble));
+      parts.push_back(sum->reshape({-1}).to(at::kCPU, at::kDouble));
     }
   }
   const at::Tensor all = at::cat(parts);

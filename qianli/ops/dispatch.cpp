@@ -67,14 +67,21 @@ bool has_kernel(const KernelTable& table, Op op) {
 
 enum class Implementation { kReference, kKernel, kTorch };
 
+// Null: there are no kernels of ours for it.
+const KernelTable* table_of(at::DeviceType device) {
+  if (device == at::kCPU) return &cpu_kernels();
+  return device == at::kCUDA ? state().cuda : nullptr;
+}
+
 // The table of the device, if it has a kernel for the op and dtype.
-const KernelTable* table_with(Op op, bool cuda, at::ScalarType dtype) {
-  const KernelTable* table = cuda ? state().cuda : &cpu_kernels();
+const KernelTable* table_with(Op op, at::DeviceType device, at::ScalarType dtype) {
+  const KernelTable* table = table_of(device);
   const bool kernel_dtype = dtype == at::kFloat || dtype == at::kBFloat16;
   return table && kernel_dtype && has_kernel(*table, op) ? table : nullptr;
 }
 
-Implementation implementation_of(Op op, bool cuda, at::ScalarType dtype) {
+Implementation implementation_of(Op op, at::DeviceType device, at::ScalarType dtype) {
+  const bool cuda = device == at::kCUDA;
   const Choice choice = state().choices[static_cast<size_t>(op)];
   if (choice == Choice::kReference) return Implementation::kReference;
   const bool torch_serves = op == Op::kLinear || op == Op::kLinearFewRows ||
@@ -84,7 +91,7 @@ Implementation implementation_of(Op op, bool cuda, at::ScalarType dtype) {
   const bool torch_first = cuda && op == Op::kAttention && torch_serves;
   const bool kernel_wanted = (choice == Choice::kAutomatic && !torch_first) ||
                              (cuda ? choice == Choice::kCuda : choice == Choice::kNative);
-  if (kernel_wanted && table_with(op, cuda, dtype)) return Implementation::kKernel;
+  if (kernel_wanted && table_with(op, device, dtype)) return Implementation::kKernel;
   if (torch_serves && choice != Choice::kReference) return Implementation::kTorch;
   return Implementation::kReference;
 }
@@ -124,17 +131,17 @@ void load_cuda_kernels() {
 }
 
 const KernelTable* kernels_for(Op op, const at::Tensor& x) {
-  if (implementation_of(op, x.is_cuda(), x.scalar_type()) != Implementation::kKernel)
+  if (implementation_of(op, x.device().type(), x.scalar_type()) != Implementation::kKernel)
     return nullptr;
-  return x.is_cuda() ? state().cuda : &cpu_kernels();
+  return table_of(x.device().type());
 }
 
 const KernelTable* kernels_beside_torch(Op op, const at::Tensor& x) {
-  return use_torch(op, x) ? table_with(op, x.is_cuda(), x.scalar_type()) : nullptr;
+  return use_torch(op, x) ? table_with(op, x.device().type(), x.scalar_type()) : nullptr;
 }
 
 bool use_torch(Op op, const at::Tensor& x) {
-  return implementation_of(op, x.is_cuda(), x.scalar_type()) == Implementation::kTorch;
+  return implementation_of(op, x.device().type(), x.scalar_type()) == Implementation::kTorch;
 }
 
 Dtype kernel_dtype(const at::Tensor& x) {
@@ -153,7 +160,8 @@ std::vector<BackendRow> backend_rows() {
     for (size_t op = 0; op < kOpNames.size(); ++op) {
       for (const auto& [dtype, name] :
            {std::pair{at::kFloat, "fp32"}, {at::kBFloat16, "bf16"}, {at::kDouble, "fp64"}}) {
-        const auto found = implementation_of(static_cast<Op>(op), cuda, dtype);
+        const auto found =
+            implementation_of(static_cast<Op>(op), cuda ? at::kCUDA : at::kCPU, dtype);
         const char* kernel = cuda ? "cuda" : "native";
         rows.push_back({kOpNames[op], cuda ? "cuda" : "cpu", name,
                         found == Implementation::kKernel  ? kernel

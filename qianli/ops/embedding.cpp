@@ -17,7 +17,7 @@ using torch::autograd::variable_list;
 void check_ids(const at::Tensor& ids, int64_t vocabulary) {
   // On an accelerator a look at the values would wait for it; data loading has checked them on the
   // host.
-  if (ids.is_cuda()) return;
+  if (!ids.is_cpu()) return;
   const int64_t* id = ids.data_ptr<int64_t>();
   for (int64_t i = 0; i < ids.numel(); ++i) {
     if (id[i] >= 0 && id[i] < vocabulary) continue;

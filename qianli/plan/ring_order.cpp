@@ -23,4 +23,18 @@ RingOrder::Source RingOrder::source(int64_t place, int64_t step) const {
   return {modulo(own - window, places) + place % window, step - window};
 }
 
+std::set<std::pair<int64_t, int64_t>> RingOrder::ways() const {
+  std::set<std::pair<int64_t, int64_t>> all;
+  for (int64_t place = 0; place < places; ++place) {
+    for (int64_t step = 0; step < places; ++step) {
+      if (step > 0) all.emplace(source(place, step).place, place);
+      // Gradients go with the keys' block, and after the last step to its owner.
+      const int64_t whose = owner(place, step);
+      all.emplace(place, step + 1 < places ? place_of(whose, step + 1) : whose);
+    }
+  }
+  std::erase_if(all, [](const auto& way) { return way.first == way.second; });
+  return all;
+}
+
 }  // namespace qianli::plan

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
+#include <utility>
 
 namespace qianli::plan {
 
@@ -18,6 +20,9 @@ struct RingOrder {
     int64_t place, step;
   };
   Source source(int64_t place, int64_t step) const;
+  // Pairs of places, from the first to the second of which keys or their gradients go. The order in
+  // which a place asks for what comes from another is the order in which that one sends it.
+  std::set<std::pair<int64_t, int64_t>> ways() const;
 };
 
 }  // namespace qianli::plan

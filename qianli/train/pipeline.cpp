@@ -11,6 +11,7 @@
 
 #include "qianli/base/trace.h"
 #include "qianli/ops/deferred_gradients.h"
+#include "qianli/plan/neighbours.h"
 
 namespace qianli::train {
 namespace {
@@ -228,6 +229,12 @@ Pipeline::Pipeline(dist::Group stages, at::Device device)
 void Pipeline::run(const plan::Schedule& schedule, const PipelineWork& work) {
   TORCH_CHECK(schedule.stages == links_.stages().size(), "[pipeline] expected a schedule of ",
               links_.stages().size(), " stages, got ", schedule.stages);
+  std::vector<dist::Route> routes;
+  for (const auto& [from, to] : plan::neighbours(schedule.flow)) {
+    routes.push_back({from, to});
+    routes.push_back({to, from});
+  }
+  links_.stages().open_routes(routes);
   StageRun run(schedule, work, links_, device_);
   run.run();
   peak_units_ = run.peak_units();

@@ -8,8 +8,10 @@
 #include "qianli/base/log.h"
 #include "qianli/base/version.h"
 #include "qianli/dist/agreement.h"
+#include "qianli/plan/ring_order.h"
 #include "qianli/plan/sharing.h"
 #include "qianli/train/context.h"
+#include "qianli/train/devices.h"
 
 namespace qianli::train {
 namespace {
@@ -47,6 +49,16 @@ plan::Ranks attending_together(const plan::RankGrid& dense, int64_t rank,
   return together;
 }
 
+// For the messages that keys and their gradients are.
+void open_ring(const dist::Group& ring, const data::ContextOptions& options) {
+  if (ring.alone() || options.algorithm == data::ContextAlgorithm::kKvAllGather) return;
+  std::vector<dist::Route> routes;
+  for (const auto& [from, to] :
+       plan::RingOrder{ring.size(), std::min(options.window, ring.size())}.ways())
+    routes.push_back({from, to});
+  ring.open_routes(routes);
+}
+
 }  // namespace
 
 plan::Share share_of(const dist::Group& group) { return {group.rank(), group.size()}; }
@@ -71,18 +83,23 @@ Ranks join_groups(const dist::World& world, const plan::Mesh& mesh,
     return world.group(grid.group(world.rank(), axes), name);
   };
   const plan::RankGrid& dense = mesh.dense();
-  Ranks ranks{.world = world,
-              .all = world.all("all"),
-              .replicas = group(dense, {Axis::kContext, Axis::kData}, "data"),
-              .expert_replicas = group(mesh.expert(), {Axis::kData}, "expert data"),
-              .savers = world.all("savers", dist::Patience::kWhileHeard),
-              .stages = group(dense, {Axis::kPipeline}, "stages"),
-              .pipeline = group(dense, {Axis::kPipeline}, "pipeline"),
-              .parallel = {.tensor = group(dense, {Axis::kTensor}, "tensor"),
-                           .context = group(dense, {Axis::kContext}, "context"),
-                           .experts = group(mesh.expert(), {Axis::kExpert}, "experts"),
-                           .expert_tensor = group(mesh.expert(), {Axis::kTensor}, "expert tensor")},
-              .samples = {dense.coordinate(world.rank(), Axis::kData), dense.size(Axis::kData)}};
+  Ranks ranks{
+      .world = world,
+      .all = world.all("all", dist::Patience::kDeadline, dist::Carries::kHostTensors),
+      .replicas = group(dense, {Axis::kContext, Axis::kData}, "data"),
+      .savers = world.all("savers", dist::Patience::kWhileHeard, dist::Carries::kHostTensors),
+      .stages = group(dense, {Axis::kPipeline}, "stages"),
+      .pipeline = world.group(dense.group(world.rank(), {Axis::kPipeline}), "pipeline",
+                              dist::Patience::kDeadline, dist::Carries::kHostTensors),
+      .parallel = {.tensor = group(dense, {Axis::kTensor}, "tensor"),
+                   .context = group(dense, {Axis::kContext}, "context"),
+                   .experts = group(mesh.expert(), {Axis::kExpert}, "experts"),
+                   .expert_tensor = group(mesh.expert(), {Axis::kTensor}, "expert tensor")},
+      .samples = {dense.coordinate(world.rank(), Axis::kData), dense.size(Axis::kData)}};
+  const plan::Ranks with_experts = mesh.expert().group(world.rank(), {Axis::kData});
+  ranks.expert_replicas = with_experts == ranks.replicas.ranks()
+                              ? ranks.replicas
+                              : world.group(with_experts, "expert data");
   const plan::Sharing sharing = plan::sharing_of(config, ranks.replicas.size());
   ranks.sharing = share_out(world, ranks.replicas, sharing, "data");
   if (ranks.experts_apart()) {
@@ -103,6 +120,7 @@ Ranks join_groups(const dist::World& world, const plan::Mesh& mesh,
     const auto parts = plan::context_parts(together, world.rank(), context_options(config).heads());
     ranks.parallel.context_heads = world.group(parts.heads, "context heads");
     ranks.parallel.context_ring = world.group(parts.ring, "context ring");
+    open_ring(ranks.parallel.context_ring, context_options(config));
   }
   ranks.parallel.sequence =
       config.sequence && config.tensor_y == 1 && !ranks.parallel.tensor.alone();
@@ -143,7 +161,8 @@ optim::GradientGroups gradient_groups(const Ranks& ranks, const nn::ParameterSet
   return groups;
 }
 
-Ranks meet(const config::Config& config, const launch::RankEnvironment& environment) {
+Ranks meet(const config::Config& config, const launch::RankEnvironment& environment,
+           c10::Device device, const std::function<dist::Devices()>& devices) {
   if (!environment.notice.empty()) log::warn("launch", "{}", environment.notice);
   const plan::Mesh mesh({.world = environment.world_size,
                          .tensor = config.parallel.tensor,
@@ -152,17 +171,18 @@ Ranks meet(const config::Config& config, const launch::RankEnvironment& environm
                          .expert = config.parallel.expert,
                          .expert_tensor = config.parallel.expert_tensor});
   if (mesh.world() == 1) return {};
-  const dist::World world =
-      dist::World::connect({.rank = environment.rank,
-                            .size = environment.world_size,
-                            .host = environment.master_address,
-                            .port = static_cast<uint16_t>(environment.master_port),
-                            .serve = !environment.launcher_serves_store,
-                            .attempt = environment.restart_count,
-                            .deadline = std::chrono::milliseconds(
-                                static_cast<int64_t>(config.parallel.timeout_seconds * 1000))});
+  const dist::World world = dist::World::connect(
+      {.rank = environment.rank,
+       .size = environment.world_size,
+       .host = environment.master_address,
+       .port = static_cast<uint16_t>(environment.master_port),
+       .serve = !environment.launcher_serves_store,
+       .attempt = environment.restart_count,
+       .deadline =
+           std::chrono::milliseconds(static_cast<int64_t>(config.parallel.timeout_seconds * 1000))},
+      devices());
+  expect_own_devices(world, device);
   Ranks ranks = join_groups(world, mesh, config.parallel);
-  ranks.local_size = environment.local_world_size;
   dist::expect_same(ranks.all, "the program's version", version());
   dist::expect_same(ranks.all, "the configuration", config::to_yaml(config));
   if (ranks.first()) {

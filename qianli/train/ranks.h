@@ -1,6 +1,8 @@
 // The ranks of a training run: who they are, and which of them work together at what.
 #pragma once
 
+#include <c10/core/Device.h>
+
 #include <functional>
 #include <map>
 #include <string>
@@ -26,14 +28,13 @@ struct Ranks {
   dist::Group expert_replicas;  // hold the same experts
   // How these share out what they keep.
   optim::Replicas sharing, expert_sharing;
-  dist::Group savers;      // all, for saving in the background
-  dist::Group stages;      // of this rank's pipeline, for what passes between them
-  dist::Group pipeline;    // the same ranks, for all else
-  dist::Group embedding;   // the first and the last of them; alone: this is neither
-  nn::Parallel parallel;   // take the same samples
-  plan::ModelPart part;    // of the model, that this rank holds
-  plan::Share samples;     // of a step, that it takes
-  int64_t local_size = 1;  // ranks on this machine
+  dist::Group savers;     // all, for saving in the background
+  dist::Group stages;     // of this rank's pipeline, for what passes between them
+  dist::Group pipeline;   // the same ranks, for all else
+  dist::Group embedding;  // the first and the last of them; alone: this is neither
+  nn::Parallel parallel;  // take the same samples
+  plan::ModelPart part;   // of the model, that this rank holds
+  plan::Share samples;    // of a step, that it takes
 
   bool first() const { return world.rank() == 0; }
   // Whether the experts have other replicas than the rest of the model.
@@ -52,6 +53,9 @@ optim::GradientGroups gradient_groups(const Ranks& ranks, const nn::ParameterSet
                                       const config::ParallelConfig& config);
 
 // Meets the other ranks of the job that the environment tells of, and makes sure that they run the
-// same program with the same configuration. Throws ConfigError or LostRankError.
-Ranks meet(const config::Config& config, const launch::RankEnvironment& environment);
+// same program with the same configuration; each has a `device` of its own, unless it is the CPU.
+// `devices` is asked where there are several. Throws ConfigError or LostRankError.
+Ranks meet(const config::Config& config, const launch::RankEnvironment& environment,
+           c10::Device device, const std::function<dist::Devices()>& devices);
+
 }  // namespace qianli::train

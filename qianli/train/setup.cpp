@@ -15,6 +15,7 @@
 #include "qianli/model/resolve.h"
 #include "qianli/ops/dispatch.h"
 #include "qianli/train/context.h"
+#include "qianli/train/devices.h"
 
 namespace qianli::train {
 namespace {
@@ -86,13 +87,21 @@ void expect_shareable(const Run& run) {
   throw ConfigError("parallel", fmt::format("{}", fmt::join(problems, "; ")));
 }
 
-void open_model(Run& run) {
-  const auto weights = open_weights(run.config.model);
+model::ModelSpec resolve(const config::ModelConfig& model, const convert::ModelSource* weights) {
   // A config.json counts for more than the files beside it: it may ask for layers of multi-token
   // prediction that they do not hold, which then start fresh.
   const bool says_itself = weights && !fs::exists(weights->path / "config.json");
-  run.spec =
-      model::resolve(run.config.model, says_itself ? std::optional(weights->spec) : std::nullopt);
+  return model::resolve(model, says_itself ? std::optional(weights->spec) : std::nullopt);
+}
+
+// Before any file of it is looked at further.
+model::ModelSpec declared_model(const config::ModelConfig& model) {
+  return resolve(model, open_weights(model).get());
+}
+
+void open_model(Run& run) {
+  const auto weights = open_weights(run.config.model);
+  run.spec = resolve(run.config.model, weights.get());
   run.tokenizer_folder = find_tokenizer(run.config, weights.get());
   if (!run.tokenizer_folder.empty()) {
     run.tokenizer = text::Tokenizer::load(run.tokenizer_folder);
@@ -250,13 +259,14 @@ void resume(Run& run, const fs::path& folder) {
 }  // namespace
 
 Run build_run(const config::Config& config) {
-  Ranks ranks = meet(config, launch::rank_environment(launch::process_environment()));
-  device::start(ranks.local_size);
-  const c10::Device device = device::choose(config.device);
-  if (!device.is_cpu() && !ranks.all.alone()) {
-    throw ConfigError("device", "expected device=cpu for several ranks, got " + device.str(),
-                      "this version's groups communicate between CPUs");
-  }
+  const auto environment = launch::rank_environment(launch::process_environment());
+  device::start(environment.local_world_size);
+  const c10::Device device =
+      device::choose(config.device, {environment.local_rank, environment.local_world_size});
+  Ranks ranks = meet(config, environment, device, [&] {
+    return devices_for(device, config, environment.rank == 0,
+                       [&] { return declared_model(config.model); });
+  });
   if (!ranks.first()) log::set_level(log::Level::kWarning);  // the first rank speaks for all
   ops::load_cuda_kernels();
   ops::choose_backends(config::op_backends(config));
@@ -273,6 +283,7 @@ Run build_run(const config::Config& config) {
   dist::expect_same(run.ranks.all, "the data", run.train_data->samples().fingerprint());
   run.optimizer = std::make_unique<optim::FlatOptimizer>(
       *run.parameters, config.optim, gradient_groups(run.ranks, *run.parameters, config.parallel));
+  if (!run.ranks.all.alone()) expect_known_groups(run.ranks, config.parallel.communicators);
   StepOptions options =
       step_options(run.stages, config.parallel, config.optim, run.spec, *run.parameters);
   options.dropout = {.attention = config.train.attention_dropout,

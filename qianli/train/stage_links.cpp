@@ -14,7 +14,8 @@ static_assert(StageLinks::kFormBytes == 8 * (1 + kMostTensors * kNumbersOfForm))
 // where each message waits until it is received, so waiting for an older one is safe.
 constexpr size_t kMostLeaving = 16;
 
-at::Tensor told(const Forms& forms, at::Device device) {
+// On the host: the receiver reads it there.
+at::Tensor told(const Forms& forms) {
   TORCH_CHECK(static_cast<int64_t>(forms.size()) <= kMostTensors, "[pipeline] expected at most ",
               kMostTensors, " tensors on an edge, got ", forms.size());
   const at::Tensor numbers = at::full({1 + kMostTensors * kNumbersOfForm}, -1, at::kLong);
@@ -30,11 +31,10 @@ at::Tensor told(const Forms& forms, at::Device device) {
     }
     next += kNumbersOfForm;
   }
-  return numbers.to(device);
+  return numbers;
 }
 
-Forms heard(const at::Tensor& told) {
-  const at::Tensor numbers = told.cpu();
+Forms heard(const at::Tensor& numbers) {
   const int64_t* next = numbers.data_ptr<int64_t>();
   Forms forms(static_cast<size_t>(*next++));
   for (auto& form : forms) {
@@ -76,8 +76,7 @@ class StageLinks::Arriving {
   // `forms` get what the sender tells.
   void start_untold(Forms& forms) {
     forms_ = &forms;
-    told_ =
-        at::empty({kFormBytes / 8}, at::TensorOptions().dtype(at::kLong).device(links_.device_));
+    told_ = at::empty({kFormBytes / 8}, at::kLong);
     pending_.push_back(receive(told_));
   }
 
@@ -120,7 +119,7 @@ void StageLinks::start_send(const at::Tensor& tensor, const Link& link) {
 void StageLinks::send(const Tensors& tensors, const Link& link, int64_t kind) {
   const Forms forms = forms_of(tensors);
   const auto [known, first] = sent_.try_emplace({link.edge, kind}, forms);
-  if (first) start_send(told(forms, device_), link);
+  if (first) start_send(told(forms), link);
   for (size_t i = 0; i < forms.size(); ++i) {
     const auto& before = known->second.at(i);
     TORCH_CHECK(
@@ -136,24 +135,28 @@ void StageLinks::send(const Tensors& tensors, const Link& link) {
   }
 }
 
+void StageLinks::ask_for_earlier(int64_t peer) {
+  const auto before = untold_.find(peer);
+  if (before == untold_.end()) return;
+  before->second->learn_forms();
+  untold_.erase(before);
+}
+
 StageLinks::Arrival StageLinks::receive(const Link& link, int64_t kind) {
   auto arrival = std::make_shared<Arriving>(*this, link);
-  // What comes before on the edge must be asked for first.
-  if (const auto before = untold_.find(link.edge); before != untold_.end()) {
-    before->second->learn_forms();
-    untold_.erase(before);
-  }
+  ask_for_earlier(link.peer);
   const auto [known, first] = received_.try_emplace({link.edge, kind});
   if (!first) {
     arrival->start(known->second);
   } else {
     arrival->start_untold(known->second);
-    untold_[link.edge] = arrival;
+    untold_[link.peer] = arrival;
   }
   return arrival;
 }
 
 StageLinks::Arrival StageLinks::receive(const Link& link, const Forms& forms) {
+  ask_for_earlier(link.peer);
   auto arrival = std::make_shared<Arriving>(*this, link);
   arrival->start(forms);
   return arrival;

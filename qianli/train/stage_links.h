@@ -1,5 +1,6 @@
 // Lists of tensors on their way between the stages of a pipeline. Several may be on an edge at
-// once; they arrive in the order they were sent.
+// once; they arrive in the order they were sent. From one stage to another all edges are one way,
+// as a schedule has it (plan/schedule.h): what is sent first is asked for first.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -61,12 +62,14 @@ class StageLinks {
  private:
   using Kinds = std::map<std::pair<int64_t, int64_t>, Forms>;  // by edge and kind
   void start_send(const at::Tensor& tensor, const Link& link);
+  // Before anything else is asked of `peer`: tensors that it has sent, whose forms were not known.
+  void ask_for_earlier(int64_t peer);
 
   dist::Group stages_;
   at::Device device_;
   Kinds sent_, received_;
   std::map<int64_t, std::deque<dist::Pending>> leaving_;  // by edge
-  std::map<int64_t, Arrival> untold_;  // by edge: the last whose forms were not known
+  std::map<int64_t, Arrival> untold_;  // by peer: the last whose forms were not known
 };
 
 }  // namespace qianli::train

@@ -23,11 +23,11 @@ class RanksTest : public Workshop {
   }
   static std::vector<std::string> words(const std::string& run, const std::string& extra, int ranks,
                                         int restarts = 0) {
-    const std::string script =
-        "echo $$ > pid.$RANK; exec " + program_path().string() +
-        " pretrain tiny.yaml train.micro_batch_size=2 train.global_batch_size=8 precision=fp64"
-        " checkpoint.every=3 train.steps=" +
-        std::to_string(kSteps) + " run.dir=" + run + " " + extra;
+    const std::string script = "echo $$ > pid.$RANK; exec " + program_path().string() +
+                               " pretrain tiny.yaml device=cpu train.micro_batch_size=2 "
+                               "train.global_batch_size=8 precision=fp64"
+                               " checkpoint.every=3 train.steps=" +
+                               std::to_string(kSteps) + " run.dir=" + run + " " + extra;
     return {"launch",
             "--nproc",
             std::to_string(ranks),
@@ -254,6 +254,30 @@ TEST_F(RanksTest, OtherConfigurationsOrNumbersThatAreNoneEndAllRanks) {
         launch("infinite", std::string("optim.lr=1e300 optim.warmup_steps=0") + layout);
     EXPECT_EQ(infinite.code, 5) << layout << ": " << infinite.err;
   }
+}
+
+bool holds(const Result& result, const std::string& words) {
+  return (result.out + result.err).find(words) != std::string::npos;
+}
+
+TEST_F(RanksTest, refuses_devices_that_are_not_there) {
+  for (const auto& [device, reason] :
+       {std::pair{"npu", "expected an NPU, got none"}, {"cuda", "expected a CUDA device"}}) {
+    const Result result = launch(device, std::string("device=") + device);
+    if (result.code == 0) GTEST_SKIP() << "here are two of them";
+    EXPECT_EQ(result.code, 2) << result.err;
+    EXPECT_TRUE(holds(result, reason) || holds(result, "expected a device for each")) << result.err;
+    EXPECT_FALSE(fs::exists(path(device)));
+  }
+}
+
+TEST_F(RanksTest, knows_the_groups_whose_communicators_are_asked_for) {
+  const Result unknown = launch("unknown", "train.steps=1 'parallel.communicators=tensr:ctas=4'");
+  EXPECT_EQ(unknown.code, 2) << unknown.err;
+  EXPECT_TRUE(holds(unknown, "groups of this layout (data), got 'tensr'")) << unknown.err;
+  const Result known = launch("known", "train.steps=1 'parallel.communicators=data:ctas=4;tp:200'");
+  expect_success(known);
+  EXPECT_TRUE(holds(known, "parallel.communicators has no effect: Gloo")) << known.err;
 }
 
 }  // namespace

@@ -44,5 +44,25 @@ TEST(RingOrder, every_block_comes_from_where_it_was_and_visits_every_place) {
   }
 }
 
+// A ring, and two windows: keys on to the neighbour inside and to the place like it in the other;
+// gradients inside, and from a window's end to the place behind it in the other.
+TEST(RingOrder, names_the_ways_of_keys_and_gradients) {
+  using Ways = std::set<std::pair<int64_t, int64_t>>;
+  EXPECT_EQ((RingOrder{3, 1}.ways()), (Ways{{0, 1}, {1, 2}, {2, 0}}));
+  EXPECT_EQ((RingOrder{4, 2}.ways()), (Ways{{0, 1},
+                                            {0, 2},
+                                            {0, 3},
+                                            {1, 0},
+                                            {1, 2},
+                                            {1, 3},
+                                            {2, 0},
+                                            {2, 1},
+                                            {2, 3},
+                                            {3, 0},
+                                            {3, 1},
+                                            {3, 2}}));
+  EXPECT_TRUE((RingOrder{1, 1}.ways()).empty());
+}
+
 }  // namespace
 }  // namespace qianli::plan

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "qianli/base/error.h"
+#include "qianli/plan/neighbours.h"
 #include "tests/plan/schedule_cases.h"
 
 namespace qianli::plan {
@@ -322,6 +323,14 @@ TEST(Schedules, refusals_name_everything_at_once) {
   EXPECT_NE(message({.kind = k1F1B, .stages = 2, .microbatches = 2, .chunks = 2}).find("1 chunk"),
             std::string::npos);
   EXPECT_THROW(schedule_kind("1f1bb"), ConfigError);
+}
+
+TEST(Schedule, names_the_stages_that_activations_go_between) {
+  using Pairs = std::set<std::pair<int32_t, int32_t>>;
+  EXPECT_EQ(neighbours(ring_flow(3, 1)), (Pairs{{0, 1}, {1, 2}}));
+  EXPECT_EQ(neighbours(ring_flow(3, 2)), (Pairs{{0, 1}, {1, 2}, {2, 0}}));
+  EXPECT_EQ(neighbours(v_flow(3)), (Pairs{{0, 1}, {1, 2}, {2, 1}, {1, 0}}));
+  EXPECT_TRUE(neighbours(ring_flow(1, 2)).empty());
 }
 
 }  // namespace

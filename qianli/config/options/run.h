@@ -212,6 +212,28 @@ void ParallelConfig::fields(Visitor& v) {
      .min = 0,
      .max = 1e6,
      .open_min = true});
+  v(communicators,
+    {.key = "communicators",
+     .help = "What the communicators of single groups of ranks are asked to be like, as in "
+             "\"tensor:ctas=8,buffer=4M;experts:ctas=4-16\": thread blocks (ctas, NCCL) and staging "
+             "memory (buffer; HCCL's is for each group, NCCL's one for all). Gloo has neither.",
+     .flag = "--hccl-group-buffer"});
+  v(adaptive_buffers,
+    {.key = "adaptive_buffers",
+     .help = "On NPUs: HCCL's staging memory for each group as large as its messages, where "
+             "parallel.communicators does not say.",
+     .flag = "--hccl-group-buffer-adaptive"});
+  v(expert_buffer_factor,
+    {.key = "expert_buffer_factor",
+     .help = "With parallel.adaptive_buffers: what the experts' buffer is multiplied with for "
+             "tokens that are not spread evenly; -1: 200 MB whatever the model.",
+     .flag = "--hccl-ep-group-buffer-adaptive-factor",
+     .min = -1,
+     .max = 1000});
+  v(aiqos, {.key = "aiqos",
+            .help = "Priorities of traffic on an NPU's network. Accepted, and without effect: "
+                    "HCCL is not asked for them.",
+            .flag = "--aiqos"});
   v(bucket_elements, {.key = "bucket_elements",
                       .help = "Gradients that travel together.",
                       .unit = "elements",
@@ -329,8 +351,9 @@ void Config::fields(Visitor& v) {
   v(run, {.key = "run", .help = "Where the run lives."});
   v(ops, {.key = "ops", .help = "Implementations chosen by hand, op by op."});
   v(device, {.key = "device",
-             .help = "Device to compute on; auto is a CUDA device where there is one.",
-             .choices = {"auto", "cpu", "cuda"}});
+             .help = "Device to compute on; auto is a CUDA device where there is one. Of several "
+                     "ranks on a machine each takes its own.",
+             .choices = {"auto", "cpu", "cuda", "npu"}});
 }
 
 }  // namespace qianli::config

@@ -50,6 +50,7 @@ QIANLI_EXPORT void qianli_cuda_device(int device, QianliCudaDevice* result) {
   cudaDeviceProp properties;
   check(cudaGetDeviceProperties(&properties, device), "the device query");
   std::snprintf(result->name, sizeof(result->name), "%s", properties.name);
+  check(cudaDeviceGetPCIBusId(result->bus, sizeof(result->bus), device), "the bus query");
   result->major = properties.major;
   result->minor = properties.minor;
   result->multiprocessors = properties.multiProcessorCount;
