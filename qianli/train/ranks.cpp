@@ -49,9 +49,21 @@ plan::Ranks attending_together(const plan::RankGrid& dense, int64_t rank,
   return together;
 }
 
-// For the messages that keys and their gradients are.
+// From each to each: which of them a mask wants is known when it comes.
+std::vector<dist::Route> all_routes(int64_t size) {
+  std::vector<dist::Route> routes;
+  for (int64_t from = 0; from < size; ++from) {
+    for (int64_t to = 0; to < size; ++to)
+      if (from != to) routes.push_back({from, to});
+  }
+  return routes;
+}
+
+// For the messages that keys and their gradients are, and queries and their results.
 void open_ring(const dist::Group& ring, const data::ContextOptions& options) {
   if (ring.alone() || options.algorithm == data::ContextAlgorithm::kKvAllGather) return;
+  if (options.algorithm == data::ContextAlgorithm::kAdaptive)
+    return ring.open_routes(all_routes(ring.size()));
   std::vector<dist::Route> routes;
   for (const auto& [from, to] :
        plan::RingOrder{ring.size(), std::min(options.window, ring.size())}.ways())
