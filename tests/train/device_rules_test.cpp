@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <ostream>
 #include <set>
 
 #include "qianli/dist/rank_threads.h"
@@ -23,6 +24,8 @@ std::string routes_of(const OrderedTransport& transport) {
   for (const dist::Communicator& each : transport.opened()) names.insert(each.name);
   return fmt::format("{}", fmt::join(names, ", "));
 }
+
+std::ostream& operator<<(std::ostream& out, const Case& each) { return out << each.name; }
 
 class DeviceRules : public ::testing::TestWithParam<Case> {};
 
@@ -68,8 +71,13 @@ const Case kCases[] = {
      {.pipeline = 2, .samples = 8, .several_lengths = true}},
     {"interleaved", "llama", {.pipeline = 2, .chunks = 2, .schedule = "interleaved"}},
     {"zero_bubble", "llama", {.pipeline = 2, .schedule = "zb-h1"}},
-    {"nanopipe", "llama", {.pipeline = 2, .chunks = 2, .schedule = "nanopipe"}},
+    {"nanopipe",
+     "llama",
+     {.pipeline = 4, .chunks = 2, .schedule = "nanopipe", .split = "[[1,0],[0,1],[1,0],[0,1]]"}},
     {"dual_pipe_v", "llama", {.pipeline = 2, .schedule = "dualpipev"}},
+    {"dual_pipe_v_of_several_lengths",
+     "llama",
+     {.pipeline = 2, .schedule = "dualpipev", .several_lengths = true}},
     {"slices", "llama", {.pipeline = 2, .schedule = "seq1f1b", .slices = 2}},
     {"predictions_ahead", "deepseek_v3", {.pipeline = 2}},
     {"tensor_pipeline_and_data", "llama", {.data = 2, .zero = 1, .tensor = 2, .pipeline = 2}},
