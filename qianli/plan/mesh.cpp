@@ -34,6 +34,18 @@ MeshSizes checked(const MeshSizes& sizes) {
   return sizes;
 }
 
+// `group` as rows of `width` ranks: the row and the column in which `rank` stands.
+std::pair<Ranks, Ranks> row_and_column(const Ranks& group, int64_t rank, int64_t width) {
+  const int64_t place = std::ranges::find(group, rank) - group.begin();
+  std::pair<Ranks, Ranks> found;
+  for (int64_t i = 0; i < std::ssize(group); ++i) {
+    const int64_t member = group[static_cast<size_t>(i)];
+    if (i / width == place / width) found.first.push_back(member);
+    if (i % width == place % width) found.second.push_back(member);
+  }
+  return found;
+}
+
 }  // namespace
 
 RankGrid::RankGrid(std::vector<Dimension> dimensions) {
@@ -146,14 +158,8 @@ TensorParts tensor_parts(const Ranks& tensor_group, int64_t rank, int64_t size_x
                                   "got {}",
                                   size, size_x));
   }
-  const int64_t place = std::ranges::find(tensor_group, rank) - tensor_group.begin();
-  TensorParts parts;
-  for (int64_t t = 0; t < size; ++t) {
-    const int64_t member = tensor_group[static_cast<size_t>(t)];
-    if (t / size_x == place / size_x) parts.x.push_back(member);
-    if (t % size_x == place % size_x) parts.y.push_back(member);
-  }
-  return parts;
+  auto [row, column] = row_and_column(tensor_group, rank, size_x);
+  return {.x = std::move(row), .y = std::move(column)};
 }
 
 ContextParts context_parts(const Ranks& context_group, int64_t rank, int64_t inner) {
@@ -163,14 +169,8 @@ ContextParts context_parts(const Ranks& context_group, int64_t rank, int64_t inn
                                               "size {}, got {}",
                                               size, inner));
   }
-  const int64_t place = std::ranges::find(context_group, rank) - context_group.begin();
-  ContextParts parts;
-  for (int64_t i = 0; i < size; ++i) {
-    const int64_t member = context_group[static_cast<size_t>(i)];
-    if (i / inner == place / inner) parts.heads.push_back(member);
-    if (i % inner == place % inner) parts.ring.push_back(member);
-  }
-  return parts;
+  auto [row, column] = row_and_column(context_group, rank, inner);
+  return {.heads = std::move(row), .ring = std::move(column)};
 }
 
 }  // namespace qianli::plan
