@@ -5,6 +5,7 @@
 #   bench/compare_overlap.sh [WHAT] [ROUNDS] [RATE]        default gradients 3 1gbit, tc's units
 #
 #   gradients   parallel.overlap_grad_reduce=true against false
+#   parameters  parallel.zero=3 with parallel.overlap_param_gather=true against false
 #   slices      parallel.tensor=2 sequence=true with parallel.tensor_slices=4 against 1
 #
 # Needs the program (scripts/build.sh), root, ip and tc: the rate is that of a network namespace of its own.
@@ -17,8 +18,9 @@ rate=${3:-1gbit}
 [ -x "$program" ] || { echo "[bench] expected $program. Hint: scripts/build.sh qianli." >&2; exit 2; }
 case $what in
   gradients) layout=""; with=(parallel.overlap_grad_reduce=true); without=(parallel.overlap_grad_reduce=false) ;;
+  parameters) layout="zero: 3, "; with=(parallel.overlap_param_gather=true); without=(parallel.overlap_param_gather=false) ;;
   slices) layout="tensor: 2, sequence: true, "; with=(parallel.tensor_slices=4); without=(parallel.tensor_slices=1) ;;
-  *) echo "[bench] expected gradients or slices, got $what." >&2; exit 2 ;;
+  *) echo "[bench] expected gradients, parameters or slices, got $what." >&2; exit 2 ;;
 esac
 space=qianli-overlap-$$
 work=$(mktemp -d)
