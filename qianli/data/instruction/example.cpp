@@ -29,26 +29,13 @@ class ExampleReader {
       : row_(row), rules_(rules), columns_(rules.columns) {}
 
   Example read() {
-    switch (rules_.format) {
-      case RowFormat::kAlpaca:
-        read_alpaca();
-        break;
-      case RowFormat::kSharegpt:
-        read_sharegpt();
-        break;
-      case RowFormat::kOpenai:
-        read_openai();
-        break;
-      case RowFormat::kCompletion:
-        read_completion();
-        break;
-      case RowFormat::kText:
-        example_.text = text(columns_.prompt);
-        break;
-      case RowFormat::kSteps:
-        read_steps();
-        break;
-    }
+    const RowFormat format = rules_.format;
+    if (format == RowFormat::kAlpaca) read_alpaca();
+    if (format == RowFormat::kSharegpt) read_sharegpt();
+    if (format == RowFormat::kOpenai) read_openai();
+    if (format == RowFormat::kCompletion) read_completion();
+    if (format == RowFormat::kText) example_.text = text(columns_.prompt);
+    if (format == RowFormat::kSteps) read_steps();
     for (const std::string& column : rules_.additional) {
       if (column != "labels") example_.additional.emplace_back(column, text(column));
     }
