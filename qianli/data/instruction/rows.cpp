@@ -140,20 +140,33 @@ void for_each_row(const RowFile& file, const RowRange& range, const VisitRow& vi
   }
 }
 
+// What does not fit is told when all rows are read.
 std::vector<OrderedJson> first_rows(const RowFile& file, size_t count) {
   std::vector<OrderedJson> rows;
-  RowScanner scanner(file.content, file.kind, file.name);
-  if (file.kind == RowKind::kCsv) scanner.next();
-  for (size_t read = 0; rows.size() < count && read < 10 * count; ++read) {
-    const auto row = scanner.next();
-    if (!row) break;
-    try {
-      rows.push_back(columns_of(file, *row));
-    } catch (const DataError&) {
-      // Told when all rows are read.
+  try {
+    RowScanner scanner(file.content, file.kind, file.name);
+    if (file.kind == RowKind::kCsv) scanner.next();
+    for (size_t read = 0; rows.size() < count && read < 10 * count; ++read) {
+      const auto row = scanner.next();
+      if (!row) break;
+      try {
+        rows.push_back(columns_of(file, *row));
+      } catch (const DataError&) {
+      }
     }
+  } catch (const DataError&) {
   }
   return rows;
+}
+
+std::vector<OrderedJson> first_rows(const fs::path& path, size_t count) {
+  if (path.extension() != ".gz") {
+    const auto map = MappedFile::open(path, FileRole::kData);
+    return first_rows(row_file(path, {reinterpret_cast<const char*>(map->data()), map->size()}),
+                      count);
+  }
+  const std::string begin = first_unpacked_bytes(path, 2 * kMaxRowBytes);
+  return first_rows(row_file(path, begin), count);
 }
 
 std::vector<std::string> csv_fields(std::string_view record) {

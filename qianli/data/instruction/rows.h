@@ -37,6 +37,8 @@ void for_each_row(const RowFile& file, const RowRange& range, const VisitRow& vi
 
 // The first rows of a file, at most `count`, without the bad ones.
 std::vector<OrderedJson> first_rows(const RowFile& file, size_t count);
+// The same, of a file that may be packed (".gz").
+std::vector<OrderedJson> first_rows(const fs::path& path, size_t count);
 
 // The fields of one CSV record. DataError where quotes do not fit.
 std::vector<std::string> csv_fields(std::string_view record);
