@@ -86,10 +86,11 @@ void print(const Options& options, const data::InstructionManifest& manifest,
     for (const std::string& problem : counts.first_bad_rows) log::warn("data", "{}", problem);
   }
   if (counts.too_long > 0) {
-    log::warn("data",
-              "{} samples reach the sequence length and are left out; --truncation two-sided cuts "
-              "them instead",
-              counts.too_long);
+    log::warn(
+        "data", "{} samples reach the sequence length and are left out{}", counts.too_long,
+        rows.task == data::InstructionTask::kSft || rows.task == data::InstructionTask::kPreference
+            ? "; --truncation two-sided cuts them instead"
+            : "");
   }
   if (options.json) {
     OrderedJson json = {{"prefix", options.output},

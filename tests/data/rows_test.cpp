@@ -117,9 +117,12 @@ TEST(Rows, files_without_a_reader_are_refused_with_a_way_out) {
 
 TEST(Rows, the_first_rows) {
   const RowFile file = row_file("x.jsonl", "{\"a\":1}\nbad\n{\"a\":2}\n{\"a\":3}\n");
-  const auto first = first_rows(file, 2);
-  ASSERT_EQ(first.size(), 2u);
-  EXPECT_EQ(first[1].dump(), "{\"a\":2}");
+  Texts seen;
+  for_first_rows(
+      file, 3,
+      [&](const OrderedJson& row, const std::string& place) { seen.push_back(place + row.dump()); },
+      [&](const std::string& problem) { seen.push_back(problem.substr(0, 10)); });
+  EXPECT_EQ(seen, (Texts{"x.jsonl:1{\"a\":1}", "x.jsonl:2:", "x.jsonl:3{\"a\":2}"}));
 }
 
 TEST(Rows, a_folder_gives_the_most_frequent_kind) {

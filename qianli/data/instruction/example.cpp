@@ -115,8 +115,10 @@ class ExampleReader {
     const std::string query = text_or_empty(columns_.query);
     if (!question.empty() && !query.empty()) question += '\n';
     question += query;
-    if (question.empty())
+    if (question.empty()) {
+      value(columns_.prompt);  // perhaps there is no such column
       refuse(fmt::format("expected a question in the column '{}', got none", columns_.prompt));
+    }
     messages.push_back(message(Role::kUser, std::move(question)));
     if (!pairs()) {
       messages.push_back(message(Role::kAssistant, answer(columns_.response, 0)));

@@ -25,15 +25,6 @@ std::vector<fs::path> field_prefixes(const fs::path& prefix, const SampleEncoder
   return prefixes;
 }
 
-int64_t count_trained(const Sample& sample, const std::vector<std::string>& fields) {
-  int64_t trained = 0;
-  for (size_t f = 0; f < fields.size(); ++f) {
-    if (!fields[f].ends_with("labels")) continue;
-    for (const int32_t label : sample.fields[f]) trained += label != text::chat::kIgnored;
-  }
-  return trained;
-}
-
 class InstructionPreparation {
  public:
   InstructionPreparation(const fs::path& prefix, const InstructionOptions& options,
@@ -147,12 +138,11 @@ void InstructionPreparation::make_part(const Part& part) const {
     if (!sample.too_long) {
       one.samples = 1;
       one.cut = sample.cut ? 1 : 0;
-      one.trained = count_trained(sample, fields);
+      one.trained = sample.trained(fields);
+      one.tokens = sample.tokens(fields);
       for (size_t f = 0; f < fields.size(); ++f) {
         writers[f]->add_item(std::span<const int32_t>(sample.fields[f]));
         writers[f]->end_document();
-        if (fields[f].ends_with("input_ids"))
-          one.tokens += static_cast<int64_t>(sample.fields[f].size());
       }
     }
     counts.add(one);
@@ -221,6 +211,29 @@ InstructionManifest InstructionPreparation::run() {
   return manifest;
 }
 
+// Those that can be read; the others are told when all rows are.
+std::vector<OrderedJson> first_rows(const fs::path& path) {
+  std::vector<OrderedJson> rows;
+  for_first_rows(
+      path, kLookedAt,
+      [&](const OrderedJson& columns, const std::string&) { rows.push_back(columns); },
+      [](const std::string&) {});
+  return rows;
+}
+
+// Files of several formats are no one data set.
+void check_alike(const std::vector<fs::path>& files, const DetectedFormat& first) {
+  for (size_t i = 1; i < files.size(); ++i) {
+    const DetectedFormat other = detect_format(first_rows(files[i]), files[i].string());
+    if (other.format == first.format && other.task == first.task) continue;
+    throw DataError("data",
+                    fmt::format("expected rows of one format, got {} ({}) in {} and {} ({}) in {}",
+                                name_of(first.format), name_of(first.task), files[0].string(),
+                                name_of(other.format), name_of(other.task), files[i].string()),
+                    "prepare them one by one, or say --format");
+  }
+}
+
 void check_options(const InstructionOptions& options, const SampleEncoder& encoder) {
   if (options.packing == Packing::kNone) return;
   if (encoder.options().task != InstructionTask::kSft)
@@ -245,7 +258,7 @@ KnownRows look_at_rows(const RowsOptions& options) {
   if (input.files.empty()) throw ConfigError("data", "expected at least one input file, got none");
   KnownRows known{.files = std::move(input.files), .notices = std::move(input.notices)};
   const fs::path& first = known.files[0];
-  const std::vector<OrderedJson> rows = first_rows(first, kLookedAt);
+  const std::vector<OrderedJson> rows = first_rows(first);
   std::string map_keys = options.map_keys;
   if (options.format) {
     known.format = *options.format;
@@ -254,6 +267,7 @@ KnownRows look_at_rows(const RowsOptions& options) {
                                                                 : InstructionTask::kSft);
   } else {
     const DetectedFormat found = detect_format(rows, first.string());
+    check_alike(known.files, found);
     known.format = found.format;
     known.task = options.task.value_or(found.task);
     if (map_keys.empty()) map_keys = found.map_keys;

@@ -13,6 +13,9 @@
 namespace qianli::data {
 namespace {
 
+// Of a packed file, to see its first rows.
+constexpr size_t kUnpacked = size_t{32} << 20;
+
 [[noreturn]] void refuse(const std::string& problem, const std::string& hint = {}) {
   throw DataError("data", problem, hint);
 }
@@ -47,6 +50,15 @@ OrderedJson columns_of(const RowFile& file, const RowBytes& row) {
     refuse("expected UTF-8, got other bytes", "convert the file: iconv -f OLD -t UTF-8");
   if (file.kind == RowKind::kCsv) return csv_columns(row, file.header);
   return {{"text", std::string(row.bytes)}};
+}
+
+void visit_row(const RowFile& file, const RowBytes& row, const VisitRow& visit, const BadRow& bad) {
+  const std::string place = fmt::format("{}:{}", file.name, row.line);
+  try {
+    visit(columns_of(file, row), place);
+  } catch (const DataError& error) {
+    bad(fmt::format("{}: {}", place, problem_of(error)));
+  }
 }
 
 // "rows.jsonl.gz" has the extension ".jsonl".
@@ -130,43 +142,31 @@ RowFile row_file(const fs::path& name, std::string_view content) {
 void for_each_row(const RowFile& file, const RowRange& range, const VisitRow& visit,
                   const BadRow& bad) {
   RowScanner scanner(file.content, file.kind, file.name, range);
-  while (const auto row = scanner.next()) {
-    const std::string place = fmt::format("{}:{}", file.name, row->line);
-    try {
-      visit(columns_of(file, *row), place);
-    } catch (const DataError& error) {
-      bad(fmt::format("{}: {}", place, problem_of(error)));
-    }
+  while (const auto row = scanner.next()) visit_row(file, *row, visit, bad);
+}
+
+void for_first_rows(const RowFile& file, size_t count, const VisitRow& visit, const BadRow& bad) {
+  RowScanner scanner(file.content, file.kind, file.name);
+  if (file.kind == RowKind::kCsv) scanner.next();
+  for (; count > 0; --count) {
+    const auto row = scanner.next();
+    if (!row) break;
+    visit_row(file, *row, visit, bad);
   }
 }
 
-// What does not fit is told when all rows are read.
-std::vector<OrderedJson> first_rows(const RowFile& file, size_t count) {
-  std::vector<OrderedJson> rows;
-  try {
-    RowScanner scanner(file.content, file.kind, file.name);
-    if (file.kind == RowKind::kCsv) scanner.next();
-    for (size_t read = 0; rows.size() < count && read < 10 * count; ++read) {
-      const auto row = scanner.next();
-      if (!row) break;
-      try {
-        rows.push_back(columns_of(file, *row));
-      } catch (const DataError&) {
-      }
-    }
-  } catch (const DataError&) {
-  }
-  return rows;
-}
-
-std::vector<OrderedJson> first_rows(const fs::path& path, size_t count) {
+void for_first_rows(const fs::path& path, size_t count, const VisitRow& visit, const BadRow& bad) {
   if (path.extension() != ".gz") {
     const auto map = MappedFile::open(path, FileRole::kData);
-    return first_rows(row_file(path, {reinterpret_cast<const char*>(map->data()), map->size()}),
-                      count);
+    const std::string_view content(reinterpret_cast<const char*>(map->data()), map->size());
+    return for_first_rows(row_file(path, content), count, visit, bad);
   }
-  const std::string begin = first_unpacked_bytes(path, 2 * kMaxRowBytes);
-  return first_rows(row_file(path, begin), count);
+  const std::string begin = first_unpacked_bytes(path, kUnpacked);
+  try {
+    for_first_rows(row_file(path, begin), count, visit, bad);
+  } catch (const DataError&) {
+    if (begin.size() < kUnpacked) throw;  // else the list goes on behind what was unpacked
+  }
 }
 
 std::vector<std::string> csv_fields(std::string_view record) {

@@ -35,10 +35,10 @@ RowFile row_file(const fs::path& name, std::string_view content);
 void for_each_row(const RowFile& file, const RowRange& range, const VisitRow& visit,
                   const BadRow& bad);
 
-// The first rows of a file, at most `count`, without the bad ones.
-std::vector<OrderedJson> first_rows(const RowFile& file, size_t count);
+// The first rows of a file, at most `count` with the bad ones. DataError where a list is not one.
+void for_first_rows(const RowFile& file, size_t count, const VisitRow& visit, const BadRow& bad);
 // The same, of a file that may be packed (".gz").
-std::vector<OrderedJson> first_rows(const fs::path& path, size_t count);
+void for_first_rows(const fs::path& path, size_t count, const VisitRow& visit, const BadRow& bad);
 
 // The fields of one CSV record. DataError where quotes do not fit.
 std::vector<std::string> csv_fields(std::string_view record);

@@ -26,12 +26,6 @@ void append(std::vector<int32_t>& to, const std::vector<int32_t>& from) {
 
 }  // namespace
 
-int64_t Sample::longest() const {
-  size_t longest = 0;
-  for (const auto& field : fields) longest = std::max(longest, field.size());
-  return static_cast<int64_t>(longest);
-}
-
 SampleEncoder::SampleEncoder(std::shared_ptr<const text::Tokenizer> tokenizer,
                              SampleOptions options)
     : tokenizer_(std::move(tokenizer)), options_(std::move(options)), fields_(fields_of(options_)) {

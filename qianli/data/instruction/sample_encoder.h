@@ -8,19 +8,11 @@
 #include <vector>
 
 #include "qianli/data/instruction/example.h"
+#include "qianli/data/instruction/sample.h"
 #include "qianli/data/instruction/sample_options.h"
 #include "qianli/text/tokenizer.h"
 
 namespace qianli::data {
-
-struct Sample {
-  std::vector<std::vector<int32_t>> fields;  // as SampleEncoder::fields() names them
-  bool cut = false;
-  bool too_long = false;  // not to be written: a field has the sequence's length, or more
-  std::vector<std::string> warnings;
-
-  int64_t longest() const;
-};
 
 // Immutable and safe to use from many threads at once.
 class SampleEncoder {

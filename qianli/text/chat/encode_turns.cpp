@@ -20,6 +20,12 @@ TurnEncoder::TurnEncoder(std::shared_ptr<const Tokenizer> tokenizer, const Named
         fmt::format("the template '{}' needs an end of text, and the tokenizer names none", name_),
         "set eos_token in tokenizer_config.json");
   }
+  // Here rather than at the first of many conversations.
+  for (const Slot* slot : {&named.prefix, &named.user, &named.assistant}) {
+    for (const Part& part : *slot) {
+      if (part.kind == Part::Kind::kToken) required(part.text);
+    }
+  }
   pad_ = tokenizer_->pad_id() ? tokenizer_->pad_id() : eos_;
   stop_ids_.push_back(*eos_);
   for (const std::string& word : named.stop_words) {
