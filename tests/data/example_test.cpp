@@ -230,6 +230,15 @@ TEST(Example, names_and_handlers) {
              "did you mean 'AlpacaStyleInstructionHandler'?");
 }
 
+TEST(Example, calls_in_two_spellings) {
+  const auto one = row(R"([{"role": "assistant", "content": "", "tool_calls":
+      [{"type": "function", "function": {"name": "f", "arguments": {"x": [1]}}}]}])");
+  const OrderedJson other = other_spelling(one);
+  EXPECT_TRUE(other[0]["content"].is_null());
+  EXPECT_EQ(other[0]["tool_calls"][0]["function"]["arguments"], "{\"x\": [1]}");
+  EXPECT_EQ(other_spelling(other), one);
+}
+
 TEST(Example, messages_for_a_template_of_the_model) {
   const Example example = read_example(
       row(R"({"conversations": [{"from": "human", "value": "q"},

@@ -164,6 +164,14 @@ TEST_F(OwnTemplates, whose_answers_end_with_the_end_of_text) {
   EXPECT_EQ(turns(text, true), (Turns{{{10, 11, 12, 20, 2, 13, 10, 14, 12}, {21, 2}}, {{13}, {}}}));
 }
 
+// As LLaMA-3's first one did.
+TEST_F(OwnTemplates, that_always_ask_for_an_answer) {
+  EXPECT_EQ(turns("{% for m in messages %}{% if m.role == 'user' %}Human:{{ m.content }}{% else %}"
+                  "{{ '\\nAssistant:' + m.content }}</s>{% endif %}{% endfor %}"
+                  "{% if messages[-1].role == 'user' or true %}{{ '\\nAssistant:' }}{% endif %}"),
+            (Turns{{{10, 11, 12}, {20, 2}}, {{10, 14, 12}, {21, 2}}, {{12}, {}}}));
+}
+
 TEST_F(OwnTemplates, that_drop_the_thoughts_of_earlier_answers) {
   EXPECT_EQ(turns(with_answer("{{ '\\nAssistant:' }}{% if loop.last %}<think>No</think>{{ '\\n' }}"
                               "{% endif %}{{ m.content }}</s>")),

@@ -62,4 +62,28 @@ OrderedJson openai_messages(const Conversation& conversation) {
   return messages;
 }
 
+OrderedJson other_spelling(OrderedJson messages) {
+  for (OrderedJson& message : messages) {
+    if (!message.is_object() || !message.contains("tool_calls")) continue;
+    OrderedJson& content = message["content"];
+    if (content.is_null())
+      content = "";
+    else if (content.is_string() && content.get_ref<const std::string&>().empty())
+      content = nullptr;
+    if (!message["tool_calls"].is_array()) continue;
+    for (OrderedJson& call : message["tool_calls"]) {
+      if (!call.is_object()) continue;
+      OrderedJson& function = call.contains("function") ? call["function"] : call;
+      if (!function.is_object() || !function.contains("arguments")) continue;
+      OrderedJson& arguments = function["arguments"];
+      if (!arguments.is_string()) {
+        arguments = text::chat::python_json(arguments);
+      } else if (auto parsed = text::chat::try_json(arguments.get_ref<const std::string&>())) {
+        arguments = std::move(*parsed);
+      }
+    }
+  }
+  return messages;
+}
+
 }  // namespace qianli::data

@@ -10,4 +10,8 @@ namespace qianli::data {
 OrderedJson openai_messages(const text::chat::Conversation& conversation);
 OrderedJson openai_message(const text::chat::Message& message);
 
+// Beside calls of tools, some templates want an empty content and arguments as an object, others
+// null and the arguments as a text: the messages the other way round.
+OrderedJson other_spelling(OrderedJson messages);
+
 }  // namespace qianli::data

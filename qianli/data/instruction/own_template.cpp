@@ -2,8 +2,11 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "qianli/base/error.h"
 #include "qianli/base/strings.h"
+#include "qianli/data/instruction/openai_messages.h"
 
 namespace qianli::data {
 namespace {
@@ -21,23 +24,43 @@ OrderedJson first(const OrderedJson& messages, size_t count) {
   return OrderedJson(messages.begin(), messages.begin() + static_cast<ptrdiff_t>(count));
 }
 
-// Where an answer stands in the whole text, given how it looks at the end of a conversation: alike,
-// or without the thoughts in front, which many templates drop once another question comes.
+std::string_view content_of(const OrderedJson& message) {
+  const auto found = message.find("content");
+  if (found == message.end() || !found->is_string()) return {};
+  return trim(found->get_ref<const std::string&>());
+}
+
+// Behind thoughts and the line feeds that follow them.
+size_t behind_thoughts(std::string_view answer, std::string_view content) {
+  const size_t thought = answer.rfind(kThinkEnd);
+  if (thought == answer.npos || content.find(kThinkEnd) != content.npos) return 0;
+  return std::min(answer.find_first_not_of('\n', thought + kThinkEnd.size()), answer.size());
+}
+
+// Where an answer stands in the text, given how it looks at the end of a conversation: alike, or
+// without the thoughts in front, which many templates drop once another question comes.
 std::optional<std::string_view> find_answer(std::string_view rest, std::string_view alone,
-                                            const OrderedJson& message) {
+                                            std::string_view content) {
   if (rest.starts_with(alone)) return alone;
-  std::vector<size_t> begins;
-  if (const size_t thought = alone.rfind(kThinkEnd); thought != alone.npos)
-    begins.push_back(alone.find_first_not_of("\n", thought + kThinkEnd.size()));
-  if (message.contains("content") && message["content"].is_string()) {
-    const auto content = trim(message["content"].get_ref<const std::string&>());
-    if (!content.empty()) begins.push_back(alone.find(content));
-  }
-  for (const size_t begin : begins) {
+  for (const size_t begin : {behind_thoughts(alone, {}), alone.find(content)}) {
     if (begin >= alone.size()) continue;  // npos, too
     if (rest.starts_with(alone.substr(begin))) return alone.substr(begin);
   }
   return std::nullopt;
+}
+
+// A template that passes over the calls would teach the model to say nothing.
+void check_calls(const OrderedJson& message, std::string_view answer) {
+  const auto calls = message.find("tool_calls");
+  if (calls == message.end() || !calls->is_array()) return;
+  for (const OrderedJson& call : *calls) {
+    const OrderedJson& function = call.contains("function") ? call["function"] : call;
+    const std::string name = function.is_object() ? function.value("name", "") : "";
+    if (answer.find(name) != answer.npos) continue;
+    throw DataError("data",
+                    fmt::format("the model's chat template does not write the call of '{}'", name),
+                    "choose a named template with --template");
+  }
 }
 
 // Runs of ids outside and inside of answers.
@@ -66,6 +89,9 @@ OwnTemplate::OwnTemplate(const OwnTemplateOptions& options,
   plain_.emplace(files_, options.variant, false);
   with_tools_.emplace(files_, options.variant, true);
   if (files_.tokens.count("eos_token")) eos_ = files_.tokens.at("eos_token");
+  for (const int32_t id : tokenizer_->added_tokens()) {
+    if (tokenizer_->is_special(id)) special_tokens_.push_back(tokenizer_->token(id));
+  }
 }
 
 text::jinja::Rendered OwnTemplate::render(const OrderedJson& messages, const OrderedJson& tools,
@@ -79,30 +105,64 @@ text::jinja::Rendered OwnTemplate::render(const OrderedJson& messages, const Ord
                          .now = now_});
 }
 
+// Some templates ask for an answer even behind one, so what follows the token that ends an answer
+// is none of it.
+std::string_view OwnTemplate::without_rest(std::string_view answer,
+                                           const OrderedJson& message) const {
+  const std::string_view content = content_of(message);
+  const size_t begin = answer.find(content, behind_thoughts(answer, content));
+  if (!message.contains("tool_calls") && !content.empty() && begin != answer.npos) {
+    size_t end = answer.npos, length = 0;
+    for (const std::string& token : special_tokens_) {
+      const size_t found = answer.find(token, begin + content.size());
+      if (found > end || found == answer.npos) continue;
+      length = found < end ? token.size() : std::max(length, token.size());
+      end = found;
+    }
+    if (end != answer.npos) return answer.substr(0, end + length);
+  }
+  const size_t end = eos_.empty() ? answer.npos : answer.rfind(eos_);
+  return end == answer.npos ? answer : answer.substr(0, end + eos_.size());
+}
+
 TextRange OwnTemplate::answer(const std::string& whole, const OrderedJson& messages, size_t index,
                               const OrderedJson& tools) const {
   const std::string before = render(first(messages, index), tools, true).text;
   const std::string with = render(first(messages, index + 1), tools, false).text;
-  const auto found =
-      whole.starts_with(before) && with.starts_with(before)
-          ? find_answer(std::string_view(whole).substr(before.size()),
-                        std::string_view(with).substr(before.size()), messages[index])
-          : std::nullopt;
-  if (!found) {
-    throw DataError(
-        "data",
-        fmt::format("the model's chat template writes the conversation up to message {} in "
-                    "another way when more follows, so that its answer cannot be found",
-                    index + 1),
-        "choose a named template with --template, or train the last answer alone: --mask-history");
+  std::optional<std::string_view> found;
+  if (whole.starts_with(before) && with.starts_with(before)) {
+    const auto alone = without_rest(std::string_view(with).substr(before.size()), messages[index]);
+    check_calls(messages[index], alone);
+    found = find_answer(std::string_view(whole).substr(before.size()), alone,
+                        content_of(messages[index]));
   }
-  const size_t end = eos_.empty() ? found->npos : found->rfind(eos_);
-  const size_t length = end == found->npos ? found->size() : end + eos_.size();
-  return {before.size(), before.size() + length};
+  if (found) return {before.size(), before.size() + found->size()};
+  throw DataError(
+      "data",
+      fmt::format("the model's chat template writes the conversation up to message {} in another "
+                  "way when more follows, so that its answer cannot be found",
+                  index + 1),
+      "choose a named template with --template, or train the last answer alone: --mask-history");
 }
 
 std::vector<EncodedTurn> OwnTemplate::encode(const OrderedJson& messages, const OrderedJson& tools,
                                              bool last_answer_only) const {
+  try {
+    return encode_as_spelt(messages, tools, last_answer_only);
+  } catch (const DataError&) {
+    const OrderedJson other = other_spelling(messages);
+    if (other == messages) throw;
+    try {
+      return encode_as_spelt(other, tools, last_answer_only);
+    } catch (const DataError&) {
+    }
+    throw;
+  }
+}
+
+std::vector<EncodedTurn> OwnTemplate::encode_as_spelt(const OrderedJson& messages,
+                                                      const OrderedJson& tools,
+                                                      bool last_answer_only) const {
   const auto rendered = render(messages, tools, false);
   if (rendered.nested_generation) {
     throw DataError("data", "the model's chat template marks answers within macros",

@@ -21,7 +21,8 @@ struct OwnTemplateOptions {
 
 // What the assistant says is told by the template's {% generation %} blocks. Where it has none: an
 // answer begins where the conversation before it ends when an answer is asked for, and ends behind
-// the end-of-text token. What stands behind the last answer is left out, as nothing learns from it.
+// the first special token that follows its content, or (of calls) behind the end of text. What
+// stands behind the last answer is left out, as nothing learns from it.
 class OwnTemplate {
  public:
   OwnTemplate(const OwnTemplateOptions& options, std::shared_ptr<const text::Tokenizer> tokenizer);
@@ -40,6 +41,10 @@ class OwnTemplate {
  private:
   text::jinja::Rendered render(const OrderedJson& messages, const OrderedJson& tools,
                                bool ask) const;
+  std::vector<text::chat::EncodedTurn> encode_as_spelt(const OrderedJson& messages,
+                                                       const OrderedJson& tools,
+                                                       bool last_answer_only) const;
+  std::string_view without_rest(std::string_view answer, const OrderedJson& message) const;
   text::jinja::TextRange answer(const std::string& whole, const OrderedJson& messages, size_t index,
                                 const OrderedJson& tools) const;
 
@@ -48,6 +53,7 @@ class OwnTemplate {
   std::optional<text::chat::ModelTemplate> plain_, with_tools_;
   OrderedJson variables_;
   std::string eos_;
+  std::vector<std::string> special_tokens_;
   std::tm now_;
 };
 
