@@ -162,6 +162,7 @@ void run(const Options& options) {
   if (options.instruction.asked()) return inspect_rows(samples, options.instruction);
   const bool prepared =
       options.paths.size() == 1 && data::InstructionDataset::exists(options.paths[0]);
+  options.instruction.check_unasked();
   prepared ? inspect_prepared(samples) : inspect_corpora(options);
 }
 

@@ -7,9 +7,11 @@
 
 #include "apps/qianli/command.h"
 #include "apps/qianli/instruction_options.h"
+#include "qianli/base/error.h"
 #include "qianli/base/json.h"
 #include "qianli/base/log.h"
 #include "qianli/base/progress.h"
+#include "qianli/data/merge.h"
 #include "qianli/data/prepare.h"
 
 namespace qianli::app {
@@ -21,6 +23,7 @@ struct Options {
   std::string key = "text";
   std::string separator;
   std::string bad_rows = "skip";
+  std::vector<std::string> merge_keys;
   int threads = 0;
   bool no_append_eod = false, overwrite = false, json = false;
   InstructionFlags instruction;
@@ -61,6 +64,7 @@ void print(const Options& options, const std::string& prefix,
 }
 
 void prepare_documents(const Options& options) {
+  options.instruction.check_unasked();
   const std::string prefix = fmt::format("{}_{}_document", options.output, options.key);
   const auto encoder = data::document_encoder(text::Tokenizer::load(options.tokenizer));
   Bar bar;
@@ -121,6 +125,10 @@ void print(const Options& options, const data::InstructionManifest& manifest,
 
 void prepare_samples(const Options& options) {
   const InstructionFlags& flags = options.instruction;
+  if (options.no_append_eod || !options.separator.empty() || options.key != "text") {
+    throw ConfigError("data", "expected --key, --separator and --no-append-eod with text only",
+                      "--map-keys names the columns of instruction data");
+  }
   const auto packing = flags.packing();
   const auto rows = flags.rows(options.inputs);
   const auto encoder =
@@ -136,6 +144,29 @@ void prepare_samples(const Options& options) {
                                                    encoder);
   bar.finish();
   print(options, manifest, rows);
+}
+
+void merge(const Options& options) {
+  if (options.inputs.size() != 1)
+    throw ConfigError("data", "expected one folder with --merge-group-keys, got several inputs");
+  OrderedJson json = OrderedJson::array();
+  for (const auto& group :
+       data::merge_groups(options.inputs[0], options.merge_keys, options.output)) {
+    const std::string result = options.output + "_" + group.key;
+    json.push_back(
+        {{"prefix", result}, {"parts", group.parts.size()}, {"sequences", group.sequences}});
+    if (!options.json) {
+      std::cout << fmt::format("{} sequences of {} parts in {}.{{bin,idx}}\n", group.sequences,
+                               group.parts.size(), result);
+    }
+  }
+  if (options.json) std::cout << json.dump() << "\n";
+}
+
+void run(const Options& options) {
+  if (!options.merge_keys.empty()) return merge(options);
+  if (options.tokenizer.empty()) throw ConfigError("data", "expected --tokenizer, got none");
+  options.instruction.asked() ? prepare_samples(options) : prepare_documents(options);
 }
 
 }  // namespace
@@ -156,9 +187,8 @@ void add_data_prepare(CLI::App& data) {
       "kept in a .parts folder: the same command goes on.");
   command->add_option("INPUT", options->inputs, "Files, in this order; of rows also folders")
       ->required();
-  command
-      ->add_option("--tokenizer", options->tokenizer, "Folder with tokenizer files, or one of them")
-      ->required();
+  command->add_option("--tokenizer", options->tokenizer,
+                      "Folder with tokenizer files, or one of them");
   command->add_option("--output,--output-prefix", options->output, "PREFIX of the files written")
       ->required();
   command->add_option("--key", options->key, "Field of a JSON record that holds the text [text]");
@@ -177,9 +207,12 @@ void add_data_prepare(CLI::App& data) {
       ->capture_default_str()
       ->group("Instruction data");
   options->instruction.add_to(*command);
-  command->callback([options] {
-    options->instruction.asked() ? prepare_samples(*options) : prepare_documents(*options);
-  });
+  command
+      ->add_option("--merge-group-keys", options->merge_keys,
+                   "Put all .bin/.idx pairs of a folder with such a key in their names one behind "
+                   "the other, as PREFIX_KEY")
+      ->group("Merging");
+  command->callback([options] { run(*options); });
 }
 
 }  // namespace qianli::app

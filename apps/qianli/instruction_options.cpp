@@ -109,6 +109,26 @@ bool InstructionFlags::asked() const {
          !map_keys.empty() || pack || neat_pack;
 }
 
+void InstructionFlags::check_unasked() const {
+  const std::pair<bool, const char*> given[] = {{!truncation.empty(), "--truncation"},
+                                                {sequence_length > 0, "--seq-length"},
+                                                {thinking != "none", "--enable-thinking"},
+                                                {has_default_system, "--default-system"},
+                                                {!variant.empty(), "--variant"},
+                                                {!variables.empty(), "--set"},
+                                                {!effort.empty(), "--reasoning-effort"},
+                                                {keep_thinking, "--keep-thinking"},
+                                                {train_on_prompt, "--train-on-prompt"},
+                                                {mask_history, "--mask-history"},
+                                                {!reward_tokens.empty(), "--reward-tokens"},
+                                                {!additional.empty(), "--dataset-additional-keys"}};
+  for (const auto& [used, flag] : given) {
+    if (!used) continue;
+    throw ConfigError("data", fmt::format("expected {} with instruction data only", flag),
+                      "--template NAME makes samples of rows");
+  }
+}
+
 data::KnownRows InstructionFlags::rows(const std::vector<std::string>& inputs) const {
   data::RowsOptions options{.map_keys = map_keys};
   options.inputs.assign(inputs.begin(), inputs.end());

@@ -27,6 +27,8 @@ struct InstructionFlags {
   void add_to(CLI::App& command);
   // Whether any of them asks for instruction data.
   bool asked() const;
+  // ConfigError where there are some that mean nothing without those.
+  void check_unasked() const;
   // What the rows are; notices are logged.
   data::KnownRows rows(const std::vector<std::string>& inputs) const;
   // `model`: where the tokenizer came from, and perhaps a template. Warnings are logged.

@@ -71,9 +71,31 @@ expect_exit 0 inspect "$folder/packed"
 shows "──── sample 2"
 shows "tokens of padding"
 
+# Parts merged are the parts together.
+mkdir "$folder/parts"
+head -200 "$folder/rows.jsonl" > "$folder/a.jsonl"
+tail -n +201 "$folder/rows.jsonl" > "$folder/b.jsonl"
+for part in a b; do
+  "$qianli" data prepare "$folder/$part.jsonl" --tokenizer "$folder/model" --template chatml \
+    --output "$folder/parts/$part" > /dev/null 2>&1
+done
+keys="packed_input_ids_document packed_attention_mask_document packed_labels_document"
+expect_exit 0 "$qianli" data prepare "$folder/parts" --merge-group-keys $keys --output "$folder/merged"
+shows "400 sequences of 2 parts"
+for key in $keys; do
+  for end in bin idx; do cmp "$folder/merged_$key.$end" "$folder/two_$key.$end" || fail "merged $key.$end"; done
+done
+rm "$folder/parts/b_packed_labels_document.idx"
+expect_exit 3 "$qianli" data prepare "$folder/parts" --merge-group-keys $keys --output "$folder/merged"
+says "expected both"
+
 # What does not fit is said with a way out.
 expect_exit 2 prepare x --format alpaca
 says "expected --template NAME"
+expect_exit 2 prepare x --mask-history
+says "expected --mask-history with instruction data only"
+expect_exit 2 prepare x --template chatml --key instruction
+says "--map-keys names the columns"
 expect_exit 2 prepare x --template chatm
 says "did you mean 'chatml'?"
 expect_exit 2 prepare x --template chatml --handler-name AlpacaStyleInstructionHandle

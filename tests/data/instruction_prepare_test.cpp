@@ -1,6 +1,9 @@
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <csignal>
 
 #include "qianli/base/error.h"
 #include "qianli/data/instruction/prepare.h"
@@ -90,6 +93,31 @@ TEST_F(PrepareInstructions, threads_and_parts_change_nothing) {
   prepare_instructions(folder_ / "one_packed", one, packs);
   prepare_instructions(folder_ / "many_packed", many, packs);
   expect_same("one_packed", "many_packed");
+}
+
+TEST_F(PrepareInstructions, goes_on_after_sigkill) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    auto doomed = options();
+    doomed.report = [](uint64_t done, uint64_t total) {
+      if (done > total / 2) ::raise(SIGKILL);
+    };
+    prepare_instructions(folder_ / "out", doomed, encoder());
+    ::_exit(0);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  EXPECT_FALSE(InstructionDataset::exists(folder_ / "out"));
+  uint64_t first_done = 0;
+  auto again = options();
+  again.report = [&](uint64_t done, uint64_t) {
+    if (first_done == 0) first_done = done;
+  };
+  prepare_instructions(folder_ / "out", again, encoder());
+  EXPECT_GT(first_done, 0u);  // parts of the first try are not made anew
+  prepare_instructions(folder_ / "undisturbed", options(), encoder());
+  expect_same("out", "undisturbed");
 }
 
 TEST_F(PrepareInstructions, packs_keep_every_label) {
