@@ -206,8 +206,13 @@ void SampleEncoder::encode_steps(const Example& example, Sample& sample) const {
   std::vector<int32_t> labels(ids.size(), kIgnored);
   const auto markers = static_cast<size_t>(std::count(ids.begin(), ids.end(), step_marker_));
   if (markers != example.step_labels.size()) {
-    throw DataError("data", fmt::format("expected a label for each of the {} markers '{}', got {}",
-                                        markers, options_.step_marker, example.step_labels.size()));
+    throw DataError("data",
+                    fmt::format("expected a label for each of the {} markers '{}', got {}", markers,
+                                options_.step_marker, example.step_labels.size()),
+                    markers == 0
+                        ? "behind a blank it may be other tokens; a special token as marker "
+                          "is found everywhere"
+                        : "");
   }
   size_t next = 0;
   for (size_t i = 0; i < ids.size(); ++i) {
