@@ -6,9 +6,11 @@
 #include <memory>
 
 #include "apps/qianli/command.h"
+#include "apps/qianli/data_inspect_samples.h"
 #include "qianli/base/error.h"
 #include "qianli/data/gpt_dataset.h"
 #include "qianli/data/inspect.h"
+#include "qianli/data/instruction_dataset.h"
 #include "qianli/data/pretrain_data.h"
 
 namespace qianli::app {
@@ -24,6 +26,13 @@ struct Options {
   uint32_t seed = 1234;
   bool no_append_eod = false, eod_mask_loss = false;
   bool reset_position_ids = false, reset_attention_mask = false, order = false, json = false;
+  bool no_color = false;
+  int64_t rows = 1000;
+  InstructionFlags instruction;
+
+  bool colour() const {
+    return !no_color && ::isatty(STDOUT_FILENO) == 1 && std::getenv("NO_COLOR") == nullptr;
+  }
 };
 
 // A folder of its own, gone with the object; or the one the user wants to keep.
@@ -112,7 +121,7 @@ std::shared_ptr<const data::SampleSet> open_samples(const Options& options, cons
                           {.sequence_length = options.sequence_length, .seed = options.seed});
 }
 
-void run(const Options& options) {
+void inspect_corpora(const Options& options) {
   const Cache cache(options.cache);
   const Opened opened = open(options, cache.path());
   OrderedJson json = {{"corpora", OrderedJson::array()}};
@@ -133,14 +142,28 @@ void run(const Options& options) {
     json["samples"] = samples->size();
     if (options.order) json["order"] = order_to_json(*samples);
     json["sample"] = data::sample_to_json(sample, opened.tokenizer.get());
-    const bool colour = ::isatty(STDOUT_FILENO) == 1;
     text += fmt::format(
         "\n{} samples of {} tokens; sample {}:\n{}\n", samples->size(), options.sequence_length,
-        index, data::sample_to_text(sample, opened.tokenizer.get(), opened.masks.eod, colour));
+        index,
+        data::sample_to_text(sample, opened.tokenizer.get(), opened.masks.eod, options.colour()));
   }
   std::cout << (options.json
                     ? json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n"
                     : text);
+}
+
+void run(const Options& options) {
+  const InspectSamples samples{.paths = options.paths,
+                               .tokenizer = options.tokenizer,
+                               .sample = options.sample,
+                               .rows = options.rows,
+                               .json = options.json,
+                               .colour = options.colour()};
+  if (options.instruction.asked()) return inspect_rows(samples, options.instruction);
+  const bool prepared =
+      options.paths.size() == 1 && data::InstructionDataset::exists(options.paths[0]);
+  options.instruction.check_unasked();
+  prepared ? inspect_prepared(samples) : inspect_corpora(options);
 }
 
 void add_sample_options(CLI::App& command, Options& options) {
@@ -179,13 +202,17 @@ void add_sample_options(CLI::App& command, Options& options) {
 
 void add_data_inspect(CLI::App& data) {
   auto options = std::make_shared<Options>();
-  CLI::App* command =
-      data.add_subcommand("inspect", "Count what is in a corpus and show samples of it.");
+  CLI::App* command = data.add_subcommand(
+      "inspect", "Count what is in a corpus or in instruction data, and show samples.");
   command->footer(
       "Tokens at positions without loss are dimmed (in brackets when not on a terminal), and "
       "documents\n"
       "end with a bar. Weights may stand before the paths: 0.3 first 0.7 second.");
-  command->add_option("PATH", options->paths, "Text, JSONL, or the prefix of a .bin/.idx pair")
+  command
+      ->add_option(
+          "PATH", options->paths,
+          "Text, JSONL, the prefix of a .bin/.idx pair, or of prepared instruction data; with "
+          "--template rows of instruction data")
       ->required();
   command->add_option("--tokenizer", options->tokenizer,
                       "Folder with tokenizer files, or one of them; needed for text");
@@ -194,6 +221,11 @@ void add_data_inspect(CLI::App& data) {
                     "Do not end documents with the end-of-document token");
   command->add_option("--cache", options->cache, "Folder that keeps prepared text [none]");
   command->add_flag("--json", options->json, "Print a JSON object");
+  command->add_flag("--no-color", options->no_color, "Plain text, also on a terminal");
+  command->add_option("--rows", options->rows, "Rows of instruction data looked at [1000]")
+      ->check(CLI::PositiveNumber)
+      ->group("Instruction data");
+  options->instruction.add_to(*command);
   add_sample_options(*command, *options);
   command->callback([options] { run(*options); });
 }

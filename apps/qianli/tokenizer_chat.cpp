@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "apps/qianli/command.h"
+#include "apps/qianli/template_options.h"
 #include "qianli/base/error.h"
 #include "qianli/base/json.h"
 #include "qianli/base/log.h"
@@ -35,22 +36,6 @@ OrderedJson read(const std::string& path) {
 
 OrderedJson read_if_given(const std::string& path) {
   return path.empty() ? OrderedJson() : read(path);
-}
-
-// "enable_thinking=false": a JSON value, else a text.
-OrderedJson read_variables(const std::vector<std::string>& settings) {
-  OrderedJson variables = OrderedJson::object();
-  for (const std::string& setting : settings) {
-    const size_t equals = setting.find('=');
-    if (equals == std::string::npos || equals == 0) {
-      throw ConfigError("tokenizer",
-                        fmt::format("expected NAME=VALUE behind --set, got '{}'", setting));
-    }
-    const std::string value = setting.substr(equals + 1);
-    const auto json = chat::try_json(value);
-    variables[setting.substr(0, equals)] = json ? *json : OrderedJson(value);
-  }
-  return variables;
 }
 
 std::string list(std::span<const int32_t> ids, bool json) {
@@ -128,8 +113,7 @@ chat::TurnOptions turn_options(const Options& options) {
   chat::TurnOptions turns{.last_answer_only = options.last_answer,
                           .drop_thinking = !options.keep_thinking,
                           .reasoning_effort = options.effort};
-  if (options.thinking == "true") turns.thinking = chat::Thinking::kOn;
-  if (options.thinking == "false") turns.thinking = chat::Thinking::kOff;
+  turns.thinking = thinking_of(options.thinking);
   if (options.has_default_system) turns.default_system = options.default_system;
   return turns;
 }
@@ -202,19 +186,6 @@ void check_options(const Options& options) {
   }
 }
 
-std::string footer() {
-  std::vector<std::string> names;
-  for (const auto& entry : chat::named_templates()) names.push_back(entry.name);
-  std::string text = "Named templates:";
-  size_t width = 0;
-  for (const std::string& name : names) {
-    text += width == 0 || width + name.size() > 76 ? "\n  " : " ";
-    width = text.size() - text.rfind('\n');
-    text += name;
-  }
-  return text;
-}
-
 void add_options(CLI::App& sub, Options& options) {
   sub.add_option("model", options.model, "Folder with tokenizer.json and its chat template")
       ->required();
@@ -253,7 +224,7 @@ void add_tokenizer_chat(CLI::App& tokenizer) {
   const CLI::Option* system =
       sub->add_option("--default-system", options->default_system,
                       "Of named templates: in the place of the default system text, \"\" for none");
-  sub->footer(footer());
+  sub->footer(list_of_templates());
   sub->callback([options, system] {
     options->has_default_system = system->count() > 0;
     check_options(*options);

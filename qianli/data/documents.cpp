@@ -89,6 +89,29 @@ void visit_array(std::string_view content, const DocumentRules& rules, const std
   }
 }
 
+class GzipReader {
+ public:
+  explicit GzipReader(const fs::path& path)
+      : path_(path), file_(gzopen(path.c_str(), "rb"), gzclose_r) {
+    if (!file_) throw DataError("data", fmt::format("cannot open {}", path.string()));
+  }
+
+  // 0 at the end.
+  size_t read(std::vector<char>& buffer) {
+    const int got = gzread(file_.get(), buffer.data(), static_cast<unsigned>(buffer.size()));
+    int code = Z_OK;
+    const char* reason = gzerror(file_.get(), &code);
+    // At the end: a file that ends in the middle of a block.
+    if (got < 0 || (got == 0 && code != Z_OK))
+      throw DataError("data", fmt::format("{} is damaged: {}", path_.string(), reason));
+    return static_cast<size_t>(got);
+  }
+
+ private:
+  fs::path path_;
+  std::unique_ptr<gzFile_s, int (*)(gzFile)> file_;
+};
+
 }  // namespace
 
 DocumentKind kind_of(const fs::path& name, std::string_view content) {
@@ -139,26 +162,26 @@ void for_each_document(std::string_view content, ByteRange range, DocumentKind k
 }
 
 void unpack_gzip(const fs::path& packed, const fs::path& unpacked) {
-  const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(packed.c_str(), "rb"), gzclose_r);
-  if (!file) throw DataError("data", fmt::format("cannot open {}", packed.string()));
-  const auto damaged = [&] {
-    int code = 0;
-    const char* reason = gzerror(file.get(), &code);
-    throw DataError("data", fmt::format("{} is damaged: {}", packed.string(), reason));
-  };
+  GzipReader reader(packed);
   AtomicFile out(unpacked, FileRole::kData);
   std::vector<char> buffer(size_t{1} << 20);
-  for (;;) {
+  while (const size_t got = reader.read(buffer)) {
     throw_if_stopped("data");
-    const int got = gzread(file.get(), buffer.data(), static_cast<unsigned>(buffer.size()));
-    if (got < 0) damaged();
-    if (got == 0) break;
-    out.write(buffer.data(), static_cast<size_t>(got));
+    out.write(buffer.data(), got);
   }
-  int code = Z_OK;
-  gzerror(file.get(), &code);
-  if (code != Z_OK) damaged();  // a file that ends in the middle of a block
   out.commit();
+}
+
+std::string first_unpacked_bytes(const fs::path& packed, size_t most) {
+  GzipReader reader(packed);
+  std::string bytes;
+  std::vector<char> buffer(size_t{1} << 20);
+  while (bytes.size() < most) {
+    const size_t got = reader.read(buffer);
+    if (got == 0) break;
+    bytes.append(buffer.data(), std::min(got, most - bytes.size()));
+  }
+  return bytes;
 }
 
 }  // namespace qianli::data

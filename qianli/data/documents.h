@@ -51,5 +51,7 @@ void for_each_document(std::string_view content, ByteRange range, DocumentKind k
 
 // Unpacks a .gz file; DataError when it is damaged or cut.
 void unpack_gzip(const fs::path& packed, const fs::path& unpacked);
+// At most `most` bytes of what is in it.
+std::string first_unpacked_bytes(const fs::path& packed, size_t most);
 
 }  // namespace qianli::data

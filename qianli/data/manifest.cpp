@@ -20,7 +20,14 @@ int64_t nanoseconds(const timespec& time) {
   return static_cast<int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
 }
 
-OrderedJson source_to_json(const SourceFile& source) {
+template <class T>
+Json or_null(const std::optional<T>& value) {
+  return value ? Json(*value) : Json();
+}
+
+}  // namespace
+
+OrderedJson to_json(const SourceFile& source) {
   return {{"path", source.path},
           {"bytes", source.bytes},
           {"mtime_ns", source.mtime_ns},
@@ -35,13 +42,6 @@ SourceFile source_from_json(const Json& json) {
           .ctime_ns = json.at("ctime_ns"),
           .xxh3 = json.at("xxh3")};
 }
-
-template <class T>
-Json or_null(const std::optional<T>& value) {
-  return value ? Json(*value) : Json();
-}
-
-}  // namespace
 
 SourceFile SourceFile::stat(const fs::path& path) {
   struct stat info {};
@@ -84,7 +84,7 @@ std::string CorpusManifest::to_json() const {
                       {"bin_fingerprint", bin_fingerprint},
                       {"idx_fingerprint", idx_fingerprint},
                       {"sources", OrderedJson::array()}};
-  for (const SourceFile& source : sources) json["sources"].push_back(source_to_json(source));
+  for (const SourceFile& source : sources) json["sources"].push_back(data::to_json(source));
   return json.dump(2, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
 }
 

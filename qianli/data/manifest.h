@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "qianli/base/file.h"
+#include "qianli/base/json.h"
 #include "qianli/data/documents.h"
 
 namespace qianli::data {
@@ -26,6 +27,9 @@ struct SourceFile {
     return bytes == other.bytes && mtime_ns == other.mtime_ns && ctime_ns == other.ctime_ns;
   }
 };
+
+OrderedJson to_json(const SourceFile& source);
+SourceFile source_from_json(const Json& json);  // throws Json::exception
 
 struct CorpusManifest {
   std::vector<SourceFile> sources;

@@ -2,15 +2,11 @@
 
 #include <fmt/core.h>
 
-#include <algorithm>
-#include <mutex>
-
 #include "qianli/base/error.h"
-#include "qianli/base/file_lock.h"
 #include "qianli/base/log.h"
 #include "qianli/base/stop.h"
-#include "qianli/base/threads.h"
 #include "qianli/data/digest.h"
+#include "qianli/data/parted_work.h"
 #include "qianli/formats/indexed_dataset.h"
 
 namespace qianli::data {
@@ -35,22 +31,11 @@ struct Input {
   }
 };
 
-// What a killed preparation left half-written beside the corpus.
-void remove_leftovers(const fs::path& prefix) {
-  const std::string begin = fmt::format(".{}.", prefix.filename().string());
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(fs::absolute(prefix).parent_path(), ignored)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with(begin) && name.find(".tmp-") != std::string::npos)
-      fs::remove(entry, ignored);
-  }
-}
-
 class Preparation {
  public:
   Preparation(const fs::path& prefix, const PrepareOptions& options, const DocumentEncoder& encoder)
       : prefix_(prefix),
-        folder_(prefix.string() + ".parts"),
+        work_(prefix, {prefix}),
         options_(options),
         encoder_(encoder),
         dtype_(formats::optimal_token_dtype(encoder.vocab_size)) {}
@@ -60,14 +45,14 @@ class Preparation {
  private:
   CorpusManifest describe_job() const;
   std::optional<CorpusManifest> finished_before(const CorpusManifest& job) const;
-  void open_folder(const CorpusManifest& job);
   void open_inputs();
   void cut_parts();
   void make_parts();
   void make_part(const Part& part) const;
   CorpusManifest assemble(CorpusManifest manifest) const;
 
-  fs::path prefix_, folder_;
+  fs::path prefix_;
+  PartedWork work_;
   const PrepareOptions& options_;
   const DocumentEncoder& encoder_;
   formats::TokenDtype dtype_;
@@ -115,36 +100,11 @@ std::optional<CorpusManifest> Preparation::finished_before(const CorpusManifest&
                   "choose another name, or say --overwrite");
 }
 
-// Parts of another job are of no use.
-void Preparation::open_folder(const CorpusManifest& job) {
-  const fs::path job_file = folder_ / "job.json";
-  std::error_code ignored;
-  if (fs::exists(job_file, ignored)) {
-    try {
-      if (CorpusManifest::read(job_file).identity() == job.identity()) {
-        log::info("data", "going on with the parts in {}", folder_.string());
-        return;
-      }
-    } catch (const DataError&) {
-    }
-    log::info("data", "starting over: {} belongs to other text or settings", folder_.string());
-  }
-  fs::remove_all(folder_);
-  create_folder(folder_, FileRole::kData);
-  write_file_atomically(job_file, job.to_json(), FileRole::kData);
-}
-
 void Preparation::open_inputs() {
   for (size_t i = 0; i < options_.inputs.size(); ++i) {
-    fs::path path = options_.inputs[i];
-    if (path.extension() == ".gz") {
-      const fs::path unpacked = folder_ / fmt::format("input-{}", i);
-      if (!fs::exists(unpacked)) unpack_gzip(path, unpacked);
-      path = unpacked;
-    }
-    Input input{options_.inputs[i].string(), DocumentKind::kPlainText,
-                MappedFile::open(path, FileRole::kData)};
-    input.kind = kind_of(options_.inputs[i], input.content());
+    const fs::path& path = options_.inputs[i];
+    Input input{path.string(), DocumentKind::kPlainText, work_.input(i, path)};
+    input.kind = kind_of(path, input.content());
     inputs_.push_back(std::move(input));
   }
 }
@@ -155,7 +115,8 @@ void Preparation::cut_parts() {
     for (const ByteRange range :
          cut_ranges(input.content(), input.kind, options_.rules, options_.part_bytes)) {
       // The place is in the name: a part made with another part size is not taken for this one.
-      parts_.push_back({i, range, folder_ / fmt::format("{}-{}-{}", i, range.begin, range.end)});
+      parts_.push_back(
+          {i, range, work_.folder() / fmt::format("{}-{}-{}", i, range.begin, range.end)});
     }
   }
 }
@@ -178,30 +139,12 @@ void Preparation::make_part(const Part& part) const {
 }
 
 void Preparation::make_parts() {
-  uint64_t total = 0, done = 0;
-  std::vector<const Part*> missing;
+  std::vector<PartedWork::Part> parts;
   for (const Part& part : parts_) {
-    total += part.range.size();
-    if (IndexedDataset::exists(part.prefix)) {
-      done += part.range.size();
-    } else {
-      missing.push_back(&part);
-    }
+    parts.push_back({part.range.size(), IndexedDataset::exists(part.prefix),
+                     [this, &part] { make_part(part); }});
   }
-  std::mutex mutex;
-  const auto report = [&](uint64_t bytes) {
-    std::lock_guard lock(mutex);
-    done += bytes;
-    if (options_.report) options_.report(done, total);
-  };
-  report(0);
-  const int threads = options_.threads > 0 ? options_.threads : available_cores();
-  parallel_for(static_cast<int64_t>(missing.size()), threads, [&](int64_t i) {
-    const Part& part = *missing[static_cast<size_t>(i)];
-    throw_if_stopped("data");
-    make_part(part);
-    report(part.range.size());
-  });
+  work_.make(parts, options_.threads, options_.report);
 }
 
 CorpusManifest Preparation::assemble(CorpusManifest manifest) const {
@@ -226,38 +169,39 @@ CorpusManifest Preparation::assemble(CorpusManifest manifest) const {
 }
 
 CorpusManifest Preparation::run() {
-  if (options_.inputs.empty())
-    throw ConfigError("data", "expected at least one input file, got none");
-  if (options_.append_eod && !encoder_.eod) {
-    throw DataError("data", "expected a tokenizer with an end-of-document token, got one without",
-                    "name eos_token in tokenizer_config.json, or set data.append_eod to false "
-                    "(--no-append-eod)");
-  }
-  if (options_.rules.separator && options_.rules.separator->empty()) {
-    throw ConfigError("data", "expected a separator of at least one character, got none");
-  }
-  create_folder(fs::absolute(prefix_).parent_path(), FileRole::kData);
-  const FileLock lock(prefix_.string() + ".lock", FileRole::kData, "data");
-  remove_leftovers(prefix_);
   const CorpusManifest job = describe_job();
   if (auto manifest = finished_before(job)) {
     log::info("data", "{} is there already, made from the same", prefix_.string());
-    fs::remove_all(folder_);
+    work_.finish();
     return *manifest;
   }
-  open_folder(job);
+  work_.open(job.identity());
   open_inputs();
   cut_parts();
   make_parts();
   CorpusManifest manifest = assemble(job);
-  fs::remove_all(folder_);
+  work_.finish();
   return manifest;
+}
+
+void check_options(const PrepareOptions& options, const DocumentEncoder& encoder) {
+  if (options.inputs.empty())
+    throw ConfigError("data", "expected at least one input file, got none");
+  if (options.append_eod && !encoder.eod) {
+    throw DataError("data", "expected a tokenizer with an end-of-document token, got one without",
+                    "name eos_token in tokenizer_config.json, or set data.append_eod to false "
+                    "(--no-append-eod)");
+  }
+  if (options.rules.separator && options.rules.separator->empty()) {
+    throw ConfigError("data", "expected a separator of at least one character, got none");
+  }
 }
 
 }  // namespace
 
 CorpusManifest prepare_corpus(const fs::path& prefix, const PrepareOptions& options,
                               const DocumentEncoder& encoder) {
+  check_options(options, encoder);
   return Preparation(prefix, options, encoder).run();
 }
 

@@ -6,13 +6,13 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <vector>
 
 #include "qianli/base/file.h"
 #include "qianli/data/document_encoder.h"
 #include "qianli/data/documents.h"
 #include "qianli/data/manifest.h"
+#include "qianli/data/parted_work.h"
 
 namespace qianli::data {
 
@@ -23,8 +23,7 @@ struct PrepareOptions {
   int threads = 0;         // 0: available_cores()
   bool overwrite = false;  // replace a corpus made from something else
   uint64_t part_bytes = uint64_t{8} << 20;
-  // At the start and after each part: bytes of text done so far and in all. One call at a time.
-  std::function<void(uint64_t done, uint64_t total)> report;
+  ReportBytes report;  // at the start and after each part
 };
 
 // Writes the corpus unless it is there already, made from the same. DataError for unreadable input,

@@ -91,12 +91,12 @@ TEST(NamedTemplates, encode_with_a_real_tokenizer) {
       return std::any_of(slot.begin(), slot.end(),
                          [](const Part& part) { return part.kind == Part::Kind::kToken; });
     };
-    const TurnEncoder encoder(tokenizer, named);
     if (std::any_of(turns.turns.begin(), turns.turns.end(),
                     [&](const Turn& t) { return uses_tokens(t.source); })) {
-      EXPECT_THROW(encoder.encode(turns), DataError);  // [gMASK] and the like are GLM's
+      EXPECT_THROW(TurnEncoder(tokenizer, named), DataError);  // [gMASK] and the like are GLM's
       continue;
     }
+    const TurnEncoder encoder(tokenizer, named);
     const auto pairs = encoder.encode(turns);
     const TrainingSample sample = encoder.sample(pairs);
     std::string text, learnt;

@@ -141,7 +141,7 @@ class Writer {
     }
     // A question without an answer: nothing to learn, but there to be answered.
     if (!source.empty() && !entries_.empty() && entries_.back().message.role != Role::kAssistant) {
-      result.turns.push_back({{{Part::Kind::kText, source}}, {}});
+      result.turns.push_back({{{Part::Kind::kText, source}}, {}, false});
     }
     return result;
   }

@@ -20,6 +20,12 @@ TurnEncoder::TurnEncoder(std::shared_ptr<const Tokenizer> tokenizer, const Named
         fmt::format("the template '{}' needs an end of text, and the tokenizer names none", name_),
         "set eos_token in tokenizer_config.json");
   }
+  // Here rather than at the first of many conversations.
+  for (const Slot* slot : {&named.prefix, &named.user, &named.assistant}) {
+    for (const Part& part : *slot) {
+      if (part.kind == Part::Kind::kToken) required(part.text);
+    }
+  }
   pad_ = tokenizer_->pad_id() ? tokenizer_->pad_id() : eos_;
   stop_ids_.push_back(*eos_);
   for (const std::string& word : named.stop_words) {
@@ -65,27 +71,42 @@ std::vector<EncodedTurn> TurnEncoder::encode(const Turns& turns) const {
   for (const Turn& turn : turns.turns) {
     encode(turn.source, encoded.emplace_back().source);
     encode(turn.target, encoded.back().target);
+    encoded.back().answered = turn.answered;
   }
   return encoded;
 }
 
-TrainingSample TurnEncoder::sample(const std::vector<EncodedTurn>& turns) const {
+TrainingSample training_sample(const std::vector<EncodedTurn>& turns,
+                               std::optional<int32_t> efficient_eos, const LabelOptions& options) {
   TrainingSample sample;
-  for (const EncodedTurn& turn : turns) {
-    if (turn.target.empty()) continue;
+  const auto append = [&](const std::vector<int32_t>& ids, bool learnt) {
+    sample.ids.insert(sample.ids.end(), ids.begin(), ids.end());
+    if (learnt)
+      sample.labels.insert(sample.labels.end(), ids.begin(), ids.end());
+    else
+      sample.labels.resize(sample.ids.size(), kIgnored);
+  };
+  size_t last = turns.size();
+  while (last > 0 && !turns[last - 1].answered) --last;
+  for (size_t i = 0; i < last; ++i) {
     const size_t begin = sample.ids.size();
-    sample.ids.insert(sample.ids.end(), turn.source.begin(), turn.source.end());
-    sample.labels.resize(sample.ids.size(), kIgnored);
+    append(turns[i].source, options.train_on_prompt);
     // Closes the answer before: predicted from its last token.
-    if (efficient_eos_ && begin > 0 && !turn.source.empty()) sample.labels[begin] = *eos_;
-    sample.ids.insert(sample.ids.end(), turn.target.begin(), turn.target.end());
-    sample.labels.insert(sample.labels.end(), turn.target.begin(), turn.target.end());
+    const bool closes = efficient_eos && i > 0 && !turns[i].source.empty();
+    if (closes && !options.train_on_prompt && !options.mask_history)
+      sample.labels[begin] = *efficient_eos;
+    append(turns[i].target, !options.mask_history || i + 1 == last);
   }
-  if (efficient_eos_ && !sample.ids.empty()) {
-    sample.ids.push_back(*eos_);
-    sample.labels.push_back(*eos_);
+  if (efficient_eos && last > 0) {
+    sample.ids.push_back(*efficient_eos);
+    sample.labels.push_back(*efficient_eos);
   }
   return sample;
+}
+
+TrainingSample TurnEncoder::sample(const std::vector<EncodedTurn>& turns,
+                                   const LabelOptions& options) const {
+  return training_sample(turns, efficient_eos_ ? eos_ : std::nullopt, options);
 }
 
 std::string TurnEncoder::bos_text() const {

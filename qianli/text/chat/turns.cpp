@@ -88,8 +88,9 @@ class TurnWriter {
       remove_thoughts(named_, options_.thinking, options_.last_answer_only, messages_);
     }
     for (size_t i = 0; i < messages_.size(); i += 2) {
-      Turn turn{source(i), i + 1 < messages_.size() ? target(i + 1) : Slot{}};
-      result_.turns.push_back(std::move(turn));
+      const bool answered = i + 1 < messages_.size();
+      Slot asked = source(i);
+      result_.turns.push_back({std::move(asked), answered ? target(i + 1) : Slot{}, answered});
     }
     if (named_.kind == TemplateClass::kReasoning) {
       mark_absent_thoughts(named_, options_.thinking, options_.last_answer_only, messages_,

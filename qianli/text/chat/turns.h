@@ -12,8 +12,9 @@
 namespace qianli::text::chat {
 
 struct Turn {
-  Slot source;  // no loss
-  Slot target;  // loss; empty where the conversation ends with a question
+  Slot source;           // no loss
+  Slot target;           // loss
+  bool answered = true;  // false where the conversation ends with a question
 };
 
 struct Turns {
