@@ -119,7 +119,7 @@ def distance(qianli, folder, work):
     else:
         with_vocabulary(reader, model)
     config = json.loads((folder / "config.json").read_text())
-    longest = np.random.default_rng(7).integers(3, config["vocab_size"], LENGTHS[-1]).tolist()
+    longest = np.random.default_rng(7).integers(3, config.get("vocab_size", config.get("padded_vocab_size")), LENGTHS[-1]).tolist()
     prompts = [longest[:length] for length in LENGTHS]
     apart = []
     for exact, found in zip(own_log_probs(qianli, folder, prompts, work), next_log_probs(str(model), prompts)):
