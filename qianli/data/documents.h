@@ -35,7 +35,7 @@ struct ByteRange {
   uint64_t size() const { return end - begin; }
 };
 
-// By the name (without ".gz") and, for ".json", the first character.
+// By the name (of a packed file: of what is in it) and, for ".json", the first character.
 DocumentKind kind_of(const fs::path& name, std::string_view content);
 
 // Cuts a file into ranges of about `target_bytes`, each a whole number of documents.
@@ -48,10 +48,5 @@ std::vector<ByteRange> cut_ranges(std::string_view content, DocumentKind kind,
 void for_each_document(std::string_view content, ByteRange range, DocumentKind kind,
                        const DocumentRules& rules, const std::string& source,
                        const std::function<void(std::string_view)>& visit);
-
-// Unpacks a .gz file; DataError when it is damaged or cut.
-void unpack_gzip(const fs::path& packed, const fs::path& unpacked);
-// At most `most` bytes of what is in it.
-std::string first_unpacked_bytes(const fs::path& packed, size_t most);
 
 }  // namespace qianli::data

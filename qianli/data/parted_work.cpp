@@ -7,7 +7,7 @@
 #include "qianli/base/log.h"
 #include "qianli/base/stop.h"
 #include "qianli/base/threads.h"
-#include "qianli/data/documents.h"
+#include "qianli/data/unpacked.h"
 
 namespace qianli::data {
 namespace {
@@ -55,9 +55,9 @@ void PartedWork::open(const std::string& identity) {
 }
 
 std::shared_ptr<const MappedFile> PartedWork::input(size_t number, const fs::path& path) const {
-  if (path.extension() != ".gz") return MappedFile::open(path, FileRole::kData);
+  if (!is_packed(path)) return MappedFile::open(path, FileRole::kData);
   const fs::path unpacked = folder_ / fmt::format("input-{}", number);
-  if (!fs::exists(unpacked)) unpack_gzip(path, unpacked);
+  if (!fs::exists(unpacked)) unpack(path, unpacked);
   return MappedFile::open(unpacked, FileRole::kData);
 }
 

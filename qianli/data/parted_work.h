@@ -27,7 +27,7 @@ class PartedWork {
   // Whether there are parts of this job.
   bool was_begun(const std::string& identity) const;
   const fs::path& folder() const { return folder_; }
-  // An input file, unpacked into the folder where its name ends in ".gz".
+  // An input file, unpacked into the folder where it is packed (unpacked.h).
   std::shared_ptr<const MappedFile> input(size_t number, const fs::path& path) const;
 
   struct Part {

@@ -7,7 +7,7 @@
 
 #include "qianli/device/cuda_plugin.h"
 #include "qianli/device/device.h"
-#include "qianli/device/own_folder.h"
+#include "qianli/base/own_folder.h"
 
 namespace qianli::device {
 

@@ -6,7 +6,7 @@
 
 #include "qianli/device/device.h"
 #include "qianli/device/npu_plugin.h"
-#include "qianli/device/own_folder.h"
+#include "qianli/base/own_folder.h"
 
 namespace qianli::device {
 

@@ -1,4 +1,5 @@
 #include "qianli/data/documents.h"
+#include "qianli/data/unpacked.h"
 
 #include <gtest/gtest.h>
 #include <zlib.h>
@@ -112,17 +113,17 @@ TEST(Gzip, is_unpacked_and_damage_is_noticed) {
   gzFile file = gzopen((folder / "a.gz").c_str(), "wb");
   gzwrite(file, text.data(), static_cast<unsigned>(text.size()));
   gzclose(file);
-  unpack_gzip(folder / "a.gz", folder / "a");
+  unpack(folder / "a.gz", folder / "a");
   EXPECT_EQ(read_file(folder / "a", FileRole::kData), text);
   std::string bytes = read_file(folder / "a.gz", FileRole::kData);
   for (const size_t length : {bytes.size() / 2, bytes.size() - 1, size_t{12}}) {
     write_file_atomically(folder / "b.gz", bytes.substr(0, length), FileRole::kData);
-    EXPECT_THROW(unpack_gzip(folder / "b.gz", folder / "b"), DataError) << length;
+    EXPECT_THROW(unpack(folder / "b.gz", folder / "b"), DataError) << length;
     EXPECT_FALSE(fs::exists(folder / "b"));
   }
   bytes[bytes.size() / 2] ^= 0x10;
   write_file_atomically(folder / "b.gz", bytes, FileRole::kData);
-  EXPECT_THROW(unpack_gzip(folder / "b.gz", folder / "b"), DataError);
+  EXPECT_THROW(unpack(folder / "b.gz", folder / "b"), DataError);
 }
 
 }  // namespace

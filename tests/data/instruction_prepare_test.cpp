@@ -6,6 +6,7 @@
 #include <csignal>
 
 #include "qianli/base/error.h"
+#include "qianli/base/own_folder.h"
 #include "qianli/data/instruction/prepare.h"
 #include "qianli/data/instruction_dataset.h"
 #include "tests/data/instruction_support.h"
@@ -118,6 +119,20 @@ TEST_F(PrepareInstructions, goes_on_after_sigkill) {
   EXPECT_GT(first_done, 0u);  // parts of the first try are not made anew
   prepare_instructions(folder_ / "undisturbed", options(), encoder());
   expect_same("out", "undisturbed");
+}
+
+TEST_F(PrepareInstructions, tables_in_columns_give_what_their_rows_give) {
+  if (!fs::exists(own_folder() / "libqianli_arrow.so"))
+    GTEST_SKIP() << "this build has no Apache Arrow (QIANLI_ARROW_DIR)";
+  const fs::path tables = testing::source_path("tests/golden/columnar");
+  for (const char* name : {"rows.jsonl", "rows.parquet", "stream.arrow", "file.arrow"}) {
+    InstructionOptions made = options();
+    made.rows = look_at_rows({.inputs = {tables / name}, .format = RowFormat::kAlpaca});
+    const auto manifest = prepare_instructions(folder_ / name, made, encoder());
+    EXPECT_EQ(manifest.counts.rows, 40) << name;
+    EXPECT_GT(manifest.counts.samples, 30) << name;
+    expect_same(name, "rows.jsonl");
+  }
 }
 
 TEST_F(PrepareInstructions, packs_keep_every_label) {

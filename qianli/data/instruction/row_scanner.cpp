@@ -6,6 +6,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/stop.h"
+#include "qianli/data/unpacked.h"
 
 namespace qianli::data {
 namespace {
@@ -53,21 +54,18 @@ size_t record_end(std::string_view content, size_t at, size_t end) {
 }  // namespace
 
 RowKind row_kind_of(const fs::path& name, std::string_view content) {
-  const fs::path plain = name.extension() == ".gz" ? name.stem() : name.filename();
-  const std::string extension = plain.extension().string();
+  const std::string extension = unpacked_name(name).extension().string();
   if (extension == ".csv") return RowKind::kCsv;
   if (extension == ".txt") return RowKind::kText;
   if (extension == ".json" || extension == ".jsonl" || extension == ".ndjson") {
     return kind_of(name, content) == DocumentKind::kJsonArray ? RowKind::kJsonList
                                                               : RowKind::kJsonLines;
   }
-  const bool columnar = extension == ".parquet" || extension == ".arrow";
-  throw DataError("data",
-                  fmt::format("expected a .json, .jsonl, .csv or .txt file, got {}", name.string()),
-                  columnar ? "convert it, for example with DuckDB: COPY (SELECT * FROM "
-                             "'rows.parquet') TO 'rows.jsonl' (FORMAT JSON); or with Python: "
-                             "datasets.load_dataset('parquet', data_files=...)['train'].to_json()"
-                           : "the end of the name tells what is in a file");
+  throw DataError(
+      "data",
+      fmt::format("expected a .json, .jsonl, .csv, .parquet, .arrow or .txt file, got {}",
+                  name.string()),
+      "the end of the name tells what is in a file");
 }
 
 RowScanner::RowScanner(std::string_view content, RowKind kind, std::string source)

@@ -5,6 +5,7 @@
 //   .json            a list of objects, or one object per line
 //   .csv             RFC 4180 with a header row; quoted fields may hold line feeds
 //   .txt             one record per line
+//   .parquet .arrow  tables in columns, read as one object per line: lines count rows
 //
 // A list is walked by counting brackets outside strings; simdjson would index the whole file first,
 // which takes memory in proportion to it. What a row holds is checked by whoever parses it.
@@ -22,8 +23,8 @@ namespace qianli::data {
 
 enum class RowKind { kJsonLines, kJsonList, kCsv, kText };
 
-// By the name (without ".gz") and, for ".json", the first character. DataError for a name that no
-// reader is for, saying how such a file can be converted.
+// By the name (of a packed file: of what is in it) and, for ".json", the first character. DataError
+// for a name that no reader is for.
 RowKind row_kind_of(const fs::path& name, std::string_view content);
 
 struct RowBytes {

@@ -9,6 +9,8 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/strings.h"
+#include "qianli/data/unpacked.h"
+#include "qianli/formats/columnar.h"
 
 namespace qianli::data {
 namespace {
@@ -63,7 +65,7 @@ void visit_row(const RowFile& file, const RowBytes& row, const VisitRow& visit, 
 
 // "rows.jsonl.gz" has the extension ".jsonl".
 std::string extension_of(const fs::path& path) {
-  return (path.extension() == ".gz" ? path.stem() : path).extension().string();
+  return (formats::is_columnar(path) ? path : unpacked_name(path)).extension().string();
 }
 
 bool is_supported(const std::string& extension) {
@@ -90,8 +92,9 @@ void add_folder(const fs::path& folder, InputFiles& input) {
     }
   }
   if (chosen == nullptr) {
-    refuse(fmt::format("expected .json, .jsonl, .csv or .txt files in {}, got none of them",
-                       folder.string()));
+    refuse(fmt::format(
+        "expected .json, .jsonl, .csv, .parquet, .arrow or .txt files in {}, got none of them",
+        folder.string()));
   }
   if (tie) {
     refuse(fmt::format("expected one kind of files in {}, got two that are equally frequent",
@@ -156,12 +159,12 @@ void for_first_rows(const RowFile& file, size_t count, const VisitRow& visit, co
 }
 
 void for_first_rows(const fs::path& path, size_t count, const VisitRow& visit, const BadRow& bad) {
-  if (path.extension() != ".gz") {
+  if (!is_packed(path)) {
     const auto map = MappedFile::open(path, FileRole::kData);
     const std::string_view content(reinterpret_cast<const char*>(map->data()), map->size());
     return for_first_rows(row_file(path, content), count, visit, bad);
   }
-  const std::string begin = first_unpacked_bytes(path, kUnpacked);
+  const std::string begin = first_unpacked_bytes(path, kUnpacked, static_cast<int64_t>(count));
   try {
     for_first_rows(row_file(path, begin), count, visit, bad);
   } catch (const DataError&) {

@@ -37,7 +37,7 @@ void for_each_row(const RowFile& file, const RowRange& range, const VisitRow& vi
 
 // The first rows of a file, at most `count` with the bad ones. DataError where a list is not one.
 void for_first_rows(const RowFile& file, size_t count, const VisitRow& visit, const BadRow& bad);
-// The same, of a file that may be packed (".gz").
+// The same, of a file that may be packed (unpacked.h).
 void for_first_rows(const fs::path& path, size_t count, const VisitRow& visit, const BadRow& bad);
 
 // The fields of one CSV record. DataError where quotes do not fit.

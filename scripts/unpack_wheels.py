@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Unpacks the parts of the LibTorch wheels that building and running need.
+"""Unpacks the parts of Python wheels that building and running need.
 
-usage: unpack_libtorch.py TARGET KIND WHEELS ...
+usage: unpack_wheels.py TARGET KIND WHEELS ...
 
-KIND: cpu; cuda, with what building the CUDA library needs; gpu, with all that a GPU needs at run time.
+KIND: of LibTorch cpu; cuda, with what building the CUDA library needs; gpu, with all that a GPU needs at run
+time. arrow: the reader of Parquet and Arrow files.
 """
 
 import pathlib
@@ -29,7 +30,8 @@ GPU = CUDA + (
     "nvidia/nccl/lib/",
     "nvidia/nvshmem/lib/",
 )
-KINDS = {"cpu": CPU, "cuda": CUDA, "gpu": GPU}
+ARROW = ("pyarrow/include/", "pyarrow/libarrow.so.", "pyarrow/libparquet.so.")
+KINDS = {"cpu": CPU, "cuda": CUDA, "gpu": GPU, "arrow": ARROW}
 
 
 def main() -> None:
@@ -39,7 +41,7 @@ def main() -> None:
     for wheel in sorted(wheel for folder in folders for wheel in folder.glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():
-                part = next((w for w in wanted if name == w or (w.endswith("/") and name.startswith(w))), None)
+                part = next((w for w in wanted if name == w or (w[-1] in "/." and name.startswith(w))), None)
                 if part:
                     archive.extract(name, target)  # checks the member's CRC
                     found.add(part)

@@ -1,8 +1,8 @@
-#include "qianli/device/own_folder.h"
+#include "qianli/base/own_folder.h"
 
 #include <dlfcn.h>
 
-namespace qianli::device {
+namespace qianli {
 
 std::filesystem::path own_folder() {
   Dl_info info{};
@@ -10,4 +10,4 @@ std::filesystem::path own_folder() {
   return std::filesystem::path(info.dli_fname).parent_path();
 }
 
-}  // namespace qianli::device
+}  // namespace qianli
