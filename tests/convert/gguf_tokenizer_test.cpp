@@ -87,6 +87,34 @@ TEST(GgufTokenizer, comes_back_by_the_name_of_its_rule) {
   }
 }
 
+// As SmolLM2 has them: the added tokens are the first of the vocabulary.
+TEST(GgufTokenizer, added_tokens_before_others_keep_their_numbers) {
+  const testing::TemporaryFolder folder;
+  Json json = parse_json(byte_level_file(word_rules().front()), "tokenizer", FileRole::kData);
+  Json& vocabulary = json["model"]["vocab"];
+  for (auto& [token, id] : vocabulary.items()) id = id.get<int64_t>() + 2;
+  vocabulary["<|end|>"] = 0;
+  vocabulary["<|start|>"] = 1;
+  for (Json& token : json["added_tokens"]) token["id"] = token["id"].get<int64_t>() + 2;
+  for (const char* name : {"<|end|>", "<|start|>"}) {
+    json["added_tokens"].push_back({{"id", vocabulary[name]},
+                                    {"content", name},
+                                    {"single_word", false},
+                                    {"lstrip", false},
+                                    {"rstrip", false},
+                                    {"normalized", false},
+                                    {"special", true}});
+  }
+  const std::vector<CompanionFile> files{{"tokenizer.json", json.dump()}};
+  write(folder / "before", files);
+  const auto before = text::Tokenizer::load(folder / "before");
+  write(folder / "after", through_gguf(files, before->vocab_size(), false, folder / "t.gguf"));
+  expect_same_ids(folder / "before", folder / "after");
+  const auto after = text::Tokenizer::load(folder / "after");
+  EXPECT_EQ(after->encode("<|start|>a<|end|>", false), before->encode("<|start|>a<|end|>", false));
+  EXPECT_EQ(after->encode("<|start|>", false).front(), 1);
+}
+
 TEST(GgufTokenizer, comes_back_whole) {
   const testing::TemporaryFolder folder;
   const auto files = std::vector<CompanionFile>{

@@ -87,18 +87,26 @@ OrderedJson around(const GgufFile& file, const std::vector<Piece>& pieces) {
           {"special_tokens", special}};
 }
 
+// Behind the last token that is not added. Added ones before it are the model's as well: a token
+// that is added alone gets the next number behind the model's.
+size_t end_of_model(const std::vector<Piece>& pieces) {
+  size_t end = pieces.size();
+  while (end > 0 && (is_added(pieces[end - 1]) || pieces[end - 1].type == GgufToken::kUnused))
+    --end;
+  return end;
+}
+
 std::string byte_level_json(const GgufFile& file, const std::vector<Piece>& pieces,
                             const WordRule& rule) {
   OrderedJson json{{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}};
   json["added_tokens"] = OrderedJson::array();
   Json vocabulary = Json::object();  // look-up in an ordered one is linear
+  const size_t model_size = end_of_model(pieces);
   for (size_t id = 0; id < pieces.size(); ++id) {
     const Piece& piece = pieces[id];
     if (piece.type == GgufToken::kUnused) continue;
-    if (!is_added(piece)) {
-      vocabulary[piece.text] = id;
-      continue;
-    }
+    if (id < model_size) vocabulary[piece.text] = id;
+    if (!is_added(piece)) continue;
     OrderedJson token{{"id", id}};
     token.update(added_token(piece));
     json["added_tokens"].push_back(std::move(token));
