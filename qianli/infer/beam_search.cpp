@@ -60,6 +60,7 @@ class Search {
                {.blocks = pool_.size(), .block_size = kBlockSize, .slots = 2 * options.num_beams},
                model.dtype(), model.device()) {
     if (!options.ignore_eos) ends_ = model.eos_ids();
+    ends_.insert(ends_.end(), options.stop_ids.begin(), options.stop_ids.end());
   }
 
   std::vector<Beam> run() {

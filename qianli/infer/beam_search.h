@@ -16,6 +16,7 @@ struct BeamOptions {
   double length_penalty = 1.0;
   int64_t max_new_tokens = 128;
   bool ignore_eos = false;
+  std::vector<int64_t> stop_ids;  // end a text like the model's own
   double repetition_penalty = 1.0;
 };
 

@@ -52,9 +52,9 @@ at::Tensor Mamba2Mixer::mix(const at::Tensor& given, const at::Tensor& dt,
                         .dt = ops::step_size(dt, dt_bias_),
                         .b = parts[1].view(groups),
                         .c = parts[2].view(groups),
-                        .starts = state ? ops::SegmentStarts{0, tokens} : input.segment_starts,
-                        .initial_state = state ? state->state : at::Tensor(),
-                        .keep_state = state != nullptr},
+                        .starts = input.segment_starts,
+                        .initial_state = kept ? kept->of(slots) : at::Tensor(),
+                        .keep_state = kept != nullptr},
                        a_log_, skip_);
   if (kept) kept->keep(slots, result.final_state);
   return result.out;
