@@ -40,9 +40,7 @@ std::string pieces(TextStream& stream, const std::string& letters) {
 
 TEST(TextStream, holds_back_what_may_become_a_stop_string) {
   TextStream stream(bytes(), {"stop", "top"});
-  EXPECT_EQ(pieces(stream, "asxst"),
-            "a||sx||"
-            "st");
+  EXPECT_EQ(pieces(stream, "asxst"), "a||sx|||st");
   TextStream other(bytes(), {"stop"});
   EXPECT_EQ(pieces(other, "abstopc"), "a|b||||||");
   EXPECT_TRUE(other.stopped());

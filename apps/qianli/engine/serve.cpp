@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "apps/qianli/engine/commands.h"
+#include "apps/qianli/engine/generate_output.h"
 #include "apps/qianli/engine/sampling.h"
 #include "apps/qianli/engine/serve_backend.h"
 #include "qianli/base/log.h"
@@ -54,8 +55,10 @@ void run_serve(const ServeArguments& arguments) {
                                  .limits = {.most_tokens = arguments.max_tokens},
                                  .most_texts = arguments.max_sequences + arguments.max_waiting,
                                  .drain_time = std::chrono::seconds(arguments.drain_seconds)});
-  log::say(fmt::format("{} is served on http://{}:{}/", backend.card().id, arguments.host,
-                       server.port()));
+  log::say(fmt::format("{}: up to {} texts at a time, {} blocks of keys and values",
+                       backend.card().id, arguments.max_sequences, backend.load().blocks));
+  // On standard output, for scripts that let --port 0 choose.
+  Output().write(fmt::format("http://{}:{}/\n", arguments.host, server.port()));
   const SignalWatch watch(server);
   server.run();
 }

@@ -1,6 +1,6 @@
 """Makes tests/golden/beams.json: beam search of transformers on tiny golden models.
 
-usage: make_beams.py [--check]
+usage: golden_beams.py [--check]
 
 --check compares with the file instead of writing it.
 """
