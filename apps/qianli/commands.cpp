@@ -7,6 +7,8 @@ namespace qianli::app {
 void add_commands(CLI::App& app, const std::vector<std::string>& job) {
   add_pretrain(app);
   add_generate(app);
+  add_chat(app);
+  add_serve(app);
   add_score(app);
   add_convert(app);
   add_compare(app);

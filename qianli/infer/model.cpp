@@ -88,6 +88,15 @@ std::unique_ptr<Model> Model::open(const fs::path& path, const OpenOptions& opti
   return model;
 }
 
+std::unique_ptr<Model> Model::initialized(const model::ModelSpec& spec, at::ScalarType dtype,
+                                          uint64_t seed) {
+  device::start();
+  std::unique_ptr<Model> model(new Model({}, spec, dtype, at::kCPU));
+  model->generation_.eos_token_ids = spec.eos_token_ids;
+  model->parameters_.initialize(seed);
+  return model;
+}
+
 Model::Model(fs::path path, model::ModelSpec spec, at::ScalarType dtype, at::Device device)
     : path_(std::move(path)),
       spec_(std::move(spec)),
@@ -97,6 +106,7 @@ Model::Model(fs::path path, model::ModelSpec spec, at::ScalarType dtype, at::Dev
 void Model::load_companions(const fs::path& folder) {
   if (folder.empty()) return;
   generation_ = load_generation_config(folder);
+  chat_templates_ = text::chat::ModelTemplateFiles::read(folder);
   if (!text::Tokenizer::is_in(folder)) return;
   tokenizer_ = text::Tokenizer::load(folder);
   if (tokenizer_->vocab_size() <= spec_.vocab_size) return;

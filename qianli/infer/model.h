@@ -13,6 +13,7 @@
 #include "qianli/model/spec.h"
 #include "qianli/nn/decoder.h"
 #include "qianli/nn/parameter_set.h"
+#include "qianli/text/chat/model_template.h"
 #include "qianli/text/tokenizer.h"
 
 namespace qianli::infer {
@@ -30,6 +31,9 @@ class Model {
   // Any model that convert::open_model knows. Throws ConfigError (nothing there, config.json),
   // CheckpointError (weights), DataError (tokenizer), MemoryError (the weights do not fit).
   static std::unique_ptr<Model> open(const std::filesystem::path& path, const OpenOptions& options);
+  // Fresh weights, as training begins with them; no tokenizer.
+  static std::unique_ptr<Model> initialized(const model::ModelSpec& spec, at::ScalarType dtype,
+                                            uint64_t seed);
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
 
@@ -42,6 +46,8 @@ class Model {
   bool has_tokenizer() const { return tokenizer_ != nullptr; }
   // Throws DataError where the folder has none.
   const std::shared_ptr<const text::Tokenizer>& tokenizer() const;
+  // Empty where the folder brings none.
+  const text::chat::ModelTemplateFiles& chat_templates() const { return chat_templates_; }
   const SamplingOptions& default_sampling() const { return generation_.sampling; }
   // Tokens that end a text: generation_config.json's, else config.json's, else the tokenizer's.
   const std::vector<int64_t>& eos_ids() const { return generation_.eos_token_ids; }
@@ -56,7 +62,7 @@ class Model {
 
  private:
   Model(std::filesystem::path path, model::ModelSpec spec, at::ScalarType dtype, at::Device device);
-  // Generation settings, and the tokenizer if there is one. Empty: no folder.
+  // Generation settings, chat templates, and the tokenizer if there is one. Empty: no folder.
   void load_companions(const std::filesystem::path& folder);
 
   std::filesystem::path path_;
@@ -64,6 +70,7 @@ class Model {
   nn::ParameterSet parameters_;
   nn::Decoder decoder_;
   GenerationConfig generation_;
+  text::chat::ModelTemplateFiles chat_templates_;
   std::shared_ptr<const text::Tokenizer> tokenizer_;
   std::string summary_;
 };

@@ -42,11 +42,25 @@ void SamplingOptions::validate() const {
   if (!(repetition_penalty > 0) || std::isinf(repetition_penalty)) {
     refuse("repetition-penalty", "above 0 (1 is none)", repetition_penalty);
   }
+  if (!(std::abs(presence_penalty) <= 2))
+    refuse("presence-penalty", "between -2 and 2", presence_penalty);
+  if (!(std::abs(frequency_penalty) <= 2))
+    refuse("frequency-penalty", "between -2 and 2", frequency_penalty);
+  if (!(min_p >= 0 && min_p <= 1)) refuse("min-p", "between 0 and 1", min_p);
+  for (const auto& [id, bias] : logit_bias) {
+    if (!(std::abs(bias) <= 100)) refuse("logit-bias", "between -100 and 100", bias);
+  }
 }
 
 Sampler::Sampler(const SamplingOptions& options, int64_t vocab_size)
     : options_(options), key_(random_key(options.seed, "sampler")), is_seen_(vocab_size, false) {
   options_.validate();
+  for (const auto& [id, bias] : options_.logit_bias) {
+    if (id >= 0 && id < vocab_size) continue;
+    throw ConfigError("generate", fmt::format("expected ids below the vocabulary of {} in "
+                                              "logit-bias, got {}",
+                                              vocab_size, id));
+  }
 }
 
 void Sampler::see(std::span<const int64_t> ids) {
@@ -57,8 +71,20 @@ void Sampler::see(std::span<const int64_t> ids) {
   }
 }
 
+void Sampler::make(int64_t id) {
+  see({&id, 1});
+  const auto place = std::ranges::find(made_, id, [](const auto& entry) { return entry.first; });
+  if (place == made_.end()) {
+    made_.emplace_back(id, 1);
+  } else {
+    ++place->second;
+  }
+}
+
 void Sampler::process(std::span<float> scores) {
-  if (options_.repetition_penalty != 1.0) penalise(scores);
+  for (const auto& [id, bias] : options_.logit_bias) scores[id] += static_cast<float>(bias);
+  if (!allowed_.empty()) keep_allowed(scores);
+  penalise(scores);
   if (options_.greedy()) return;
   const auto temperature = static_cast<float>(options_.temperature);
   if (temperature != 1.0f) {
@@ -68,12 +94,34 @@ void Sampler::process(std::span<float> scores) {
     keep_top_k(scores);
   }
   if (options_.top_p < 1.0) keep_top_p(scores);
+  if (options_.min_p > 0.0) keep_min_p(scores);
+}
+
+void Sampler::keep_allowed(std::span<float> scores) const {
+  std::vector<float> kept;
+  for (const int64_t id : allowed_) kept.push_back(scores[id]);
+  std::ranges::fill(scores, kExcluded);
+  for (size_t i = 0; i < kept.size(); ++i) scores[allowed_[i]] = kept[i];
 }
 
 void Sampler::penalise(std::span<float> scores) const {
-  const auto penalty = static_cast<float>(options_.repetition_penalty);
-  for (const int64_t id : seen_) {
-    scores[id] = scores[id] < 0 ? scores[id] * penalty : scores[id] / penalty;
+  if (options_.repetition_penalty != 1.0) {
+    const auto penalty = static_cast<float>(options_.repetition_penalty);
+    for (const int64_t id : seen_) {
+      scores[id] = scores[id] < 0 ? scores[id] * penalty : scores[id] / penalty;
+    }
+  }
+  if (options_.presence_penalty == 0.0 && options_.frequency_penalty == 0.0) return;
+  for (const auto& [id, count] : made_) {
+    scores[id] -= static_cast<float>(options_.presence_penalty +
+                                     options_.frequency_penalty * static_cast<double>(count));
+  }
+}
+
+void Sampler::keep_min_p(std::span<float> scores) const {
+  const float lowest = best_of(scores) + static_cast<float>(std::log(options_.min_p));
+  for (float& score : scores) {
+    if (score < lowest) score = kExcluded;
   }
 }
 

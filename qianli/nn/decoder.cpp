@@ -113,7 +113,7 @@ Carried Decoder::advance(const DecoderInput& input, Carried before) {
     pass.report("embedding", stream.branch);
   }
   for (size_t i = 0; i < layers_.size(); ++i) forward_layer(i, stream, pass);
-  if (input.cache) input.cache->advance(input.tokens.size(0));
+  if (input.cache) input.cache->advance(input.segment_starts);
   Carried after{.stream = std::move(stream),
                 .key = std::move(pass.key),
                 .value = std::move(pass.value),

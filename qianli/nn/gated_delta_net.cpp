@@ -52,10 +52,11 @@ GatedDeltaNet::Projections GatedDeltaNet::project(const BlockInput& x) const {
 
 // [T, nv, dv]
 at::Tensor GatedDeltaNet::mix(const Projections& projected, const DecoderInput& input) const {
-  RecurrentState* state = input.cache ? &input.cache->recurrent(index_) : nullptr;
+  RecurrentStates* kept = input.cache ? &input.cache->recurrent(index_) : nullptr;
+  const std::vector<int64_t> slots = kept ? input.cache->slots() : std::vector<int64_t>();
   const at::Tensor qkv =
-      state ? ops::causal_conv1d_update(projected.qkv, conv_, nullptr, state->conv_tail, true)
-            : ops::causal_conv1d(projected.qkv, conv_, nullptr, input.segment_starts, true);
+      kept ? kept->convolve(projected.qkv, conv_, nullptr, input.segment_starts, slots)
+           : ops::causal_conv1d(projected.qkv, conv_, nullptr, input.segment_starts, true);
   const auto parts =
       qkv.split_with_sizes({sizes_.key_size(), sizes_.key_size(), sizes_.value_size()}, 1);
   const int64_t tokens = qkv.size(0);
@@ -66,10 +67,10 @@ at::Tensor GatedDeltaNet::mix(const Projections& projected, const DecoderInput& 
        .v = parts[2].view({tokens, sizes_.num_value_heads, sizes_.value_head_dim}),
        .g = projected.g,
        .beta = projected.beta,
-       .starts = state ? ops::SegmentStarts{0, tokens} : input.segment_starts,
-       .initial_state = state ? state->state : at::Tensor(),
-       .keep_state = state != nullptr});
-  if (state) state->state = result.final_state;
+       .starts = input.segment_starts,
+       .initial_state = kept ? kept->of(slots) : at::Tensor(),
+       .keep_state = kept != nullptr});
+  if (kept) kept->keep(slots, result.final_state);
   return result.out;
 }
 

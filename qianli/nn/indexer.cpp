@@ -54,22 +54,21 @@ at::Tensor Indexer::choose(const Projected& projected, ForwardPass& pass, int64_
   const int64_t tokens = pass.tokens(), heads = sizes_.num_heads;
   const at::Tensor& q = projected.query;
   const at::Tensor& weights = projected.weights;
-  at::Tensor k = projected.key;
-  int64_t before = 0;  // keys in front of the first query's own
-  if (pass.input.cache) {
-    before = pass.input.cache->length();
-    k = pass.input.cache->append_index_keys(layer, k);
-  }
   const auto& starts = pass.input.segment_starts;
+  KvCache* cache = pass.input.cache;
+  if (cache) cache->store_index_keys(layer, projected.key, starts);
   int64_t longest = 0;
   for (size_t s = 0; s + 1 < starts.size(); ++s)
-    longest = std::max(longest, before + starts[s + 1] - starts[s]);
+    longest = std::max(longest, (cache ? cache->length(s) : 0) + starts[s + 1] - starts[s]);
   const int64_t width = std::min(sizes_.top_k, longest);
   at::Tensor chosen =
       at::full({tokens, width}, -1, q.options().dtype(at::kLong).requires_grad(false));
   for (size_t s = 0; s + 1 < starts.size(); ++s) {
-    const int64_t first_key = starts[s], keys = before + starts[s + 1] - starts[s];
-    const at::Tensor segment_keys = k.narrow(0, first_key, keys);
+    const int64_t first = starts[s], added = starts[s + 1] - first;
+    const int64_t before = cache ? cache->length(s) : 0;  // keys in front of the first query's own
+    const int64_t keys = before + added;
+    const at::Tensor segment_keys =
+        cache ? cache->index_keys(layer, s, added) : projected.key.narrow(0, first, added);
     const int64_t rows_at_once = std::max<int64_t>(1, kScoresAtOnce / (keys * heads));
     for (int64_t row = starts[s]; row < starts[s + 1]; row += rows_at_once) {
       const int64_t rows = std::min(rows_at_once, starts[s + 1] - row);
@@ -78,7 +77,7 @@ at::Tensor Indexer::choose(const Projected& projected, ForwardPass& pass, int64_
       at::Tensor scores =
           at::bmm(weights.narrow(0, row, rows).unsqueeze(1), each).squeeze(1);  // [R, K]
       const at::Tensor last =  // the last key that a row sees
-          at::arange(row - first_key + before, row - first_key + before + rows, chosen.options())
+          at::arange(row - first + before, row - first + before + rows, chosen.options())
               .unsqueeze(1);
       const at::Tensor hidden = at::arange(keys, chosen.options()).unsqueeze(0) > last;
       scores.masked_fill_(hidden, -std::numeric_limits<double>::infinity());

@@ -1,6 +1,9 @@
 #include "qianli/nn/kv_cache.h"
 
+#include <ATen/TensorIndexing.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
 #include <fmt/core.h>
 
 #include "qianli/base/error.h"
@@ -14,24 +17,33 @@ int64_t latent_size(const model::LatentAttention& latent) {
 
 }  // namespace
 
-KvCache::KvCache(const model::ModelSpec& spec, int64_t capacity, at::ScalarType dtype,
+KvCache::KvCache(const model::ModelSpec& spec, const CacheSizes& sizes, at::ScalarType dtype,
                  at::Device device)
-    : capacity_(capacity), layers_(static_cast<size_t>(spec.num_layers)) {
+    : sizes_(sizes), device_(device), layers_(static_cast<size_t>(spec.num_layers)) {
   const auto options = at::TensorOptions().dtype(dtype).device(device);
+  const auto pool = [&](int64_t heads, int64_t dim) {
+    return at::empty({sizes.blocks, heads, sizes.block_size, dim}, options);
+  };
   for (int64_t l = 0; l < spec.num_layers; ++l) {
     const model::LayerSpec kind = spec.layer(l);
     Layer& layer = layers_[static_cast<size_t>(l)];
-    layer.recurrent = make_recurrent_state(spec, l, options);
+    layer.recurrent = make_recurrent_states(spec, l, sizes.slots, options);
     if (!kind.has_attention()) continue;
     if (spec.latent_attention) {
-      layer.latents = at::empty({capacity, latent_size(*spec.latent_attention)}, options);
-      if (kind.owns_indexer)
-        layer.index_keys = at::empty({capacity, spec.indexer->head_dim}, options);
+      layer.latents = pool(1, latent_size(*spec.latent_attention));
+      if (kind.owns_indexer) layer.index_keys = pool(1, spec.indexer->head_dim);
       continue;
     }
-    layer.keys = at::empty({kind.num_groups, capacity, kind.head_dim}, options);
-    layer.values = at::empty({kind.num_groups, capacity, kind.head_dim}, options);
+    layer.keys = pool(kind.num_groups, kind.head_dim);
+    layer.values = pool(kind.num_groups, kind.head_dim);
   }
+}
+
+KvCache::KvCache(const model::ModelSpec& spec, int64_t capacity, at::ScalarType dtype,
+                 at::Device device)
+    : KvCache(spec, CacheSizes{.blocks = 1, .block_size = capacity, .slots = 1}, dtype, device) {
+  own_.blocks = {0};
+  sequences_ = {&own_};
 }
 
 int64_t KvCache::elements_per_token(const model::ModelSpec& spec) {
@@ -52,39 +64,158 @@ int64_t KvCache::fixed_bytes(const model::ModelSpec& spec, at::ScalarType dtype)
   return bytes;
 }
 
+void KvCache::begin(std::vector<CachedSequence*> sequences) { sequences_ = std::move(sequences); }
+
+void KvCache::advance(const std::vector<int64_t>& segment_starts) {
+  for (size_t s = 0; s < sequences_.size(); ++s)
+    sequences_[s]->length += segment_starts[s + 1] - segment_starts[s];
+}
+
+KvCache::Places KvCache::places(const std::vector<int64_t>& segment_starts) const {
+  const int64_t size = sizes_.block_size;
+  std::vector<int64_t> blocks, offsets;
+  for (size_t s = 0; s + 1 < segment_starts.size(); ++s) {
+    const CachedSequence& sequence = *sequences_[s];
+    const int64_t added = segment_starts[s + 1] - segment_starts[s];
+    const auto room = static_cast<int64_t>(sequence.blocks.size()) * size;
+    if (sequence.length + added > room) {
+      throw MemoryError(
+          "kv_cache",
+          fmt::format("expected at most {} tokens, got {}", room, sequence.length + added),
+          "ask for fewer new tokens");
+    }
+    for (int64_t row = sequence.length; row < sequence.length + added; ++row) {
+      blocks.push_back(sequence.blocks[static_cast<size_t>(row / size)]);
+      offsets.push_back(row % size);
+    }
+  }
+  Places places;
+  if (blocks.empty()) return {.consecutive = true};
+  if (segment_starts.size() == 2 && blocks.front() == blocks.back())
+    return {.consecutive = true, .block = blocks[0], .offset = offsets[0]};
+  places.blocks = at::tensor(blocks, at::kLong).to(device_);
+  places.offsets = at::tensor(offsets, at::kLong).to(device_);
+  return places;
+}
+
+// pool: [blocks, heads, size, D]; rows: [T, heads, D].
+void KvCache::put(const at::Tensor& pool, const at::Tensor& rows, const Places& places) {
+  if (places.consecutive) {
+    pool[places.block].narrow(1, places.offset, rows.size(0)).copy_(rows.transpose(0, 1));
+    return;
+  }
+  pool.transpose(1, 2).index_put_({places.blocks, places.offsets}, rows);
+}
+
+void KvCache::store(int64_t layer, const at::Tensor& k, const at::Tensor& v,
+                    const std::vector<int64_t>& segment_starts) {
+  const Layer& to = layers_[static_cast<size_t>(layer)];
+  const Places at = places(segment_starts);
+  put(to.keys, k, at);
+  put(to.values, v, at);
+}
+
+void KvCache::store_latents(int64_t layer, const at::Tensor& latents,
+                            const std::vector<int64_t>& segment_starts) {
+  put(layers_[static_cast<size_t>(layer)].latents, latents.unsqueeze(1), places(segment_starts));
+}
+
+void KvCache::store_index_keys(int64_t layer, const at::Tensor& keys,
+                               const std::vector<int64_t>& segment_starts) {
+  put(layers_[static_cast<size_t>(layer)].index_keys, keys.unsqueeze(1), places(segment_starts));
+}
+
+std::vector<ops::BlockTable> KvCache::tables(const std::vector<int64_t>& q_starts) const {
+  std::vector<ops::BlockTable> tables;
+  for (size_t s = 0; s + 1 < q_starts.size(); ++s) {
+    const CachedSequence& sequence = *sequences_[s];
+    const int64_t length = sequence.length + q_starts[s + 1] - q_starts[s];
+    const auto used = static_cast<size_t>((length + sizes_.block_size - 1) / sizes_.block_size);
+    tables.push_back({std::span(sequence.blocks).first(used), length});
+  }
+  return tables;
+}
+
+at::Tensor KvCache::attend_to(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              const ops::AttentionLayout& layout, ops::Parameter* sinks) const {
+  const std::vector<ops::BlockTable> all = tables(layout.q_starts);
+  const bool in_blocks = sizes_.blocks > 1 && !layout.chosen.defined();
+  size_t single = 0;  // segments of one query at the front
+  while (in_blocks && single < all.size() &&
+         layout.q_starts[single + 1] == layout.q_starts[single] + 1)
+    ++single;
+  const auto count = static_cast<int64_t>(single);
+  std::vector<at::Tensor> parts;
+  if (single > 0) {
+    parts.push_back(ops::paged_attention(q.narrow(0, 0, count), k, v, std::span(all).first(single),
+                                         layout, sinks));
+  }
+  if (single < all.size()) {
+    const auto rest = std::span(all).subspan(single);
+    ops::AttentionLayout whole = layout;
+    whole.q_starts.clear();
+    for (size_t s = single; s < layout.q_starts.size(); ++s)
+      whole.q_starts.push_back(layout.q_starts[s] - count);
+    const at::Tensor keys = ops::gather_blocks(k, rest, whole.k_starts);
+    parts.push_back(ops::attention(q.narrow(0, count, q.size(0) - count), keys,
+                                   ops::gather_blocks(v, rest, whole.k_starts), whole, sinks));
+  }
+  return parts.size() == 1 ? parts[0] : at::cat(parts, 0);
+}
+
+at::Tensor KvCache::attend(int64_t layer, const at::Tensor& q, const ops::AttentionLayout& layout,
+                           ops::Parameter* sinks) const {
+  const Layer& of = layers_[static_cast<size_t>(layer)];
+  return attend_to(q, of.keys, of.values, layout, sinks);
+}
+
+at::Tensor KvCache::attend_latents(int64_t layer, const at::Tensor& q, int64_t rank,
+                                   const ops::AttentionLayout& layout) const {
+  const at::Tensor& latents = layers_[static_cast<size_t>(layer)].latents;
+  return attend_to(q, latents, latents.narrow(3, 0, rank), layout, nullptr);
+}
+
+at::Tensor KvCache::index_keys(int64_t layer, size_t segment, int64_t added) const {
+  const CachedSequence& sequence = *sequences_[segment];
+  const int64_t length = sequence.length + added, size = sizes_.block_size;
+  const auto used = static_cast<size_t>((length + size - 1) / size);
+  const ops::BlockTable table{std::span(sequence.blocks).first(used), length};
+  std::vector<int64_t> starts;
+  return ops::gather_blocks(layers_[static_cast<size_t>(layer)].index_keys, {&table, 1}, starts)
+      .squeeze(1);
+}
+
+std::vector<int64_t> KvCache::slots() const {
+  std::vector<int64_t> slots;
+  for (const CachedSequence* sequence : sequences_) slots.push_back(sequence->slot);
+  return slots;
+}
+
+void KvCache::reset_slot(int64_t slot) {
+  for (Layer& layer : layers_) layer.recurrent.reset(slot);
+}
+
+void KvCache::copy_slot(int64_t from, int64_t to) {
+  for (Layer& layer : layers_) layer.recurrent.copy(from, to);
+}
+
+void KvCache::copy_block(int64_t from, int64_t to) {
+  for (const Layer& layer : layers_) {
+    for (const at::Tensor& pool : {layer.keys, layer.values, layer.latents, layer.index_keys}) {
+      if (pool.defined()) pool[to].copy_(pool[from]);
+    }
+  }
+}
+
 int64_t KvCache::truncate(int64_t length) {
-  if (length >= length_) return length_;
-  length_ = length;
+  if (length >= own_.length) return own_.length;
+  own_.length = length;
   for (Layer& layer : layers_) {
     if (!layer.recurrent.defined()) continue;
-    layer.recurrent.reset();
-    length_ = 0;
+    layer.recurrent.reset(0);
+    own_.length = 0;
   }
-  return length_;
-}
-
-at::Tensor KvCache::append_to(const at::Tensor& storage, const at::Tensor& rows) const {
-  const int64_t added = rows.size(0);
-  if (length_ + added > capacity_) {
-    throw MemoryError("kv_cache",
-                      fmt::format("expected at most {} tokens, got {}", capacity_, length_ + added),
-                      "ask for fewer new tokens");
-  }
-  storage.narrow(0, length_, added).copy_(rows);
-  return storage.narrow(0, 0, length_ + added);
-}
-
-KvCache::KeysValues KvCache::append(int64_t layer, const at::Tensor& k, const at::Tensor& v) {
-  const Layer& to = layers_[static_cast<size_t>(layer)];
-  return {append_to(to.keys.transpose(0, 1), k), append_to(to.values.transpose(0, 1), v)};
-}
-
-at::Tensor KvCache::append_latent(int64_t layer, const at::Tensor& latent) {
-  return append_to(layers_[static_cast<size_t>(layer)].latents, latent);
-}
-
-at::Tensor KvCache::append_index_keys(int64_t layer, const at::Tensor& keys) {
-  return append_to(layers_[static_cast<size_t>(layer)].index_keys, keys);
+  return own_.length;
 }
 
 }  // namespace qianli::nn

@@ -65,45 +65,68 @@ BlockOutput LatentAttention::forward(const BlockInput& x, ForwardPass& pass) {
     projected = indexer_->project(x.whole(), query_latent, pass);
     pass.chosen_keys = indexer_->choose(projected, pass, index_);
   }
-  // A prompt at the start of a cache sees its own tokens only: cheaper in the explicit form.
-  const bool decoding = pass.input.cache && (pass.input.cache->length() > 0 || pass.tokens() == 1);
-  const at::Tensor context =
-      decoding ? absorbed_form(q, own, pass) : explicit_form(q, own, projected, pass);
+  ops::AttentionLayout layout = attention_layout(spec_, layer_, pass.input);
+  layout.chosen = pass.chosen_keys;
+  const at::Tensor context = pass.input.cache ? cached_form(q, own, projected, pass)
+                                              : explicit_form(q, own, layout, projected, pass);
   return {context.reshape({pass.tokens(), spec_.num_attention_heads * sizes_.v_head_dim}), proj_};
 }
 
+at::Tensor LatentAttention::cached_form(const at::Tensor& q, const Latent& latent,
+                                        const Indexer::Projected& projected, ForwardPass& pass) {
+  KvCache& cache = *pass.input.cache;
+  const auto& starts = pass.input.segment_starts;
+  cache.store_latents(index_, at::cat({latent.kv, latent.key.squeeze(1)}, 1), starts);
+  size_t first_new = starts.size() - 1;  // the segments from here on are prompts that begin
+  while (first_new > 0 && cache.length(first_new - 1) == 0 &&
+         starts[first_new] - starts[first_new - 1] > 1)
+    --first_new;
+  const auto part = [&](size_t begin, size_t end) {
+    ops::AttentionLayout layout = attention_layout(spec_, layer_, pass.input);
+    layout.q_starts.clear();
+    for (size_t s = begin; s <= end; ++s) layout.q_starts.push_back(starts[s] - starts[begin]);
+    layout.k_starts = layout.q_starts;
+    if (pass.chosen_keys.defined())
+      layout.chosen = pass.chosen_keys.narrow(0, starts[begin], starts[end] - starts[begin]);
+    return layout;
+  };
+  const int64_t row = starts[first_new], rest = pass.tokens() - row;
+  const size_t segments = starts.size() - 1;
+  std::vector<at::Tensor> parts;
+  if (row > 0) parts.push_back(absorbed_form(q.narrow(0, 0, row), part(0, first_new), pass));
+  if (rest > 0) {
+    const Latent own{.kv = latent.kv.narrow(0, row, rest), .key = latent.key.narrow(0, row, rest)};
+    parts.push_back(
+        explicit_form(q.narrow(0, row, rest), own, part(first_new, segments), projected, pass));
+  }
+  return parts.size() == 1 ? parts[0] : at::cat(parts, 0);
+}
+
 at::Tensor LatentAttention::explicit_form(const at::Tensor& q, const Latent& latent,
+                                          const ops::AttentionLayout& layout,
                                           const Indexer::Projected& projected, ForwardPass& pass) {
   const int64_t heads = spec_.num_attention_heads, plain = sizes_.qk_nope_head_dim;
-  if (pass.input.cache)
-    pass.input.cache->append_latent(index_, at::cat({latent.kv, latent.key.squeeze(1)}, 1));
-  const at::Tensor up = kv_up_(latent.kv).view({pass.tokens(), heads, plain + sizes_.v_head_dim});
+  const at::Tensor up = kv_up_(latent.kv).view({q.size(0), heads, plain + sizes_.v_head_dim});
   const at::Tensor k = at::cat({up.narrow(2, 0, plain), latent.key.expand({-1, heads, -1})}, 2);
   const at::Tensor v = up.narrow(2, plain, sizes_.v_head_dim);
-  ops::AttentionLayout layout = attention_layout(spec_, layer_, pass.input);
-  layout.chosen = pass.chosen_keys;
   const at::Tensor context = attend(q, k, v, layout, nullptr, index_, pass);
   if (!indexer_ || !indexer_->learns(pass)) return context;
   return indexer_->learn(context, projected, q, k, layout, pass.input);
 }
 
-at::Tensor LatentAttention::absorbed_form(const at::Tensor& q, const Latent& latent,
+at::Tensor LatentAttention::absorbed_form(const at::Tensor& q, const ops::AttentionLayout& layout,
                                           ForwardPass& pass) const {
   const int64_t heads = spec_.num_attention_heads, plain = sizes_.qk_nope_head_dim,
                 rank = sizes_.kv_lora_rank;
-  const at::Tensor cached =  // [S, c + r]
-      pass.input.cache->append_latent(index_, at::cat({latent.kv, latent.key.squeeze(1)}, 1));
   const at::Tensor up = kv_up_.weight->value().view({heads, plain + sizes_.v_head_dim, rank});
   const at::Tensor plain_queries = q.narrow(2, 0, plain).transpose(0, 1);  // [a, T, n]
   const at::Tensor absorbed =
       at::bmm(plain_queries, up.narrow(1, 0, plain)).transpose(0, 1);  // [T, a, c]
   const at::Tensor query = at::cat({absorbed, q.narrow(2, plain, sizes_.qk_rope_head_dim)}, 2);
-  const at::Tensor key = cached.unsqueeze(1);  // one head for all: [S, 1, c + r]
-  ops::AttentionLayout layout = attention_layout(spec_, layer_, pass.input);
-  layout.chosen = pass.chosen_keys;
-  const at::Tensor mixed = ops::attention(query, key, key.narrow(2, 0, rank), layout);  // [T, a, c]
-  const at::Tensor value_up = up.narrow(1, plain, sizes_.v_head_dim).transpose(1, 2);   // [a, c, w]
-  return at::bmm(mixed.transpose(0, 1), value_up).transpose(0, 1);                      // [T, a, w]
+  const at::Tensor mixed =
+      pass.input.cache->attend_latents(index_, query, rank, layout);                   // [T, a, c]
+  const at::Tensor value_up = up.narrow(1, plain, sizes_.v_head_dim).transpose(1, 2);  // [a, c, w]
+  return at::bmm(mixed.transpose(0, 1), value_up).transpose(0, 1);                     // [T, a, w]
 }
 
 }  // namespace qianli::nn

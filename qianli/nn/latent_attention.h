@@ -32,10 +32,16 @@ class LatentAttention : public Block {
   Latent latent(const at::Tensor& down, ForwardPass& pass) const;
   // Keys and values of every head are made from the latent: training, and prompts.
   at::Tensor explicit_form(const at::Tensor& q, const Latent& latent,
-                           const Indexer::Projected& projected, ForwardPass& pass);
+                           const ops::AttentionLayout& layout, const Indexer::Projected& projected,
+                           ForwardPass& pass);
   // The up-projections are applied to queries and outputs instead, so that the cached latents are
   // the keys and values of one head: decoding. No gradients.
-  at::Tensor absorbed_form(const at::Tensor& q, const Latent& latent, ForwardPass& pass) const;
+  at::Tensor absorbed_form(const at::Tensor& q, const ops::AttentionLayout& layout,
+                           ForwardPass& pass) const;
+  // With a cache: prompts at the end of the pass that begin their sequences in the explicit form,
+  // which is cheaper where a token sees this pass's tokens only; everything else absorbed.
+  at::Tensor cached_form(const at::Tensor& q, const Latent& latent,
+                         const Indexer::Projected& projected, ForwardPass& pass);
 
   const model::ModelSpec& spec_;
   const model::LatentAttention& sizes_;

@@ -39,10 +39,11 @@ BlockOutput Mamba2Mixer::forward(const BlockInput& x, ForwardPass& pass) {
 
 at::Tensor Mamba2Mixer::mix(const at::Tensor& given, const at::Tensor& dt,
                             const DecoderInput& input) const {
-  RecurrentState* state = input.cache ? &input.cache->recurrent(index_) : nullptr;
+  RecurrentStates* kept = input.cache ? &input.cache->recurrent(index_) : nullptr;
+  const std::vector<int64_t> slots = kept ? input.cache->slots() : std::vector<int64_t>();
   const at::Tensor xbc =
-      state ? ops::causal_conv1d_update(given, conv_, conv_bias_, state->conv_tail, true)
-            : ops::causal_conv1d(given, conv_, conv_bias_, input.segment_starts, true);
+      kept ? kept->convolve(given, conv_, conv_bias_, input.segment_starts, slots)
+           : ops::causal_conv1d(given, conv_, conv_bias_, input.segment_starts, true);
   const int64_t tokens = xbc.size(0), keys = sizes_.num_groups * sizes_.state_size;
   const auto parts = xbc.split_with_sizes({sizes_.inner_size, keys, keys}, 1);
   const std::vector<int64_t> groups{tokens, sizes_.num_groups, sizes_.state_size};
@@ -51,11 +52,11 @@ at::Tensor Mamba2Mixer::mix(const at::Tensor& given, const at::Tensor& dt,
                         .dt = ops::step_size(dt, dt_bias_),
                         .b = parts[1].view(groups),
                         .c = parts[2].view(groups),
-                        .starts = state ? ops::SegmentStarts{0, tokens} : input.segment_starts,
-                        .initial_state = state ? state->state : at::Tensor(),
-                        .keep_state = state != nullptr},
+                        .starts = input.segment_starts,
+                        .initial_state = kept ? kept->of(slots) : at::Tensor(),
+                        .keep_state = kept != nullptr},
                        a_log_, skip_);
-  if (state) state->state = result.final_state;
+  if (kept) kept->keep(slots, result.final_state);
   return result.out;
 }
 

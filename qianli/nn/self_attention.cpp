@@ -33,12 +33,13 @@ BlockOutput SelfAttention::forward(const BlockInput& x, ForwardPass& pass) {
     p.k = ops::rotary(p.k, table, pass.positions, pairs);
   }
   if (q_norm_ && !norm_first) p.q = qk_norm(p.q, *q_norm_), p.k = qk_norm(p.k, *k_norm_);
-  if (pass.input.cache) {
-    const auto cached = pass.input.cache->append(index_, p.k, p.v);
-    p.k = cached.k;
-    p.v = cached.v;
+  at::Tensor context;  // [T, a, d]
+  if (KvCache* cache = pass.input.cache) {
+    cache->store(index_, p.k, p.v, pass.input.segment_starts);
+    context = cache->attend(index_, p.q, layout(pass), sinks_);
+  } else {
+    context = attend(p.q, p.k, p.v, layout(pass), sinks_, index_, pass);
   }
-  at::Tensor context = attend(p.q, p.k, p.v, layout(pass), sinks_, index_, pass);  // [T, a, d]
   if (p.head_gate.defined()) context = context * at::sigmoid(p.head_gate).unsqueeze(-1);
   context = context.reshape({context.size(0), layer_.query_size()});
   if (p.gate.defined()) context = context * at::sigmoid(p.gate);
@@ -99,13 +100,11 @@ ops::AttentionLayout SelfAttention::layout(const ForwardPass& pass) const {
 
 ops::AttentionLayout attention_layout(const model::ModelSpec& spec, const model::LayerSpec& layer,
                                       const DecoderInput& input) {
-  ops::AttentionLayout layout{.q_starts = input.segment_starts,
-                              .k_starts = input.segment_starts,
-                              .causal = true,
-                              .window = layer.window,
-                              .scale = spec.attention_scale()};
-  if (input.cache) layout.k_starts = {0, input.cache->length() + input.tokens.size(0)};
-  return layout;
+  return {.q_starts = input.segment_starts,
+          .k_starts = input.segment_starts,
+          .causal = true,
+          .window = layer.window,
+          .scale = spec.attention_scale()};
 }
 
 }  // namespace qianli::nn

@@ -37,7 +37,7 @@ class SelfAttention : public Block {
   ops::Parameter* sinks_;
 };
 
-// The mask of a layer over the pass's segments, or over the cache and its new tokens.
+// The mask of a layer over the pass's segments.
 ops::AttentionLayout attention_layout(const model::ModelSpec& spec, const model::LayerSpec& layer,
                                       const DecoderInput& input);
 

@@ -192,11 +192,11 @@ TEST(RecurrentStates, only_layers_that_keep_one_have_one) {
   using Kind = model::MixerKind;
   const auto spec = spec_with({Kind::kGatedDeltaNet, Kind::kAttention, Kind::kMamba2});
   nn::KvCache cache(spec, 8, at::kBFloat16, at::kCPU);
-  EXPECT_EQ(cache.recurrent(0).state.sizes(), (std::vector<int64_t>{1, 4, 8, 6}));
-  EXPECT_EQ(cache.recurrent(0).state.scalar_type(), at::kFloat);
-  EXPECT_EQ(cache.recurrent(0).conv_tail.sizes(), (std::vector<int64_t>{3, 56}));
+  EXPECT_EQ(cache.recurrent(0).states.sizes(), (std::vector<int64_t>{1, 4, 8, 6}));
+  EXPECT_EQ(cache.recurrent(0).states.scalar_type(), at::kFloat);
+  EXPECT_EQ(cache.recurrent(0).conv_tails.sizes(), (std::vector<int64_t>{1, 3, 56}));
   EXPECT_FALSE(cache.recurrent(1).defined());
-  EXPECT_EQ(cache.recurrent(2).state.sizes(), (std::vector<int64_t>{1, 4, 12, 10}));
+  EXPECT_EQ(cache.recurrent(2).states.sizes(), (std::vector<int64_t>{1, 4, 12, 10}));
   EXPECT_EQ(nn::KvCache::elements_per_token(spec), 2 * spec.num_query_groups * spec.head_dim);
   EXPECT_EQ(nn::KvCache::fixed_bytes(spec, at::kBFloat16),
             4 * (4 * 8 * 6 + 4 * 12 * 10) + 2 * 3 * (56 + 64));

@@ -1,0 +1,63 @@
+#include "apps/qianli/engine/sampling.h"
+
+#include <fmt/core.h>
+
+#include <charconv>
+
+#include "qianli/base/error.h"
+#include "qianli/base/log.h"
+
+namespace qianli::app {
+namespace {
+
+// "ID=BIAS"
+std::pair<int64_t, double> read_bias(const std::string& text) {
+  std::pair<int64_t, double> bias;
+  const char* const end = text.data() + text.size();
+  const auto id = std::from_chars(text.data(), end, bias.first);
+  const bool has_id = id.ec == std::errc() && id.ptr != end && *id.ptr == '=';
+  const auto value = has_id ? std::from_chars(id.ptr + 1, end, bias.second) : id;
+  if (has_id && value.ec == std::errc() && value.ptr == end) return bias;
+  throw ConfigError("generate", fmt::format("expected ID=BIAS at --logit-bias, got '{}'", text),
+                    "for example --logit-bias 42=-100");
+}
+
+}  // namespace
+
+std::unique_ptr<infer::Model> open_with_tokenizer(const ModelArguments& arguments) {
+  auto model = infer::Model::open(arguments.model, {arguments.precision, arguments.device});
+  model->tokenizer();  // says what is missing before anything is printed
+  log::info("model", "{}", model->summary());
+  return model;
+}
+
+infer::SamplingOptions sampling_options(const SamplingArguments& arguments,
+                                        const infer::SamplingOptions& defaults) {
+  infer::SamplingOptions options = defaults;
+  const bool wants_sampling =
+      arguments.temperature || arguments.top_k || arguments.top_p || arguments.min_p;
+  if (options.greedy() && wants_sampling) options.temperature = 1.0;
+  if (arguments.greedy) options.temperature = 0.0;
+  if (arguments.temperature) options.temperature = *arguments.temperature;
+  if (arguments.top_k) options.top_k = *arguments.top_k;
+  if (arguments.top_p) options.top_p = *arguments.top_p;
+  if (arguments.min_p) options.min_p = *arguments.min_p;
+  if (arguments.repetition_penalty) options.repetition_penalty = *arguments.repetition_penalty;
+  if (arguments.seed) options.seed = *arguments.seed;
+  options.presence_penalty = arguments.presence_penalty;
+  options.frequency_penalty = arguments.frequency_penalty;
+  for (const std::string& bias : arguments.logit_bias)
+    options.logit_bias.push_back(read_bias(bias));
+  options.validate();
+  if (options.greedy() && (arguments.seed || wants_sampling)) {
+    log::warn("generate", "greedy decoding has no use for --seed, --top-k, --top-p and --min-p");
+  }
+  return options;
+}
+
+std::vector<int64_t> plain_ids(const infer::Model& model, const std::string& text) {
+  const auto ids = model.tokenizer()->encode(text, /*add_special_tokens=*/false);
+  return {ids.begin(), ids.end()};
+}
+
+}  // namespace qianli::app

@@ -1,0 +1,51 @@
+#include "apps/qianli/model_options.h"
+
+namespace qianli::app {
+
+void add_model_options(CLI::App& command, ModelArguments& arguments) {
+  command.add_option("MODEL", arguments.model, "Hugging Face folder, checkpoint or GGUF file")
+      ->required();
+  command
+      .add_option("--precision", arguments.precision,
+                  "auto: fp32, or bf16 where the weights and the device are")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16", "fp64"}))
+      ->capture_default_str();
+  command.add_option("--device", arguments.device)
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+}
+
+void add_sampling_options(CLI::App& command, SamplingArguments& arguments) {
+  auto* greedy = command.add_flag("--greedy", arguments.greedy,
+                                  "Always the most probable token (the default, unless the model's "
+                                  "generation_config.json samples)");
+  command.add_option("--temperature", arguments.temperature, "Sample; 0 is greedy")
+      ->excludes(greedy);
+  command.add_option("--top-k", arguments.top_k, "Sample among the K most probable tokens")
+      ->excludes(greedy);
+  command
+      .add_option("--top-p", arguments.top_p,
+                  "Sample among the fewest tokens with this probability together")
+      ->excludes(greedy);
+  command
+      .add_option("--min-p", arguments.min_p,
+                  "Sample among tokens with at least this share of the best one's probability")
+      ->excludes(greedy);
+  command.add_option("--repetition-penalty", arguments.repetition_penalty,
+                     "Above 1: tokens already seen become less probable");
+  command.add_option("--presence-penalty", arguments.presence_penalty,
+                     "From -2 to 2: off the logit of every token generated so far");
+  command.add_option("--frequency-penalty", arguments.frequency_penalty,
+                     "From -2 to 2: the same, as often as it was generated");
+  command
+      .add_option("--logit-bias", arguments.logit_bias,
+                  "ID=BIAS: added to the logit of a token; may be given several times")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command.add_option("--seed", arguments.seed, "Of the sampling: the same seed, the same text")
+      ->check(CLI::NonNegativeNumber)  // else -1 becomes the largest seed
+      ->excludes(greedy);
+}
+
+}  // namespace qianli::app

@@ -1,0 +1,13 @@
+// Options of the commands that run a model.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "apps/qianli/engine.h"
+
+namespace qianli::app {
+
+void add_model_options(CLI::App& command, ModelArguments& arguments);
+void add_sampling_options(CLI::App& command, SamplingArguments& arguments);
+
+}  // namespace qianli::app

@@ -1,0 +1,96 @@
+// Conversations piped in, and texts generated in the ways that are no plain sampling.
+#include "tests/commands/workshop.h"
+
+namespace qianli::testing {
+namespace {
+
+class ChatTest : public Workshop {
+ protected:
+  Result chat(const std::string& lines, const std::string& options = "") const {
+    write_text(path("lines"), lines);
+    RunOptions bash = this->options();
+    bash.program = "/bin/bash";
+    const std::string command = program_path().string() + " chat " + model_ +
+                                " --template default --greedy -n 6 " + options + " < lines";
+    return run({"-c", command}, bash);
+  }
+  void SetUp() override {
+    Workshop::SetUp();
+    if (engine_present()) model_ = trained("run").string();
+  }
+  Json generated(std::vector<std::string> more) const {
+    std::vector<std::string> command{"generate", model_, "-n", "8", "--ignore-eos", "--json"};
+    command.insert(command.end(), more.begin(), more.end());
+    const Result result = qianli(command);
+    expect_success(result);
+    return Json::parse(result.out);
+  }
+
+  std::string model_;
+};
+
+TEST_F(ChatTest, LinesAreAnsweredAndConversationsSaved) {
+  QIANLI_REQUIRE_ENGINE();
+  const Result first = chat(
+      "the cat\n/save talk.json\n/system be kind\nthe dog\\\nand more\n/save all.json\nq\nnever "
+      "said\n");
+  expect_success(first);
+  EXPECT_NE(first.err.find("tokens/s"), std::string::npos);
+  const Json talk = Json::parse(read_text(path("talk.json")));
+  ASSERT_EQ(talk.size(), 2u);
+  EXPECT_EQ(talk[0]["content"], "the cat");
+  EXPECT_EQ(talk[1]["role"], "assistant");
+  const Json all = Json::parse(read_text(path("all.json")));
+  ASSERT_EQ(all.size(), 5u);
+  EXPECT_EQ(all[0]["content"], "be kind");
+  EXPECT_EQ(all[3]["content"], "the dog\nand more");
+  // A saved conversation goes on; its last answer is made anew; a new one begins.
+  const Result again =
+      chat("/regenerate\n/save again.json\nclear\nthe cat\n/save fresh.json\n", "--load talk.json");
+  expect_success(again);
+  EXPECT_EQ(Json::parse(read_text(path("again.json"))), talk);
+  EXPECT_EQ(Json::parse(read_text(path("fresh.json"))), talk);
+}
+
+TEST_F(ChatTest, WhatCannotBeDoneIsSaid) {
+  QIANLI_REQUIRE_ENGINE();
+  expect_failure(chat("/regenerate\n"), 2, {"/regenerate"});
+  expect_failure(chat("/dance\n"), 2, {"/dance", "/help"});
+  expect_failure(chat("/load nothing.json\n"), 3, {"nothing.json"});
+  expect_failure(chat("x\n", "--load lines"), 3, {"lines"});
+}
+
+TEST_F(ChatTest, BatchesBeamsChoicesAndStops) {
+  QIANLI_REQUIRE_ENGINE();
+  write_text(path("prompts.jsonl"), "\"the cat\"\n{\"prompt\": \"a dog\"}\n\n");
+  const Json many =
+      generated({"--prompt", "the cat", "--prompt-lines", "prompts.jsonl", "--log-probs", "2"});
+  ASSERT_EQ(many.size(), 3u);
+  EXPECT_EQ(many[0]["tokens"], many[1]["tokens"]);
+  EXPECT_EQ(many[2]["prompt"], "a dog");
+  EXPECT_EQ(many[2]["log_probs"].size(), 8u);
+  EXPECT_EQ(many[2]["log_probs"][0]["top"].size(), 2u);
+  EXPECT_EQ(generated({"--prompt", "a dog"})["tokens"], many[2]["tokens"]);
+
+  const Json beams = generated({"--prompt", "the cat", "--num-beams", "3"});
+  ASSERT_EQ(beams["beams"].size(), 3u);
+  EXPECT_EQ(beams["text"], beams["beams"][0]["text"]);
+  EXPECT_GE(beams["beams"][0]["score"].get<double>(), beams["beams"][1]["score"].get<double>());
+
+  const std::string chosen =
+      generated({"--prompt", "x", "--choices", "the cat", "--choices", "a dog"})["text"];
+  EXPECT_TRUE(chosen == "the cat" || chosen == "a dog") << chosen;
+
+  const std::string whole = many[0]["text"];
+  const std::string stop = whole.substr(whole.size() / 2, 2);
+  EXPECT_EQ(generated({"--prompt", "the cat", "--stop", stop})["text"],
+            whole.substr(0, whole.find(stop)));
+  const std::string first = std::to_string(many[0]["tokens"][0].get<int64_t>());
+  EXPECT_NE(generated({"--prompt", "the cat", "--logit-bias", first + "=-100"})["tokens"][0],
+            many[0]["tokens"][0]);
+  expect_failure(qianli({"generate", model_, "--prompt", "x", "--logit-bias", "5"}), 2,
+                 {"ID=BIAS"});
+}
+
+}  // namespace
+}  // namespace qianli::testing
