@@ -6,6 +6,7 @@
 namespace qianli::app {
 
 void run_pretrain(const config::Config& config);
+void run_sft(const config::Config& config);
 void run_generate(const GenerateArguments& arguments);
 void run_score(const ScoreArguments& arguments);
 LogitsDifference run_compare_logits(const LogitsArguments& arguments);
