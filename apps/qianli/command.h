@@ -30,6 +30,7 @@ std::vector<std::string> take_job(int& argc, char** argv);
 void add_commands(CLI::App& app, const std::vector<std::string>& job);
 
 void add_pretrain(CLI::App& app);
+void add_sft(CLI::App& app);
 void add_launch(CLI::App& app, const std::vector<std::string>& job);
 void add_backends(CLI::App& app);
 void add_doctor(CLI::App& app);

@@ -6,6 +6,7 @@ namespace qianli::app {
 
 void add_commands(CLI::App& app, const std::vector<std::string>& job) {
   add_pretrain(app);
+  add_sft(app);
   add_generate(app);
   add_chat(app);
   add_serve(app);

@@ -94,6 +94,7 @@ struct LogitsDifference {
 // The engine's entry points, one per command that computes. They throw qianli::Error.
 struct EngineApi {
   void (*pretrain)(const config::Config& config);
+  void (*sft)(const config::Config& config);
   void (*generate)(const GenerateArguments& arguments);
   void (*chat)(const ChatArguments& arguments);
   void (*serve)(const ServeArguments& arguments);

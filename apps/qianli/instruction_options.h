@@ -1,12 +1,13 @@
 // Options that say how instruction data become training samples; of `data prepare` and
-// `data inspect`.
+// `data inspect`. Those that training has, too, are declared in the configuration
+// (config::InstructionConfig), under the same names.
 #pragma once
 
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "qianli/data/instruction/prepare.h"
+#include "qianli/data/instruction/configured.h"
 #include "qianli/text/tokenizer.h"
 
 namespace CLI {
@@ -16,13 +17,11 @@ class App;
 namespace qianli::app {
 
 struct InstructionFlags {
-  std::string named_template, format, task, handler, map_keys, truncation, thinking = "none";
-  std::string variant, default_system, effort, step_marker = "ки";
+  config::InstructionConfig config;
+  std::string task, step_marker = "ки";
   std::vector<std::string> variables, reward_tokens, additional;
   int64_t sequence_length = 0;
-  bool pack = false, neat_pack = false, append_eod = false, train_on_prompt = false;
-  bool mask_history = false, keep_thinking = false;
-  bool has_default_system = false;
+  bool pack = false, neat_pack = false, append_eod = false;
 
   void add_to(CLI::App& command);
   // Whether any of them asks for instruction data.

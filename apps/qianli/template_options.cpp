@@ -23,11 +23,6 @@ OrderedJson read_variables(const std::vector<std::string>& settings) {
   return variables;
 }
 
-text::chat::Thinking thinking_of(const std::string& text) {
-  if (text == "true") return text::chat::Thinking::kOn;
-  return text == "false" ? text::chat::Thinking::kOff : text::chat::Thinking::kUnset;
-}
-
 std::string list_of_templates() {
   std::vector<std::string> names;
   for (const auto& entry : text::chat::named_templates()) names.push_back(entry.name);

@@ -5,14 +5,11 @@
 #include <vector>
 
 #include "qianli/base/json.h"
-#include "qianli/text/chat/turns.h"
 
 namespace qianli::app {
 
 // "enable_thinking=false": a JSON value, else a text. ConfigError for what is not NAME=VALUE.
 OrderedJson read_variables(const std::vector<std::string>& settings);
-// Of none, true and false.
-text::chat::Thinking thinking_of(const std::string& text);
 // "Named templates:" and the names, in lines.
 std::string list_of_templates();
 

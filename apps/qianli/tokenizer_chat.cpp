@@ -11,6 +11,7 @@
 #include "qianli/base/json.h"
 #include "qianli/base/log.h"
 #include "qianli/base/strings.h"
+#include "qianli/data/instruction/configured.h"
 #include "qianli/text/chat/encode_turns.h"
 #include "qianli/text/chat/model_template.h"
 #include "qianli/text/tokenizer.h"
@@ -113,7 +114,7 @@ chat::TurnOptions turn_options(const Options& options) {
   chat::TurnOptions turns{.last_answer_only = options.last_answer,
                           .drop_thinking = !options.keep_thinking,
                           .reasoning_effort = options.effort};
-  turns.thinking = thinking_of(options.thinking);
+  turns.thinking = data::thinking_of(options.thinking);
   if (options.has_default_system) turns.default_system = options.default_system;
   return turns;
 }

@@ -46,8 +46,10 @@ Config from_text(const std::string& yaml, const std::string& source,
 // Checks that span several keys. load() has called it; call it again after changing a Config by
 // hand.
 void validate(const Config& config);
-// What training cannot do without: a model, data.path, train.steps.
+// What training cannot do without: a model, data.path, train.steps or train.epochs.
 void require_for_training(const Config& config);
+// Puts steps in the place of train.epochs, fills what follows from them, and checks the whole.
+void set_steps(Config& config, int64_t steps);
 
 // Every value that is set, as YAML that load() reads back to the same Config. Absent optionals are
 // left out. Equal configs give equal bytes.

@@ -76,6 +76,7 @@ void append_paths(const Section& section, const std::string& prefix,
 
 Section fields_of(Config& config) { return section_of(config); }
 Section fields_of(ModelConfig& model) { return section_of(model); }
+Section fields_of(InstructionConfig& instruction) { return section_of(instruction); }
 
 std::optional<Field> find_field(const Section& root, std::string_view path) {
   const size_t dot = path.find('.');

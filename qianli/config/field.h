@@ -43,6 +43,7 @@ struct Field {
 // The fields of `config`; pointers into it.
 Section fields_of(Config& config);
 Section fields_of(ModelConfig& model);
+Section fields_of(InstructionConfig& instruction);
 
 // "optim.lr" → that field; parts of list items ("optim.groups.match") are those of the sample item.
 std::optional<Field> find_field(const Section& root, std::string_view path);

@@ -13,16 +13,21 @@ namespace {
 
 constexpr uint64_t kFileBytes = uint64_t{1} << 20;
 
-// Fills what follows from other values.
-void resolve(Config& config, const std::string& name) {
+// Fills what follows from the number of steps, where it is known.
+void resolve_schedule(Config& config) {
   OptimConfig& optim = config.optim;
-  if (!config.data.seed) config.data.seed = config.train.seed;
-  if (!config.train.global_batch_size)
-    config.train.global_batch_size = config.train.micro_batch_size;
   if (!optim.decay_steps && config.train.steps > 0) optim.decay_steps = config.train.steps;
   if (optim.lr_schedule == "wsd" && !optim.wsd_decay_steps && optim.decay_steps) {
     optim.wsd_decay_steps = std::max<int64_t>(1, *optim.decay_steps / 10);
   }
+}
+
+// Fills what follows from other values.
+void resolve(Config& config, const std::string& name) {
+  if (!config.data.seed) config.data.seed = config.train.seed;
+  if (!config.train.global_batch_size)
+    config.train.global_batch_size = config.train.micro_batch_size;
+  resolve_schedule(config);
   if (config.run.dir.empty()) config.run.dir = "runs/" + name;
 }
 
@@ -56,6 +61,13 @@ Config from_text(const std::string& yaml, const std::string& source,
 
 Config from_overrides_only(std::span<const std::string> overrides) {
   return build({}, "", "run", overrides);
+}
+
+void set_steps(Config& config, int64_t steps) {
+  config.train.steps = steps;
+  config.train.epochs = 0;
+  resolve_schedule(config);
+  validate(config);
 }
 
 std::string to_yaml(const Config& config) {

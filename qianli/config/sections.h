@@ -197,6 +197,28 @@ struct DataSource {
   bool operator==(const DataSource&) const = default;
 };
 
+// How rows of instruction data become samples: keys of the section `data`, and options of `data
+// prepare` and `data inspect` of the same names (data/instruction/configured.h).
+struct InstructionConfig {
+  std::string chat_template;  // a name, or `model`; "": none
+  std::string format;         // "": as the rows look
+  std::string handler_name;   // "": by format
+  std::string map_keys;       // JSON; "": the usual columns
+  std::string enable_thinking = "none";
+  std::optional<std::string> default_system;  // absent: the template's
+  std::string variant;
+  std::string template_variables;  // JSON; "": none
+  bool keep_thinking = false;
+  std::string reasoning_effort;
+  std::string truncation = "template";
+  bool train_on_prompt = false;
+  bool mask_history = false;
+
+  template <class Visitor>
+  void fields(Visitor& v);
+  bool operator==(const InstructionConfig&) const = default;
+};
+
 struct DataConfig {
   std::vector<DataSource> path;
   std::optional<std::string> tokenizer;  // folder or tokenizer.json; absent: the model's folder
@@ -204,20 +226,25 @@ struct DataConfig {
   std::string split = "969,30,1";        // train, validation, test: any positive proportions
   std::optional<int64_t> seed;           // filled by load: train.seed
   std::string text_key = "text";
-  bool append_eod = true;
+  std::optional<bool> append_eod;  // absent: documents yes, instruction data no
   bool eod_mask_loss = false;
   bool reset_position_ids = false;
   bool reset_attention_mask = false;
   std::optional<std::string> cache_dir;        // absent: inside the run folder
   std::optional<std::string> validation_path;  // absent: the second part of `split`
+  InstructionConfig instruction;               // its keys are keys of this section
+  std::string packing = "none";                // none, greedy, best_fit
+  std::string bad_rows = "skip";               // skip, fail
 
   template <class Visitor>
   void fields(Visitor& v);
 };
 
 struct TrainConfig {
-  int64_t steps = 0;                         // optimizer steps; must be given to train
-  int64_t micro_batch_size = 1;              // samples of one forward pass
+  int64_t steps = 0;               // optimizer steps; this or epochs must be given to train
+  int64_t epochs = 0;              // instead of steps; 0: steps are given
+  int64_t micro_batch_size = 1;    // samples of one forward pass
+  int64_t micro_batch_tokens = 0;  // in the place of micro_batch_size; 0: off
   std::optional<int64_t> global_batch_size;  // samples per step; filled by load: micro_batch_size
   int64_t seed = 1234;
   int64_t eval_every = 0;  // steps; 0: never
@@ -225,6 +252,8 @@ struct TrainConfig {
   double attention_dropout = 0;
   double hidden_dropout = 0;
   double embedding_dropout = 0;
+  double neftune_alpha = 0;
+  std::string loss_normalization = "token";  // token, microbatch
 
   template <class Visitor>
   void fields(Visitor& v);
@@ -293,8 +322,8 @@ struct ParallelConfig {
   int64_t expert_tensor = 0;  // 0: as tensor
   std::string expert_dispatcher = "all_to_all";
   int64_t zero = 0;
-  int64_t zero_ranks = 0;            // neighbours among replicas that share states; 0: all
-  int64_t zero_parameter_ranks = 0;  // that share parameters; 0: as zero_ranks
+  int64_t zero_ranks = 0;             // neighbours among replicas that share states; 0: all
+  int64_t zero_parameter_ranks = 0;   // that share parameters; 0: as zero_ranks
   std::string reduce_dtype = "fp32";  // of gradients on their way
   bool overlap_grad_reduce = true;
   bool overlap_param_gather = true;

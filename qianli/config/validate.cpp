@@ -79,6 +79,19 @@ void check_batches(const TrainConfig& train, const Checker& check) {
                            (global / train.micro_batch_size + 1) * train.micro_batch_size));
 }
 
+void check_length(const TrainConfig& train, const Checker& check) {
+  check.expect(train.steps == 0 || train.epochs == 0, "train.epochs",
+               fmt::format("expected train.steps or train.epochs, got both, {} and {}", train.steps,
+                           train.epochs),
+               "give one of them");
+  check.expect(train.micro_batch_tokens == 0 || train.micro_batch_size == 1,
+               "train.micro_batch_tokens",
+               fmt::format("expected train.micro_batch_size or train.micro_batch_tokens, got both, "
+                           "{} and {}",
+                           train.micro_batch_size, train.micro_batch_tokens),
+               "with a budget of tokens a microbatch holds as many samples as fit");
+}
+
 void check_schedule(const Config& config, const Checker& check) {
   const OptimConfig& optim = config.optim;
   check.expect(
@@ -147,6 +160,7 @@ void validate_at(const Config& config, const Places& places) {
   const Checker check(places);
   check_data(config, check);
   check_batches(config.train, check);
+  check_length(config.train, check);
   check_schedule(config, check);
   check_tensor(config.parallel, check);
   check_sharing(config.parallel, check);
@@ -208,8 +222,8 @@ void require_for_training(const Config& config) {
                "add `model: PRESET` or `model: FOLDER`, or model.family with its sizes");
   check.expect(!config.data.path.empty(), "", "expected data.path, got none",
                "add the file to train on, as in `data: {path: corpus.txt}`");
-  check.expect(config.train.steps > 0, "", "expected train.steps of at least 1, got none",
-               "add `train: {steps: 100}`");
+  check.expect(config.train.steps > 0 || config.train.epochs > 0, "",
+               "expected train.steps of at least 1, got none", "add `train: {steps: 100}`");
 }
 
 }  // namespace qianli::config

@@ -29,6 +29,9 @@ struct Batch {
   std::vector<int64_t> segment_ends;
   // Global numbers of the samples, for error messages.
   std::vector<int64_t> sample_indices;
+  // Where samples of different lengths begin in the flattened batch, one for each number above.
+  // Empty: every row is a sample.
+  std::vector<int64_t> sample_starts;
 
   // Where ranks share the sequences (deal_out), how; the rows are then one rank's, in its order.
   std::shared_ptr<const ContextDeal> context;
@@ -36,9 +39,10 @@ struct Batch {
   int64_t context_neighbours = 1;  // of so many whose rows these are
   // Where these are slices of the sequences (slice_of), which; the rows are then the slices.
   std::shared_ptr<const SequenceSlice> slice;
-  // Of both, from the whole sequences:
+  // Of both, from the whole sequences; sample_starts stay those of the whole, too:
   std::vector<Ahead> ahead;  // [depth]: depth + 1 tokens further on
   int64_t max_position = 0;
+  std::vector<double> counted;  // tokens whose mask is set (counted_tokens)
 };
 
 }  // namespace qianli::data

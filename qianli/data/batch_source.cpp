@@ -107,31 +107,46 @@ Batch slice_rows(const Batch& batch, int64_t first, int64_t count) {
   return part;
 }
 
-BatchSource::BatchSource(std::shared_ptr<const SampleSet> samples, BatchLayout layout,
-                         MaskOptions masks)
-    : samples_(std::move(samples)), layout_(layout), masks_(masks) {
-  const int64_t block = layout_.micro_batch_size * layout_.data_parallel_size;
-  if (layout_.micro_batch_size < 1 || block < 1 || layout_.global_batch_size < 1 ||
-      layout_.global_batch_size % block != 0) {
-    throw ConfigError(
-        "train",
-        fmt::format(
-            "expected train.global_batch_size to be a multiple of train.micro_batch_size ({}) "
-            "x data-parallel ranks ({}), got {}",
-            layout_.micro_batch_size, layout_.data_parallel_size, layout_.global_batch_size),
-        fmt::format("use {}",
-                    std::max<int64_t>(1, layout_.global_batch_size / std::max<int64_t>(1, block)) *
-                        std::max<int64_t>(1, block)));
-  }
+void check_layout(const BatchLayout& layout) {
+  const int64_t block = layout.micro_batch_size * layout.data_parallel_size;
+  if (layout.micro_batch_size >= 1 && block >= 1 && layout.global_batch_size >= 1 &&
+      layout.global_batch_size % block == 0)
+    return;
+  throw ConfigError(
+      "train",
+      fmt::format(
+          "expected train.global_batch_size to be a multiple of train.micro_batch_size ({}) "
+          "x data-parallel ranks ({}), got {}",
+          layout.micro_batch_size, layout.data_parallel_size, layout.global_batch_size),
+      fmt::format("use {}",
+                  std::max<int64_t>(1, layout.global_batch_size / std::max<int64_t>(1, block)) *
+                      std::max<int64_t>(1, block)));
 }
 
-int64_t BatchSource::num_steps() const { return samples_->size() / layout_.global_batch_size; }
+Batch rank_part(Batch batch, const BatchLayout& layout) {
+  if (layout.context.size == 1) return batch;
+  return deal_out(batch, layout.context, layout.context_rank, layout.depths,
+                  layout.context_neighbours);
+}
 
-int64_t BatchSource::microbatches_per_step() const {
+SampleBatches::SampleBatches(std::shared_ptr<const SampleSet> samples, BatchLayout layout,
+                             MaskOptions masks)
+    : samples_(std::move(samples)), layout_(layout), masks_(masks) {
+  check_layout(layout_);
+}
+
+int64_t SampleBatches::num_steps() const { return samples_->size() / layout_.global_batch_size; }
+
+int64_t SampleBatches::microbatches_per_step() const {
   return layout_.global_batch_size / (layout_.micro_batch_size * layout_.data_parallel_size);
 }
 
-void BatchSource::check_step(int64_t step) const {
+BatchSource::StepSize SampleBatches::step_size() const {
+  const int64_t length = samples_->sample_length() - 1;
+  return {static_cast<double>(layout_.global_batch_size * length), length};
+}
+
+void SampleBatches::check_step(int64_t step) const {
   if (step >= 0 && step < num_steps()) return;
   throw DataError(
       "data",
@@ -140,14 +155,14 @@ void BatchSource::check_step(int64_t step) const {
       "give more data, or ask for fewer steps or evaluation batches");
 }
 
-Batch BatchSource::global_batch(int64_t step) const {
+Batch SampleBatches::global_batch(int64_t step) const {
   check_step(step);
   std::vector<int64_t> indices(static_cast<size_t>(layout_.global_batch_size));
   std::iota(indices.begin(), indices.end(), step * layout_.global_batch_size);
   return make_batch(*samples_, indices, masks_);
 }
 
-std::vector<Batch> BatchSource::microbatches(int64_t step) const {
+std::vector<Batch> SampleBatches::microbatches(int64_t step) const {
   check_step(step);
   std::vector<Batch> batches;
   std::vector<int64_t> indices(static_cast<size_t>(layout_.micro_batch_size));
@@ -155,11 +170,7 @@ std::vector<Batch> BatchSource::microbatches(int64_t step) const {
     const int64_t block = k * layout_.data_parallel_size + layout_.data_parallel_rank;
     std::iota(indices.begin(), indices.end(),
               step * layout_.global_batch_size + block * layout_.micro_batch_size);
-    batches.push_back(make_batch(*samples_, indices, masks_));
-    if (layout_.context.size > 1) {
-      batches.back() = deal_out(batches.back(), layout_.context, layout_.context_rank,
-                                layout_.depths, layout_.context_neighbours);
-    }
+    batches.push_back(rank_part(make_batch(*samples_, indices, masks_), layout_));
   }
   return batches;
 }

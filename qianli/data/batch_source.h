@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "qianli/data/batch.h"
@@ -42,22 +43,50 @@ struct BatchLayout {
   int64_t context_rank = 0;        // the first one whose rows this rank has,
   int64_t context_neighbours = 1;  // of so many
   int64_t depths = 0;              // of multi-token prediction
+  int64_t least_tokens = 1;        // of a microbatch, so that every rank and slice has some
 };
 
-// Everything it returns is a pure function of the step number, so resuming needs nothing else.
+// What a task learns from, step by step. Everything it returns is a pure function of the step
+// number, so resuming needs nothing else. Safe to read from many threads.
 class BatchSource {
  public:
-  // ConfigError unless global_batch_size is a multiple of micro_batch_size * data_parallel_size.
-  BatchSource(std::shared_ptr<const SampleSet> samples, BatchLayout layout, MaskOptions masks);
+  virtual ~BatchSource() = default;
+  // Steps the samples last for.
+  virtual int64_t num_steps() const = 0;
+  // This rank's microbatches of the step, in order, as many on every rank; its part of them where
+  // ranks share sequences. DataError for a step that there is not.
+  virtual std::vector<Batch> microbatches(int64_t step) const = 0;
+  // Tells whether another opening gives the same samples in the same order (SampleSet).
+  virtual std::string fingerprint() const = 0;
 
-  // Whole steps the samples last for.
-  int64_t num_steps() const;
+  // Of a step, on average, all ranks together.
+  struct StepSize {
+    double tokens = 0;
+    int64_t sequence_length = 0;  // of what attends to each other
+  };
+  virtual StepSize step_size() const = 0;
+  // Epochs done after so many steps; absent where samples have none.
+  virtual std::optional<double> epochs_after(int64_t) const { return std::nullopt; }
+};
+
+// ConfigError unless global_batch_size is a multiple of micro_batch_size * data_parallel_size.
+void check_layout(const BatchLayout& layout);
+// A rank's part of a whole microbatch, where ranks share sequences; else the whole.
+Batch rank_part(Batch batch, const BatchLayout& layout);
+
+// Batches of samples of one length.
+class SampleBatches : public BatchSource {
+ public:
+  SampleBatches(std::shared_ptr<const SampleSet> samples, BatchLayout layout, MaskOptions masks);
+
+  // Whole steps.
+  int64_t num_steps() const override;
   int64_t microbatches_per_step() const;
   // Samples [step * G, (step + 1) * G) as one batch.
   Batch global_batch(int64_t step) const;
-  // This rank's microbatches of the step, in order; its part of them where ranks share sequences.
-  std::vector<Batch> microbatches(int64_t step) const;
-  const SampleSet& samples() const { return *samples_; }
+  std::vector<Batch> microbatches(int64_t step) const override;
+  std::string fingerprint() const override { return samples_->fingerprint(); }
+  StepSize step_size() const override;
 
  private:
   void check_step(int64_t step) const;

@@ -44,17 +44,44 @@ std::vector<int64_t> whole_starts(const Batch& batch) {
   return batch.slice ? batch.slice->segment_starts : segment_starts(batch);
 }
 
+// [samples + 1], of the whole microbatch.
+std::vector<int64_t> whole_sample_starts(const Batch& batch) {
+  const auto samples = static_cast<int64_t>(batch.sample_indices.size());
+  const int64_t all = whole_starts(batch).back();
+  std::vector<int64_t> starts = batch.sample_starts;
+  if (starts.empty()) {
+    if (samples == 0 || all % samples != 0)
+      throw std::logic_error("expected rows of one length with a sample's number each");
+    for (int64_t row = 0; row < samples; ++row) starts.push_back(row * (all / samples));
+  }
+  starts.push_back(all);
+  return starts;
+}
+
+// Of a whole microbatch's tokens: those of the batch.
+std::vector<int64_t> tokens_of_whole(const Batch& batch) {
+  if (batch.context) {
+    return tokens_of_neighbours(*batch.context, batch.context_rank, batch.context_neighbours);
+  }
+  if (batch.slice) return batch.slice->tokens;
+  std::vector<int64_t> tokens(batch.tokens.size());
+  std::iota(tokens.begin(), tokens.end(), int64_t{0});
+  return tokens;
+}
+
+// Which sample a token is of.
+size_t sample_of(int64_t token, const std::vector<int64_t>& starts) {
+  return static_cast<size_t>(std::ranges::upper_bound(starts, token) - starts.begin() - 1);
+}
+
 // Turns tokens of the whole microbatch into what names them.
 std::vector<int64_t> origins_of(std::vector<int64_t> tokens, const Batch& batch) {
-  const auto rows = static_cast<int64_t>(batch.sample_indices.size());
-  const int64_t all = whole_starts(batch).back();
-  if (rows == 0 || all % rows != 0)
-    throw std::logic_error("expected rows of one length with a sample's number each");
-  const int64_t length = all / rows;
+  const auto starts = whole_sample_starts(batch);
   for (int64_t& token : tokens) {
-    const int64_t row = std::min(token / length, rows - 1);
-    const auto sample = static_cast<uint64_t>(batch.sample_indices[static_cast<size_t>(row)]);
-    token = static_cast<int64_t>(sample << 32) + (token - row * length);
+    // The end of the microbatch is that of its last sample.
+    const size_t at = std::min(sample_of(token, starts), starts.size() - 2);
+    const auto sample = static_cast<uint64_t>(batch.sample_indices[at]);
+    token = static_cast<int64_t>(sample << 32) + (token - starts[at]);
   }
   return tokens;
 }
@@ -206,23 +233,42 @@ Batch deal_out(const Batch& batch, const ContextOptions& options, int64_t rank, 
              .positions = taken(batch.positions, own),
              .segment_ends = {runs.begin() + 1, runs.end()},
              .sample_indices = batch.sample_indices,
+             .sample_starts = batch.sample_starts,
              .context = deal,
              .context_rank = rank,
              .context_neighbours = neighbours,
              .max_position = *std::ranges::max_element(batch.positions)};
   part.ahead = ahead_of(batch, deal->segment_starts(), own, depths);
+  part.counted = counted_tokens(batch, depths);
   return part;
 }
 
-std::vector<int64_t> token_origins(const Batch& batch) {
-  if (batch.context) {
-    return origins_of(
-        tokens_of_neighbours(*batch.context, batch.context_rank, batch.context_neighbours), batch);
+std::vector<double> counted_tokens(const Batch& batch, int64_t depths) {
+  std::vector<double> counted(static_cast<size_t>(depths) + 1, 0.0);
+  const auto add = [&](size_t depth, int64_t first, int64_t end) {
+    counted[depth] = std::accumulate(batch.loss_mask.begin() + first, batch.loss_mask.begin() + end,
+                                     counted[depth]);
+  };
+  const std::vector<int64_t> starts = segment_starts(batch);
+  for (size_t s = 0; s + 1 < starts.size(); ++s) {
+    for (int64_t depth = 0; depth <= depths; ++depth)
+      add(static_cast<size_t>(depth), std::min(starts[s] + depth, starts[s + 1]), starts[s + 1]);
   }
-  if (batch.slice) return origins_of(batch.slice->tokens, batch);
-  std::vector<int64_t> tokens(batch.tokens.size());
-  std::iota(tokens.begin(), tokens.end(), int64_t{0});
-  return origins_of(std::move(tokens), batch);
+  return counted;
+}
+
+std::vector<int64_t> sample_lengths(const Batch& batch) {
+  const auto starts = whole_sample_starts(batch);
+  std::vector<int64_t> lengths = tokens_of_whole(batch);
+  for (int64_t& token : lengths) {
+    const size_t at = sample_of(token, starts);
+    token = starts[at + 1] - starts[at];
+  }
+  return lengths;
+}
+
+std::vector<int64_t> token_origins(const Batch& batch) {
+  return origins_of(tokens_of_whole(batch), batch);
 }
 
 std::vector<int64_t> segment_origins(const Batch& batch) {

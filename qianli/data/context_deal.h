@@ -109,9 +109,16 @@ Batch deal_out(const Batch& batch, const ContextOptions& options, int64_t rank, 
 // [segments + 1]: 0 … tokens; rows of the batch, or its packed documents.
 std::vector<int64_t> segment_starts(const Batch& batch);
 
+// [1 + depths]: tokens of a whole batch whose mask is set, as the next token's label, and as labels
+// depth + 2 tokens ahead of a position in the same segment.
+std::vector<double> counted_tokens(const Batch& batch, int64_t depths);
+
+// Of each of the batch's tokens, how many its sample has.
+std::vector<int64_t> sample_lengths(const Batch& batch);
+
 // What names a token in the whole training: its sample's number times 2^32, plus its position in
 // the sample, whatever documents that has. Of each of the batch's tokens, and of the first token of
-// each segment of the whole microbatch. `sample_indices` says the number of each row.
+// each segment of the whole microbatch. `sample_indices` says the number of each sample.
 std::vector<int64_t> token_origins(const Batch& batch);
 std::vector<int64_t> segment_origins(const Batch& batch);
 

@@ -135,8 +135,9 @@ PretrainData open_pretrain_data(const config::DataConfig& config,
   PretrainData data;
   if (encoder && encoder->eod) data.masks.eod = *encoder->eod;
   const auto resolve = [&](const std::string& path) {
-    const auto corpus = resolve_corpus(path, {.text_key = config.text_key}, config.append_eod,
-                                       encoder, cache / "prepared");
+    const auto corpus =
+        resolve_corpus(path, {.text_key = config.text_key}, config.append_eod.value_or(true),
+                       encoder, cache / "prepared");
     if (corpus.eod) data.masks.eod = corpus.eod;
     return corpus.prefix.string();
   };

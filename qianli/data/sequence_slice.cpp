@@ -14,7 +14,8 @@ Batch slice_of(const Batch& batch, int64_t begin, int64_t end, int64_t depths) {
   const int64_t length = batch.sequence_length;
   Batch part{.sequences = batch.sequences,
              .sequence_length = end - begin,
-             .sample_indices = batch.sample_indices};
+             .sample_indices = batch.sample_indices,
+             .sample_starts = batch.sample_starts};
   for (size_t s = 0; s + 1 < slice->segment_starts.size(); ++s) {
     const int64_t from = slice->segment_starts[s], to = slice->segment_starts[s + 1];
     const int64_t row = std::min(from / length, std::max<int64_t>(batch.sequences - 1, 0));

@@ -108,8 +108,8 @@ Carried Decoder::advance(const DecoderInput& input, Carried before) {
   pass.shortcut = std::move(before.shortcut);
   Stream stream = std::move(before.stream);
   if (part_.embedding) {
-    stream = {.residual = {},
-              .branch = drop_embedding(embed_in(input, input.tokens), "embedding", pass)};
+    const at::Tensor embedding = noisy_embedding(embed_in(input, input.tokens), *spec_, pass);
+    stream = {.residual = {}, .branch = drop_embedding(embedding, "embedding", pass)};
     pass.report("embedding", stream.branch);
   }
   for (size_t i = 0; i < layers_.size(); ++i) forward_layer(i, stream, pass);
@@ -157,10 +157,11 @@ at::Tensor Decoder::logits(const at::Tensor& hidden) {
 }
 
 ops::CrossEntropyResult Decoder::cross_entropy(const at::Tensor& hidden, const at::Tensor& labels,
-                                               const at::Tensor& weights) {
+                                               const at::Tensor& weights,
+                                               const at::Tensor& correct) {
   const at::Tensor whole =
       off_stream(scaled(hidden), labels.size(0), spec_->hidden_size, parallel_);
-  return ops::linear_cross_entropy(whole, *output_, labels, weights);
+  return ops::linear_cross_entropy(whole, *output_, labels, weights, correct);
 }
 
 at::Tensor Decoder::loss(const DecoderInput& input, Carried after, const Targets& targets) {
@@ -170,15 +171,15 @@ at::Tensor Decoder::loss(const DecoderInput& input, Carried after, const Targets
     return {normed, after.stream.residual};
   });
   const auto add_loss = [&](const at::Tensor& hidden, const at::Tensor& labels,
-                            const at::Tensor& weights) {
+                            const at::Tensor& weights, const at::Tensor& correct = {}) {
     // The output layer makes its gradients in the forward pass.
     with_units(input, units_.output, [&]() -> std::vector<at::Tensor> {
-      const at::Tensor loss = cross_entropy(hidden, labels, weights).loss;
+      const at::Tensor loss = cross_entropy(hidden, labels, weights, correct).loss;
       total = total.defined() ? total + loss : loss;
       return {};
     });
   };
-  add_loss(normed, targets.labels, targets.weights);
+  add_loss(normed, targets.labels, targets.weights, targets.correct);
   at::Tensor state = spec_->mtp.after_final_norm ? normed : after.stream.residual;
   ForwardPass pass = begin(input);
   for (size_t depth = 0; depth < targets.ahead_weights.size(); ++depth) {

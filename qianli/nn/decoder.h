@@ -24,6 +24,9 @@ struct Targets {
   at::Tensor weights;  // [T]
   // Of the predictions of more distant tokens: [depth] of [T], scaled already; empty: none is made.
   std::vector<at::Tensor> ahead_weights;
+  // Float64 scalar to which the positions are added that count and whose label is the likeliest
+  // token; undefined: they are not counted.
+  at::Tensor correct;
 };
 
 // All layers of the model, the embedding and the output layer.
@@ -49,9 +52,10 @@ class Decoder {
   at::Tensor forward(const DecoderInput& input);
   // [T, h] -> [T, V].
   at::Tensor logits(const at::Tensor& hidden);
-  // Cross entropy of the output layer on hidden states of forward(); labels, weights: [T].
+  // Cross entropy of the output layer on hidden states of forward(); labels, weights: [T];
+  // `correct` as in Targets.
   ops::CrossEntropyResult cross_entropy(const at::Tensor& hidden, const at::Tensor& labels,
-                                        const at::Tensor& weights);
+                                        const at::Tensor& weights, const at::Tensor& correct = {});
   at::Tensor loss(const DecoderInput& input, const Targets& targets) {
     return loss(input, advance(input), targets);
   }

@@ -21,12 +21,14 @@ struct AheadTokens {
   at::Tensor tokens, labels;  // [T] int64
 };
 
-// What a training drops of the activations of one microbatch (nn/dropout.h).
+// What a training drops of the activations of one microbatch, and adds to them (nn/dropout.h).
 struct Dropouts {
   double attention = 0, hidden = 0, embedding = 0;  // rates
   uint64_t key = 0;                                 // of the training's seed and the step
   at::Tensor origins;                               // [T] int64: data::token_origins
   std::vector<int64_t> segment_origins;             // data::segment_origins
+  double noise = 0;                                 // NEFTune's alpha
+  at::Tensor sample_lengths;                        // with noise, [T] int64: data::sample_lengths
 };
 
 // T tokens of one or more packed sequences.

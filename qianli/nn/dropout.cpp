@@ -5,6 +5,7 @@
 #include "qianli/base/random.h"
 #include "qianli/nn/tensor_parallel.h"
 #include "qianli/ops/dropout.h"
+#include "qianli/ops/noise.h"
 
 namespace qianli::nn {
 namespace {
@@ -31,6 +32,19 @@ at::Tensor drop_embedding(const at::Tensor& x, const std::string& site, const Fo
 
 at::Tensor drop_hidden(const at::Tensor& x, const std::string& site, const ForwardPass& pass) {
   return pass.input.dropout ? drop(x, pass.input.dropout->hidden, site, pass) : x;
+}
+
+at::Tensor noisy_embedding(const at::Tensor& x, const model::ModelSpec& spec,
+                           const ForwardPass& pass) {
+  if (!pass.input.dropout || pass.input.dropout->noise == 0) return x;
+  const Dropouts& given = *pass.input.dropout;
+  const at::Tensor lengths = on_stream(given.sample_lengths, pass.parallel).to(at::kDouble);
+  const at::Tensor bounds = (lengths * static_cast<double>(spec.hidden_size)).rsqrt() *
+                            (given.noise * spec.embedding_multiplier);
+  const at::Tensor unit =
+      ops::uniform_noise(random_key(given.key, "noise on the embedding"),
+                         on_stream(given.origins, pass.parallel), pass.first_column, x.size(1));
+  return x + (unit * bounds.unsqueeze(1)).to(x.scalar_type());
 }
 
 void drop_attention(ops::AttentionLayout& layout, int64_t layer, int64_t heads,

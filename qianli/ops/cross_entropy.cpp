@@ -13,6 +13,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "qianli/ops/dispatch.h"
 #include "qianli/ops/gemm.h"
@@ -103,6 +104,21 @@ void chunk_losses(at::Tensor& logits, const OutputLayer& layer, const at::Tensor
   logits.copy_(grad * layer.multiplier);
 }
 
+// Rows that count whose label has the largest logit. The switches between raw and final logits keep
+// their order.
+at::Tensor correct_rows(const at::Tensor& logits, const OutputLayer& layer,
+                        const at::Tensor& labels, const at::Tensor& weights) {
+  const at::Tensor counted = weights != 0;
+  const at::Tensor place = labels - layer.first_row;
+  const at::Tensor own = counted.logical_and(place >= 0).logical_and(place < logits.size(1));
+  const at::Tensor column = at::where(own, place, at::zeros_like(place)).unsqueeze(1);
+  const at::Tensor at_label = logits.gather(1, column).squeeze(1).masked_fill(
+      ~own, -std::numeric_limits<double>::infinity());
+  at::Tensor largest = at::stack({logits.amax(1), at_label});
+  if (layer.sharers) layer.sharers->all_reduce(largest, dist::Reduction::kMax);
+  return (largest[1] >= largest[0]).logical_and(counted).sum();
+}
+
 // The dot product of each row of a with the row of b, [V], without a third matrix.
 at::Tensor row_dots(const at::Tensor& a, const at::Tensor& b) {
   constexpr int64_t kRows = 2048;
@@ -150,7 +166,8 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
  public:
   static variable_list forward(AutogradContext* context, const at::Tensor& hidden,
                                const at::Tensor&, const OutputLayer& layer,
-                               const at::Tensor& labels, const at::Tensor& weights, bool record) {
+                               const at::Tensor& labels, const at::Tensor& weights,
+                               const at::Tensor& correct, bool record) {
     const int64_t rows = hidden.size(0);
     const at::ScalarType wide = hidden.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     at::Tensor losses = at::empty({rows}, hidden.options().dtype(wide));
@@ -164,6 +181,9 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
       const int64_t count = std::min(step, rows - begin);
       const at::Tensor x = hidden.narrow(0, begin, count);
       at::Tensor logits = raw_logits(x, layer, normalized);
+      if (correct.defined())
+        correct.add_(correct_rows(logits, layer, labels.narrow(0, begin, count),
+                                  weights.narrow(0, begin, count)));
       chunk_losses(logits, layer, labels.narrow(0, begin, count), weights.narrow(0, begin, count),
                    losses.narrow(0, begin, count), record);
       if (!record) continue;
@@ -178,7 +198,7 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     TORCH_CHECK(!grads[0].is_cpu() || grads[0].item<double>() == 1.0,
                 "linear_cross_entropy must end the graph: its gradient must be 1");
-    return {context->get_saved_variables()[0], {}, {}, {}, {}, {}};
+    return {context->get_saved_variables()[0], {}, {}, {}, {}, {}, {}};
   }
 
  private:
@@ -220,12 +240,14 @@ void check_layer(const at::Tensor& hidden, const OutputLayer& layer) {
 }  // namespace
 
 CrossEntropyResult linear_cross_entropy(const at::Tensor& hidden, const OutputLayer& layer,
-                                        const at::Tensor& labels, const at::Tensor& weights) {
+                                        const at::Tensor& labels, const at::Tensor& weights,
+                                        const at::Tensor& correct) {
   check_layer(hidden, layer);
   const bool record = at::GradMode::is_enabled() && (hidden.requires_grad() || trainable(layer));
   const at::Tensor anchor = trainable(layer) ? gradient_anchor() : gradient_anchor().detach();
-  const auto results = LinearCrossEntropyFunction::apply(
-      hidden.contiguous(), anchor, layer, labels.contiguous(), weights.contiguous(), record);
+  const auto results =
+      LinearCrossEntropyFunction::apply(hidden.contiguous(), anchor, layer, labels.contiguous(),
+                                        weights.contiguous(), correct, record);
   return {results[0], results[1]};
 }
 

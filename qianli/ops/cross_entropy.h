@@ -37,8 +37,12 @@ struct CrossEntropyResult {
 // during the forward pass, because keeping the logits or computing them twice would cost more.
 // Hence the contract: the returned loss is the end of the graph, and backward() is called on it
 // once, with gradient 1.
+//
+// `correct`, where defined, is a float64 scalar: to it are added the rows with a weight whose label
+// has the largest logit (or one of equals).
 CrossEntropyResult linear_cross_entropy(const at::Tensor& hidden, const OutputLayer& layer,
-                                        const at::Tensor& labels, const at::Tensor& weights);
+                                        const at::Tensor& labels, const at::Tensor& weights,
+                                        const at::Tensor& correct = {});
 CrossEntropyResult linear_cross_entropy(const at::Tensor& hidden, Parameter& weight,
                                         const at::Tensor& labels, const at::Tensor& weights);
 

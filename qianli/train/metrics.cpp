@@ -18,9 +18,13 @@
 namespace qianli::train {
 namespace {
 
-// Where the lines of steps up to `last_step` end. Steps ascend, so this looks from the end on; a
-// crash may have left half a line there.
-size_t end_of_step(std::string_view text, int64_t last_step) {
+// Where the lines of steps up to `last_step` end, and the tokens seen until then. Steps ascend, so
+// this looks from the end on; a crash may have left half a line there.
+struct KeptLines {
+  size_t end = 0;
+  std::optional<int64_t> tokens_seen;
+};
+KeptLines lines_until(std::string_view text, int64_t last_step) {
   size_t end = text.size();
   while (end > 0) {
     const size_t line_break = text.substr(0, end - 1).rfind('\n');
@@ -28,21 +32,28 @@ size_t end_of_step(std::string_view text, int64_t last_step) {
     const std::string_view line = text.substr(begin, end - begin);
     const Json record = Json::parse(line, nullptr, /*allow_exceptions=*/false);
     const bool whole = line.ends_with('\n') && record.is_object();
-    if (whole && record.value("step", int64_t{0}) <= last_step) return end;
+    if (whole && record.value("step", int64_t{0}) <= last_step) {
+      KeptLines kept{.end = end};
+      if (record.contains("tokens_seen")) kept.tokens_seen = record.at("tokens_seen");
+      return kept;
+    }
     end = begin;
   }
-  return 0;
+  return {};
 }
 
-void drop_steps_after(const std::filesystem::path& path, int64_t last_step) {
-  if (!fs::exists(path) || fs::file_size(path) == 0) return;
+std::optional<int64_t> drop_steps_after(const std::filesystem::path& path, int64_t last_step) {
+  if (!fs::exists(path) || fs::file_size(path) == 0) return std::nullopt;
   auto file = MappedFile::open(path, FileRole::kData);
   const auto bytes = file->bytes();
-  const size_t end =
-      end_of_step({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, last_step);
+  const KeptLines kept =
+      lines_until({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, last_step);
   file.reset();
-  fs::resize_file(path, end);
+  fs::resize_file(path, kept.end);
+  return kept.tokens_seen;
 }
+
+double perplexity(double loss) { return std::exp(std::min(20.0, loss)); }
 
 struct NamedValue {
   const char* key;  // in metrics.jsonl
@@ -63,26 +74,44 @@ std::vector<NamedValue> values_of(const nn::RoutingSummary& routing) {
   return values;
 }
 
-// Of the parts of a model that have losses of their own.
-std::vector<NamedValue> auxiliary_values(const StepMetrics& m) {
+// Of the task, of the validation, and of the parts of a model that have losses of their own.
+std::vector<NamedValue> further_values(const StepMetrics& m) {
   std::vector<NamedValue> values;
-  if (m.routing) values = values_of(m.routing->all);
+  if (m.epoch) values.push_back({"epoch", "epoch", *m.epoch});
+  if (m.labels) {
+    values.push_back({"trained_tokens", "trained tokens", m.labels->tokens});
+    values.push_back({"token_accuracy", "token accuracy", m.labels->accuracy});
+  }
+  if (m.validation) {
+    const double loss = m.validation->loss;
+    values.push_back({"validation_loss", "lm loss validation", loss});
+    values.push_back({"validation_perplexity", "lm loss validation ppl", perplexity(loss)});
+  }
+  if (m.validation && m.validation->accuracy)
+    values.push_back(
+        {"validation_token_accuracy", "token accuracy validation", *m.validation->accuracy});
+  if (m.routing) {
+    const auto routing = values_of(m.routing->all);
+    values.insert(values.end(), routing.begin(), routing.end());
+  }
   if (m.indexer_loss) values.push_back({"indexer_loss", "indexer loss", *m.indexer_loss});
   return values;
 }
 
-double perplexity(double loss) { return std::exp(std::min(20.0, loss)); }
+std::string text_of(const std::optional<LabelMetrics>& labels) {
+  return labels ? fmt::format(" | accuracy {:.3f}", labels->accuracy) : "";
+}
 
 }  // namespace
 
 Metrics::Metrics(const std::filesystem::path& run_folder, const config::LogConfig& config,
-                 int64_t first_step, int64_t total_steps, int64_t tokens_per_step)
+                 int64_t first_step, int64_t total_steps, double tokens_per_step)
     : path_(run_folder / "metrics.jsonl"),
       config_(config),
       total_steps_(total_steps),
       tokens_per_step_(tokens_per_step),
-      tokens_seen_(first_step * tokens_per_step) {
-  drop_steps_after(path_, first_step);
+      tokens_seen_(std::llround(static_cast<double>(first_step) * tokens_per_step)) {
+  if (const auto seen = drop_steps_after(path_, first_step)) tokens_seen_ = *seen;
   file_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (file_ < 0) {
     throw DataError("metrics",
@@ -90,7 +119,8 @@ Metrics::Metrics(const std::filesystem::path& run_folder, const config::LogConfi
   }
   if (config.tensorboard) events_ = std::make_unique<formats::EventWriter>(run_folder);
   progress_ = std::make_unique<Progress>(
-      "training", static_cast<uint64_t>(total_steps * tokens_per_step), "tokens");
+      "training", static_cast<uint64_t>(static_cast<double>(total_steps) * tokens_per_step),
+      "tokens");
 }
 
 Metrics::~Metrics() {
@@ -120,11 +150,8 @@ void Metrics::record(const StepMetrics& m) {
                    {"step_seconds", m.step_seconds},
                    {"mfu", m.mfu},
                    {"memory_bytes", m.memory_bytes}};
-  if (m.validation_loss) {
-    line["validation_loss"] = *m.validation_loss;
-    line["validation_perplexity"] = perplexity(*m.validation_loss);
-  }
-  for (const NamedValue& v : auxiliary_values(m)) line[v.key] = v.value;
+  for (const NamedValue& v : further_values(m)) line[v.key] = v.value;
+  if (m.labels) line["trained_tokens"] = std::llround(m.labels->tokens);
   if (m.routing && config_.moe_per_layer_logging) {
     for (const auto& [name, summary] : m.routing->layers) {
       for (const NamedValue& v : values_of(summary)) line["moe_layers"][name][v.key] = v.value;
@@ -144,11 +171,7 @@ void Metrics::add_events(const StepMetrics& m, double tokens_per_second) {
   add("grad-norm", m.gradient_norm);
   add("iteration-time", m.step_seconds);
   add("throughput", tokens_per_second);
-  if (m.validation_loss) {
-    add("lm loss validation", *m.validation_loss);
-    add("lm loss validation ppl", perplexity(*m.validation_loss));
-  }
-  for (const NamedValue& v : auxiliary_values(m)) add(v.tag, v.value);
+  for (const NamedValue& v : further_values(m)) add(v.tag, v.value);
   if (m.routing && config_.moe_per_layer_logging) {
     for (const auto& [name, summary] : m.routing->layers) {
       for (const NamedValue& v : values_of(summary))
@@ -162,23 +185,25 @@ void Metrics::show(const StepMetrics& m, double tokens_per_second) {
   const bool line = config_.every > 0 && (m.step % config_.every == 0 || m.step == total_steps_);
   if (line) {
     log::say(
-        fmt::format("step {:>6}/{} | loss {:.4f} | lr {:.3e} | grad norm {:.3f} | {} tokens/s | "
+        fmt::format("step {:>6}/{} | loss {:.4f}{} | lr {:.3e} | grad norm {:.3f} | {} tokens/s | "
                     "mfu {:.2f} | {}",
-                    m.step, total_steps_, m.loss, m.lr, m.gradient_norm,
+                    m.step, total_steps_, m.loss, text_of(m.labels), m.lr, m.gradient_norm,
                     human_count(tokens_per_second), m.mfu, human_bytes(m.memory_bytes)));
   }
-  if (m.validation_loss) {
-    log::say(fmt::format("step {:>6}/{} | validation loss {:.4f} | perplexity {:.2f}", m.step,
-                         total_steps_, *m.validation_loss, perplexity(*m.validation_loss)));
+  if (m.validation) {
+    const auto accuracy = m.validation->accuracy;
+    log::say(fmt::format("step {:>6}/{} | validation loss {:.4f} | perplexity {:.2f}{}", m.step,
+                         total_steps_, m.validation->loss, perplexity(m.validation->loss),
+                         accuracy ? fmt::format(" | accuracy {:.3f}", *accuracy) : ""));
   }
   if (stderr_is_terminal()) {
-    progress_->update(static_cast<uint64_t>(m.step * tokens_per_step_),
+    progress_->update(static_cast<uint64_t>(static_cast<double>(m.step) * tokens_per_step_),
                       fmt::format("step {}/{}, loss {:.4f}", m.step, total_steps_, m.loss));
   }
 }
 
 void Metrics::finish() {
-  progress_->update(static_cast<uint64_t>(total_steps_ * tokens_per_step_));
+  progress_->update(static_cast<uint64_t>(static_cast<double>(total_steps_) * tokens_per_step_));
   progress_.reset();
 }
 

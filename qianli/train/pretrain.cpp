@@ -1,152 +1,47 @@
 #include "qianli/train/pretrain.h"
 
-#include <fmt/core.h>
-
-#include <chrono>
-#include <memory>
-#include <optional>
 #include <utility>
 
 #include "qianli/base/error.h"
-#include "qianli/base/file.h"
 #include "qianli/base/log.h"
-#include "qianli/base/trace.h"
-#include "qianli/convert/model_source.h"
-#include "qianli/convert/write_model.h"
-#include "qianli/ops/peak.h"
-#include "qianli/train/report.h"
-#include "qianli/train/setup.h"
+#include "qianli/data/pretrain_data.h"
 
 namespace qianli::train {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
-// Share of the FLOP/s that a perfect run would reach: the given ones of a device, or the measured
-// GEMM rate of this rank.
-double utilisation(const Run& run, double seconds) {
-  const double reached = run.flops_per_step / seconds / static_cast<double>(run.ranks.world.size());
-  const double peak = run.config.log.peak_tflops
-                          ? *run.config.log.peak_tflops * 1e12
-                          : ops::peak_flops(run.device, run.compute.dtype, reached);
-  return reached / peak;
-}
-
-// Mean loss over the validation batches of all ranks; nothing where they count no token.
-std::optional<double> evaluate(Run& run) {
-  const trace::Span span([] { return std::string("evaluation"); });
-  double loss = 0, tokens = 0;
-  const int64_t batches = std::min(run.config.train.eval_batches, run.validation_data->num_steps());
-  for (int64_t i = 0; i < batches; ++i) {
-    const auto part = run.step->evaluate(run.validation_data->microbatches(i));
-    loss += part.loss_sum;
-    tokens += part.tokens;
+TaskData open_data(const TaskInput& input) {
+  const config::Config& config = input.config;
+  if (config.train.steps == 0) {
+    throw ConfigError(
+        "train", "expected train.steps for pretraining, got train.epochs",
+        "train.steps x train.global_batch_size x data.sequence_length are its tokens");
   }
-  const auto sums = run.step->sum({loss, tokens});
-  return sums[1] > 0 ? std::optional(sums[0] / sums[1]) : std::nullopt;
+  data::PretrainData opened = data::open_pretrain_data(config.data, input.tokenizer, input.cache,
+                                                       data::sample_counts(config.train));
+  opened.masks.vocab_size = input.vocab_size;
+  const auto batches = [&](const std::shared_ptr<const data::SampleSet>& samples) {
+    return samples ? std::make_shared<data::SampleBatches>(samples, input.layout, opened.masks)
+                   : nullptr;
+  };
+  return {.train = batches(opened.train), .validation = batches(opened.validation), .told = {}};
 }
 
-void record(Run& run, int64_t step, const StepResult& result, double seconds,
-            std::optional<double> validation_loss) {
-  if (!run.metrics) return;
-  run.metrics->record({.step = step,
-                       .loss = result.loss,
-                       .lr = result.lr,
-                       .gradient_norm = result.gradient_norm,
-                       .tokens = result.tokens,
-                       .step_seconds = seconds,
-                       .mfu = utilisation(run, seconds),
-                       .memory_bytes = device::memory(run.device).peak_bytes,
-                       .validation_loss = validation_loss,
-                       .routing = result.routing,
-                       .indexer_loss = result.indexer_loss});
-}
-
-bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
-
-[[noreturn]] void stop(Run& run, int64_t step) {
-  run.saver->save(training_state(run, step), *run.parameters, *run.optimizer);
-  run.saver->wait();
-  if (run.config.log.report && run.ranks.first()) write_report(run.config.run.dir);
-  throw StoppedError(
-      "train",
-      fmt::format("stopped after step {} of {}, everything saved", step, run.config.train.steps),
-      "run the same command again to go on");
-}
-
-// Where everything is, and what to type next.
-void tell_results(const Run& run) {
-  const std::filesystem::path folder = run.config.run.dir;
-  const auto last = folder / "checkpoints" / fmt::format("step_{}", run.config.train.steps);
-  if (run.config.log.report) log::say("report      " + (folder / "report.html").string());
-  if (!run.config.checkpoint.save_final) return;
-  log::say("checkpoint  " + last.string());
-  if (run.tokenizer)
-    log::say(fmt::format("try it      qianli generate {} --prompt \"…\"", last.string()));
-}
-
-// From the last checkpoint, because no rank may have the whole model.
-void write_hugging_face(const std::filesystem::path& run_folder, int64_t step) {
-  const auto folder = run_folder / "hugging_face";
-  std::filesystem::remove_all(folder);
-  const auto model = convert::open_model(run_folder / "checkpoints" / fmt::format("step_{}", step));
-  convert::write_hugging_face(*model, folder, {.dtype = formats::Dtype::kBF16}, {});
-}
-
-void write_trace(const Run& run, const trace::Recorder& recorder) {
-  const auto folder = std::filesystem::path(run.config.run.dir) / "trace";
-  std::filesystem::create_directories(folder);
-  const int64_t rank = run.ranks.world.rank();
-  write_file_atomically(folder / fmt::format("rank_{:05}.json", rank), recorder.json(rank),
-                        FileRole::kData);
-}
-
-void finish(Run& run) {
-  const trace::Span span([] { return std::string("finish"); });
-  const int64_t last = run.config.train.steps;
-  if (run.config.checkpoint.save_final)
-    run.saver->save(training_state(run, last), *run.parameters, *run.optimizer);
-  run.saver->wait();
-  if (!run.ranks.first()) return;
-  if (run.config.checkpoint.hugging_face) write_hugging_face(run.config.run.dir, last);
-  run.metrics->finish();
-  if (run.config.log.report) write_report(run.config.run.dir);
-  tell_results(run);
+void check_options(const config::Config& config) {
+  const config::DataConfig& data = config.data;
+  const std::pair<bool, const char*> given[] = {
+      {data.instruction != config::InstructionConfig(), "the options of instruction data"},
+      {data.packing != "none", "data.packing"},
+      {data.bad_rows != "skip", "data.bad_rows"},
+      {config.train.micro_batch_tokens > 0, "train.micro_batch_tokens"}};
+  for (const auto& [used, name] : given) {
+    if (used) log::warn("config", "{} without effect: pretraining does not read it", name);
+  }
 }
 
 }  // namespace
 
-void pretrain(const config::Config& config) {
-  if (launch::rank_environment(launch::process_environment()).is_scheduler) return;
-  Run run = build_run(config);
-  const int64_t steps = config.train.steps;
-  const int64_t trace_start = config.log.trace_step_start;
-  const int64_t trace_end = std::max(trace_start, config.log.trace_step_end);
-  std::shared_ptr<trace::Recorder> recorder;
-  data::BatchPrefetcher batches(run.train_data, run.first_step, steps);
-  for (int64_t step = run.first_step + 1; step <= steps; ++step) {
-    const trace::Span span([&] { return fmt::format("step {}", step); });
-    const auto begin = Clock::now();
-    if (step == trace_start) recorder = std::make_shared<trace::Recorder>();
-    const StepResult result = [&] {
-      const trace::Use use(recorder);
-      return run.step->run(batches.next());
-    }();
-    if (recorder && (step == trace_end || step == steps))
-      write_trace(run, *std::exchange(recorder, {}));
-    const double seconds = seconds_since(begin);
-    const bool evaluates = run.validation_data && due(config.train.eval_every, step);
-    record(run, step, result, seconds, evaluates ? evaluate(run) : std::nullopt);
-    if (result.stop && step < steps) stop(run, step);
-    if (due(config.checkpoint.every, step) && step < steps) {
-      run.saver->save(training_state(run, step), *run.parameters, *run.optimizer);
-    }
-  }
-  finish(run);
+Task pretraining() {
+  return {.name = "pretrain", .open_data = open_data, .check_options = check_options};
 }
 
 }  // namespace qianli::train

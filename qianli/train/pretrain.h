@@ -1,12 +1,10 @@
-// Pretraining from start to end: model, data, optimizer, the loop, checkpoints, report.
+// Pretraining: all tokens of documents, in sequences of one length.
 #pragma once
 
-#include "qianli/config/config.h"
+#include "qianli/train/task.h"
 
 namespace qianli::train {
 
-// Runs or resumes the run that `config` describes (config::require_for_training holds). Throws
-// StoppedError after saving when a signal asked to stop.
-void pretrain(const config::Config& config);
+Task pretraining();
 
 }  // namespace qianli::train

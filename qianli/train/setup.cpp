@@ -2,12 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "qianli/base/error.h"
 #include "qianli/base/file.h"
 #include "qianli/base/log.h"
 #include "qianli/base/progress.h"
 #include "qianli/checkpoint/checkpoint.h"
-#include "qianli/data/pretrain_data.h"
 #include "qianli/dist/agreement.h"
 #include "qianli/formats/checkpoint_folder.h"
 #include "qianli/model/hugging_face.h"
@@ -158,31 +159,41 @@ void open_model(Run& run) {
   run.chunks = build_chunks(run.spec, *run.parameters, run.ranks);
 }
 
-void open_data(Run& run) {
-  const auto& config = run.config;
+data::BatchLayout batch_layout(const Run& run) {
+  const config::Config& config = run.config;
+  const config::ParallelConfig& parallel = config.parallel;
+  return {.global_batch_size = *config.train.global_batch_size,
+          .micro_batch_size = config.train.micro_batch_size,
+          .data_parallel_rank = run.ranks.samples.index,
+          .data_parallel_size = run.ranks.samples.count,
+          .context = context_options(parallel, run.spec),
+          .context_rank = run.ranks.parallel.context.rank() * parallel.tensor_y,
+          .context_neighbours = parallel.tensor_y,
+          .depths = run.spec.mtp.num_layers,
+          .least_tokens = std::max({parallel.context * parallel.tensor, parallel.schedule_slices})};
+}
+
+void open_data(Run& run, const Task& task) {
+  const config::Config& config = run.config;
   const fs::path cache =
       config.data.cache_dir ? fs::path(*config.data.cache_dir) : fs::path(config.run.dir) / "data";
-  data::PretrainData opened;
+  TaskData opened;
   // The first rank fills the cache.
   run.ranks.world.first_alone("preparing the data", [&] {
-    opened = data::open_pretrain_data(config.data, run.tokenizer, cache,
-                                      data::sample_counts(config.train));
+    opened = task.open_data({.config = config,
+                             .tokenizer = run.tokenizer,
+                             .tokenizer_folder = run.tokenizer_folder,
+                             .cache = cache,
+                             .layout = batch_layout(run),
+                             .vocab_size = run.spec.vocab_size});
   });
-  opened.masks.vocab_size = run.spec.vocab_size;
-  const data::BatchLayout layout{
-      .global_batch_size = *config.train.global_batch_size,
-      .micro_batch_size = config.train.micro_batch_size,
-      .data_parallel_rank = run.ranks.samples.index,
-      .data_parallel_size = run.ranks.samples.count,
-      .context = context_options(config.parallel, run.spec),
-      .context_rank = run.ranks.parallel.context.rank() * config.parallel.tensor_y,
-      .context_neighbours = config.parallel.tensor_y,
-      .depths = run.spec.mtp.num_layers};
-  run.train_data = std::make_shared<data::BatchSource>(opened.train, layout, opened.masks);
-  if (opened.validation) {
-    run.validation_data =
-        std::make_shared<data::BatchSource>(opened.validation, layout, opened.masks);
-  }
+  for (const std::string& sentence : opened.told) log::info("data", "{}", sentence);
+  run.train_data = std::move(opened.train);
+  run.validation_data = std::move(opened.validation);
+  config::set_steps(run.config,
+                    config.train.steps > 0 ? config.train.steps : run.train_data->num_steps());
+  const auto [tokens, length] = run.train_data->step_size();
+  run.flops_per_token = model::training_flops(run.spec, 1, length) / static_cast<double>(length);
 }
 
 std::optional<fs::path> find_resume_point(const config::Config& config) {
@@ -227,7 +238,7 @@ void go_on_from_foreign(const Run& run, const formats::TrainingState& state,
 
 void resume(Run& run, const fs::path& folder) {
   const auto state = checkpoint::load(folder, *run.parameters, *run.optimizer);
-  const std::string fingerprint = run.train_data->samples().fingerprint();
+  const std::string fingerprint = run.train_data->fingerprint();
   if (state.data_fingerprint.empty()) {
     go_on_from_foreign(run, state, folder);
   } else if (!data::same_data(state.data_fingerprint, fingerprint)) {
@@ -258,7 +269,7 @@ void resume(Run& run, const fs::path& folder) {
 
 }  // namespace
 
-Run build_run(const config::Config& config) {
+Run build_run(const Task& task, const config::Config& config) {
   const auto environment = launch::rank_environment(launch::process_environment());
   device::start(environment.local_world_size);
   const c10::Device device =
@@ -270,26 +281,32 @@ Run build_run(const config::Config& config) {
   if (!ranks.first()) log::set_level(log::Level::kWarning);  // the first rank speaks for all
   ops::load_cuda_kernels();
   ops::choose_backends(config::op_backends(config));
+  task.check_options(config);
   check_tokenizer(config);  // before anything is made: a wrong path leaves nothing behind
   ranks.world.first_alone("making the run folder", [&] { make_run_folder(config); });
   if (ranks.first()) log::to_file(fs::path(config.run.dir) / "log.txt");
   Run run{.config = config,
           .ranks = std::move(ranks),
           .device = device,
-          .compute = device::choose_compute_type(config.precision, device)};
+          .compute = device::choose_compute_type(config.precision, device),
+          .counts_labels = task.counts_labels};
   log::info("device", "{}, {} thread(s), {}", device.str(), device::threads(), run.compute.reason);
   open_model(run);
-  open_data(run);
-  dist::expect_same(run.ranks.all, "the data", run.train_data->samples().fingerprint());
+  open_data(run, task);
+  dist::expect_same(run.ranks.all, "the data", run.train_data->fingerprint());
   run.optimizer = std::make_unique<optim::FlatOptimizer>(
-      *run.parameters, config.optim, gradient_groups(run.ranks, *run.parameters, config.parallel));
+      *run.parameters, run.config.optim,
+      gradient_groups(run.ranks, *run.parameters, config.parallel));
   if (!run.ranks.all.alone()) expect_known_groups(run.ranks, config.parallel.communicators);
   StepOptions options =
-      step_options(run.stages, config.parallel, config.optim, run.spec, *run.parameters);
+      step_options(run.stages, config.parallel, run.config.optim, run.spec, *run.parameters);
   options.dropout = {.attention = config.train.attention_dropout,
                      .hidden = config.train.hidden_dropout,
                      .embedding = config.train.embedding_dropout,
+                     .noise = config.train.neftune_alpha,
                      .seed = static_cast<uint64_t>(config.train.seed)};
+  options.means_of_microbatches = config.train.loss_normalization == "microbatch";
+  options.counts_correct = task.counts_labels;
   run.step = std::make_unique<Step>(pointers(run.chunks), *run.parameters, *run.optimizer,
                                     std::move(options), step_ranks(run.ranks));
   const auto point = resume_point(run);
@@ -304,16 +321,14 @@ Run build_run(const config::Config& config) {
                                .ranks = run.ranks.savers,
                                .copies = share_of(run.ranks.sharing.across),
                                .expert_copies = share_of(run.ranks.expert_sharing.across)});
-  const int64_t sequences = *config.train.global_batch_size;
-  run.flops_per_step = model::training_flops(run.spec, sequences, config.data.sequence_length);
   if (!run.ranks.first()) return run;
   // Only now is it sure that this run goes on: a failed start leaves the description of the one
   // before.
-  write_file_atomically(fs::path(config.run.dir) / "config.yaml", config::to_yaml(config),
+  write_file_atomically(fs::path(config.run.dir) / "config.yaml", config::to_yaml(run.config),
                         FileRole::kConfig);
   run.metrics =
-      std::make_unique<Metrics>(config.run.dir, config.log, run.first_step, config.train.steps,
-                                sequences * config.data.sequence_length);
+      std::make_unique<Metrics>(config.run.dir, config.log, run.first_step, run.config.train.steps,
+                                run.train_data->step_size().tokens);
   return run;
 }
 
@@ -322,7 +337,7 @@ formats::TrainingState training_state(const Run& run, int64_t step) {
           .updates_done = run.optimizer->updates_done(),
           .consumed_samples = step * *run.config.train.global_batch_size,
           .seed = static_cast<uint64_t>(run.config.train.seed),
-          .data_fingerprint = run.train_data->samples().fingerprint(),
+          .data_fingerprint = run.train_data->fingerprint(),
           .config_yaml = config::to_yaml(run.config)};
 }
 

@@ -17,11 +17,12 @@
 #include "qianli/train/ranks.h"
 #include "qianli/train/stage.h"
 #include "qianli/train/step.h"
+#include "qianli/train/task.h"
 
 namespace qianli::train {
 
 struct Run {
-  config::Config config;
+  config::Config config;  // with train.steps, whatever was given
   Ranks ranks;
   c10::Device device;
   device::ComputeType compute;
@@ -39,11 +40,12 @@ struct Run {
   std::unique_ptr<checkpoint::Saver> saver;
   std::unique_ptr<Metrics> metrics;  // of the first rank
   int64_t first_step = 0;            // steps done before this start
-  double flops_per_step = 0;
+  double flops_per_token = 0;
+  bool counts_labels = false;  // Task::counts_labels
 };
 
 // Opens or makes all parts; resumes from the last checkpoint where the configuration says so.
-Run build_run(const config::Config& config);
+Run build_run(const Task& task, const config::Config& config);
 
 // What a checkpoint needs besides the tensors.
 formats::TrainingState training_state(const Run& run, int64_t step);

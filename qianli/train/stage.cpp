@@ -34,7 +34,8 @@ StepRanks step_ranks(const Ranks& ranks) {
           .pipeline = ranks.pipeline,
           .sharers = ranks.embedding,
           .everyone = ranks.all,
-          .counts = ranks.parallel.tensor.rank() == 0};
+          .counts = ranks.parallel.tensor.rank() == 0,
+          .samples = ranks.samples.count};
 }
 
 StepOptions step_options(const plan::Stages& stages, const config::ParallelConfig& parallel,

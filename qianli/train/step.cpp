@@ -66,20 +66,17 @@ nn::DecoderInput decoder_input(const data::Batch& batch, at::Device device) {
 CountedTokens count_tokens(std::span<const data::Batch> microbatches, int64_t depths) {
   CountedTokens counted{.next = 0, .ahead = std::vector<double>(static_cast<size_t>(depths), 0.0)};
   for (const auto& batch : microbatches) {
+    if (!batch.context) {
+      const auto own = data::counted_tokens(batch, depths);
+      counted.next += own.front();
+      for (size_t depth = 0; depth < counted.ahead.size(); ++depth)
+        counted.ahead[depth] += own[depth + 1];
+      continue;
+    }
     counted.next = std::accumulate(batch.loss_mask.begin(), batch.loss_mask.end(), counted.next);
-    for (size_t depth = 0; batch.context && depth < counted.ahead.size(); ++depth) {
+    for (size_t depth = 0; depth < counted.ahead.size(); ++depth) {
       const auto& mask = batch.ahead[depth].loss_mask;
       counted.ahead[depth] = std::accumulate(mask.begin(), mask.end(), counted.ahead[depth]);
-    }
-    if (batch.context) continue;
-    const std::vector<int64_t> starts = data::segment_starts(batch);
-    for (size_t s = 0; s + 1 < starts.size(); ++s) {
-      for (int64_t depth = 0; depth < depths; ++depth) {
-        const int64_t first = std::min(starts[s] + depth + 1, starts[s + 1]);
-        auto& ahead = counted.ahead[static_cast<size_t>(depth)];
-        ahead = std::accumulate(batch.loss_mask.begin() + first,
-                                batch.loss_mask.begin() + starts[s + 1], ahead);
-      }
     }
   }
   return counted;
@@ -108,8 +105,10 @@ Step::Step(std::vector<nn::Decoder*> chunks, nn::ParameterSet& parameters,
 StepResult Step::run(std::span<const data::Batch> microbatches) {
   const CountedTokens counted =
       sum_of(count_tokens(microbatches, chunks_.front()->spec().mtp.num_layers));
-  StepResult result{.lr = optim::learning_rate(options_.optim, optimizer_.updates_done())};
-  at::Tensor total = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device_));
+  const std::vector<CountedTokens> divisors = this->divisors(microbatches, counted);
+  StepResult result{.lr = optim::learning_rate(options_.optim, optimizer_.updates_done()),
+                    .labels = counted.next};
+  const Totals totals = no_totals();
   optimizer_.reset_gradients();
   optimizer_.gathering().begin(pass_number(microbatches.size(), /*forward_only=*/false));
   passes_.clear();
@@ -118,27 +117,29 @@ StepResult Step::run(std::span<const data::Batch> microbatches) {
   const auto part = [&](int32_t m, int32_t slice) {
     return slice_of(microbatches[static_cast<size_t>(m)], slice);
   };
-  pipeline_.run(schedule(microbatches.size(), /*forward_only=*/false),
-                {.forward =
-                     [&](const Unit& unit, const Tensors& before) {
-                       const data::Batch batch = part(unit.microbatch, unit.slice);
-                       const nn::DecoderInput input =
-                           training_input(unit, batch, microbatches.size());
-                       return forward(unit, batch, input, counted, before, total);
-                     },
-                 .went_back = [this](const Unit& unit) { pass_of(unit).end_backward(); },
-                 .gradients_complete = [this](int32_t chunk) { chunk_is_complete(chunk); },
-                 .kind = [&](int32_t m, int32_t slice) { return kind_of(part(m, slice)); },
-                 .released =
-                     [this](const Unit& unit) {
-                       if (unit.slice == 0) slice_keys_.erase({unit.chunk, unit.microbatch});
-                     }});
+  pipeline_.run(
+      schedule(microbatches.size(), /*forward_only=*/false),
+      {.forward =
+           [&](const Unit& unit, const Tensors& before) {
+             const data::Batch batch = part(unit.microbatch, unit.slice);
+             const nn::DecoderInput input = training_input(unit, batch, microbatches.size());
+             return forward(unit, batch, input, divisors[static_cast<size_t>(unit.microbatch)],
+                            before, totals);
+           },
+       .went_back = [this](const Unit& unit) { pass_of(unit).end_backward(); },
+       .gradients_complete = [this](int32_t chunk) { chunk_is_complete(chunk); },
+       .kind = [&](int32_t m, int32_t slice) { return kind_of(part(m, slice)); },
+       .released =
+           [this](const Unit& unit) {
+             if (unit.slice == 0) slice_keys_.erase({unit.chunk, unit.microbatch});
+           }});
   {
     const trace::Span span([] { return std::string("finish gradients"); });
     optimizer_.finish_gradients();
     optimizer_.sum_gradients(ranks_.sharers, options_.shared);
   }
-  result.loss = total.item<double>();
+  result.loss = totals.loss.item<double>();
+  if (totals.correct.defined()) result.correct = totals.correct.item<double>();
   for (const auto& batch : microbatches) result.tokens += static_cast<int64_t>(batch.tokens.size());
   sum_results(result);
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm))
@@ -152,15 +153,25 @@ StepResult Step::run(std::span<const data::Batch> microbatches) {
 }
 
 Step::Evaluation Step::evaluate(std::span<const data::Batch> microbatches) {
-  const double loss = go_forward(microbatches, [](const Unit&) {});
+  const Totals totals = go_forward(microbatches, [](const Unit&) {});
   const bool counts_tokens = ranks_.counts && ranks_.stages.rank() == 0;
-  return {.loss_sum = ranks_.counts ? loss : 0.0,
-          .tokens = counts_tokens ? count_tokens(microbatches, 0).next : 0.0};
+  Evaluation part;
+  if (ranks_.counts) part.loss_sum = totals.loss.item<double>();
+  if (ranks_.counts && totals.correct.defined()) part.correct = totals.correct.item<double>();
+  if (counts_tokens) part.tokens = count_tokens(microbatches, 0).next;
+  return part;
 }
 
-double Step::go_forward(std::span<const data::Batch> microbatches,
-                        const std::function<void(const Unit&)>& before) {
-  at::Tensor total = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device_));
+Step::Totals Step::no_totals() const {
+  const auto zero = [&] {
+    return at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device_));
+  };
+  return {.loss = zero(), .correct = options_.counts_correct ? zero() : at::Tensor()};
+}
+
+Step::Totals Step::go_forward(std::span<const data::Batch> microbatches,
+                              const std::function<void(const Unit&)>& before) {
+  const Totals totals = no_totals();
   optimizer_.gathering().begin(pass_number(microbatches.size(), /*forward_only=*/true));
   const auto batch_of = [&](int32_t m) -> const data::Batch& {
     return microbatches[static_cast<size_t>(m)];
@@ -172,13 +183,13 @@ double Step::go_forward(std::span<const data::Batch> microbatches,
                        const data::Batch& batch = batch_of(unit.microbatch);
                        nn::DecoderInput given = decoder_input(batch, device_);
                        given.units = std::make_shared<UnitPass>(optimizer_, nn::Units());
-                       return forward(unit, batch, given, {.next = 1}, input, total);
+                       return forward(unit, batch, given, {.next = 1}, input, totals);
                      },
                  .went_back = {},
                  .gradients_complete = {},
                  .kind = [&](int32_t m, int32_t) { return kind_of(batch_of(m)); },
                  .released = {}});
-  return total.item<double>();
+  return totals;
 }
 
 const plan::Schedule& Step::schedule(size_t microbatches, bool forward_only) {
@@ -232,14 +243,18 @@ std::shared_ptr<nn::SliceKeys> Step::slice_keys(const Unit& unit) {
 
 std::shared_ptr<const nn::Dropouts> Step::dropouts(const data::Batch& batch) const {
   const DropoutOptions& o = options_.dropout;
-  if (o.attention == 0 && o.hidden == 0 && o.embedding == 0) return nullptr;
-  return std::make_shared<nn::Dropouts>(nn::Dropouts{
+  if (o.attention == 0 && o.hidden == 0 && o.embedding == 0 && o.noise == 0) return nullptr;
+  auto dropouts = std::make_shared<nn::Dropouts>(nn::Dropouts{
       .attention = o.attention,
       .hidden = o.hidden,
       .embedding = o.embedding,
       .key = random_key(o.seed, fmt::format("dropout of step {}", optimizer_.updates_done())),
       .origins = tensor_of(data::token_origins(batch), at::kLong, device_),
-      .segment_origins = data::segment_origins(batch)});
+      .segment_origins = data::segment_origins(batch),
+      .noise = o.noise});
+  if (o.noise > 0)
+    dropouts->sample_lengths = tensor_of(data::sample_lengths(batch), at::kLong, device_);
+  return dropouts;
 }
 
 std::shared_ptr<UnitPass> Step::unit_pass(const Unit& unit) {
@@ -254,17 +269,36 @@ UnitPass& Step::pass_of(const Unit& unit) {
 }
 
 Tensors Step::forward(const Unit& unit, const data::Batch& batch, const nn::DecoderInput& input,
-                      const CountedTokens& counted, const Tensors& before, at::Tensor& total) {
+                      const CountedTokens& divisor, const Tensors& before, const Totals& totals) {
   nn::Decoder& chunk = *chunks_[static_cast<size_t>(unit.chunk)];
   nn::Carried after = chunk.advance(input, nn::Carried::unpacked(before));
   if (!chunk.part().loss) return after.packed();
-  const at::Tensor loss = chunk.loss(input, std::move(after), targets(batch, input, counted));
-  if (!unit.again) total += loss.detach();
+  nn::Targets targets = this->targets(batch, input, divisor);
+  if (!unit.again) targets.correct = totals.correct;
+  const at::Tensor loss = chunk.loss(input, std::move(after), targets);
+  if (!unit.again) totals.loss.add_(loss.detach());
   return {loss};
 }
 
+std::vector<CountedTokens> Step::divisors(std::span<const data::Batch> microbatches,
+                                          const CountedTokens& counted) const {
+  if (!options_.means_of_microbatches)
+    return std::vector<CountedTokens>(microbatches.size(), counted);
+  const auto number = static_cast<double>(std::ssize(microbatches) * ranks_.samples);
+  std::vector<CountedTokens> divisors;
+  for (const data::Batch& batch : microbatches) {
+    const std::vector<double> tokens =
+        batch.context ? batch.counted : data::counted_tokens(batch, std::ssize(counted.ahead));
+    CountedTokens& divisor = divisors.emplace_back();
+    divisor.next = std::max(tokens.front(), 1.0) * number;
+    for (size_t depth = 1; depth < tokens.size(); ++depth)
+      divisor.ahead.push_back(std::max(tokens[depth], 1.0) * number);
+  }
+  return divisors;
+}
+
 nn::Targets Step::targets(const data::Batch& batch, const nn::DecoderInput& input,
-                          const CountedTokens& counted) const {
+                          const CountedTokens& divisor) const {
   const at::Tensor mask = tensor_of(batch.loss_mask, at::kFloat, device_);
   // A step without any counted token has loss 0, not 0/0.
   const auto weights = [&](const at::Tensor& counts, double tokens) {
@@ -273,14 +307,14 @@ nn::Targets Step::targets(const data::Batch& batch, const nn::DecoderInput& inpu
   };
   const model::MultiTokenPrediction& ahead = chunks_.front()->spec().mtp;
   nn::Targets targets{.labels = tensor_of(batch.labels, at::kLong, device_),
-                      .weights = weights(mask, counted.next)};
-  for (size_t depth = 0; depth < counted.ahead.size(); ++depth) {
+                      .weights = weights(mask, divisor.next)};
+  for (size_t depth = 0; depth < divisor.ahead.size(); ++depth) {
     const at::Tensor shifted = depth < batch.ahead.size()
                                    ? tensor_of(batch.ahead[depth].loss_mask, at::kFloat, device_)
                                    : nn::shifted_within_segments(mask, input.segment_starts,
                                                                  static_cast<int64_t>(depth) + 1);
     targets.ahead_weights.push_back(
-        weights(shifted, counted.ahead[depth]) *
+        weights(shifted, divisor.ahead[depth]) *
         (ahead.loss_scaling_factor / static_cast<double>(ahead.num_layers)));
   }
   return targets;

@@ -26,17 +26,19 @@
 namespace qianli::train {
 
 struct StepResult {
-  double loss = 0;           // mean over the step's counted tokens
+  double loss = 0;           // mean over the step's counted tokens, or of microbatches' means
   double gradient_norm = 0;  // before clipping
   double lr = 0;
   int64_t tokens = 0;                      // positions computed, counted in the loss or not
+  double labels = 0;                       // counted in the loss
+  double correct = 0;                      // of these, where StepOptions::counts_correct
   std::optional<nn::StepRouting> routing;  // of a model with mixtures of experts
   std::optional<double> indexer_loss;      // mean over layers and microbatches
   bool stop = false;                       // a rank was asked to stop
 };
 
-// Tokens of a step whose loss mask is set: as the next token's label, and as labels depth + 2
-// tokens ahead of a position in the same segment.
+// Tokens whose loss mask is set: as the next token's label, and as labels depth + 2 tokens ahead of
+// a position in the same segment.
 struct CountedTokens {
   double next = 0;
   std::vector<double> ahead;
@@ -53,11 +55,13 @@ struct StepRanks {
   dist::Group everyone;
   // Whether this rank's sums over its samples count: one of the ranks that share each layer.
   bool counts = true;
+  int64_t samples = 1;  // ranks, or groups of them, that take samples of their own
 };
 
-// Rates of what training drops, and the seed of which elements these are.
+// Rates of what training drops, NEFTune's alpha of the noise it adds, and the seed of both.
 struct DropoutOptions {
   double attention = 0, hidden = 0, embedding = 0;
+  double noise = 0;
   uint64_t seed = 0;
 };
 
@@ -69,6 +73,10 @@ struct StepOptions {
   // Units that the sharers hold, too, in an order that is the same on all of them.
   nn::Units shared;
   DropoutOptions dropout;
+  // The loss is the mean over all microbatches of their means (0 where nothing counts), else the
+  // mean over all counted tokens of the step.
+  bool means_of_microbatches = false;
+  bool counts_correct = false;  // tokens that are predicted rightly
 };
 
 class Step {
@@ -79,16 +87,18 @@ class Step {
        optim::FlatOptimizer& optimizer, StepOptions options, StepRanks ranks = {});
 
   // Takes this replica's microbatches; all have equally many. The loss is the mean over all tokens
-  // of the step whose mask is set, however they fall on microbatches and replicas. Throws
+  // of the step whose mask is set, however they fall on microbatches and replicas (or as
+  // means_of_microbatches has it). Throws
   // NonFiniteError, naming the samples and the first bad tensor; the parameters are then as before
   // the step.
   StepResult run(std::span<const data::Batch> microbatches);
 
-  // This rank's part of the sum of losses and of the number of counted tokens, without gradients:
-  // sum() makes them those of all.
+  // This rank's part of the sum of losses, of the number of counted tokens, and of those predicted
+  // rightly, without gradients: sum() makes them those of all.
   struct Evaluation {
     double loss_sum = 0;
     double tokens = 0;
+    double correct = 0;
   };
   Evaluation evaluate(std::span<const data::Batch> microbatches);
   // Each over all replicas.
@@ -100,9 +110,14 @@ class Step {
  private:
   using Unit = PipelineWork::Unit;
   const plan::Schedule& schedule(size_t microbatches, bool forward_only);
-  // A unit's part of the step: what the chunk leaves, or the loss, which is added to `total`.
+  // Sums over all microbatches of a pass.
+  struct Totals {
+    at::Tensor loss, correct;  // scalars; correct undefined: not counted
+  };
+  Totals no_totals() const;
+  // A unit's part of the step: what the chunk leaves, or the loss, which is added to the totals.
   Tensors forward(const Unit& unit, const data::Batch& batch, const nn::DecoderInput& input,
-                  const CountedTokens& counted, const Tensors& before, at::Tensor& total);
+                  const CountedTokens& divisor, const Tensors& before, const Totals& totals);
   nn::DecoderInput training_input(const Unit& unit, const data::Batch& batch, size_t microbatches);
   // What a unit is given of its microbatch, and the keys of the slices before it.
   data::Batch slice_of(const data::Batch& batch, int32_t slice);
@@ -111,10 +126,13 @@ class Step {
   // Through whose units the chunk passes, forward and back.
   std::shared_ptr<UnitPass> unit_pass(const Unit& unit);
   UnitPass& pass_of(const Unit& unit);
+  // By what each microbatch's losses are divided; `counted` are the step's.
+  std::vector<CountedTokens> divisors(std::span<const data::Batch> microbatches,
+                                      const CountedTokens& counted) const;
   // The batch's share of the step's loss, with the predictions of more distant tokens that are
   // counted.
   nn::Targets targets(const data::Batch& batch, const nn::DecoderInput& input,
-                      const CountedTokens& counted) const;
+                      const CountedTokens& divisor) const;
   // Of the chunk's units those whose other chunks are complete, too.
   nn::Units units_with_chunk(int32_t chunk) const;
   void chunk_is_complete(int32_t chunk);
@@ -126,8 +144,8 @@ class Step {
   [[noreturn]] void fail_non_finite(std::span<const data::Batch> microbatches,
                                     const StepResult& result);
   std::string first_bad_activation(std::span<const data::Batch> microbatches);
-  // All forward passes without gradients; returns the sum of losses. `before` sees every unit.
-  double go_forward(std::span<const data::Batch> microbatches,
+  // All forward passes without gradients. `before` sees every unit.
+  Totals go_forward(std::span<const data::Batch> microbatches,
                     const std::function<void(const Unit&)>& before);
 
   std::vector<nn::Decoder*> chunks_;

@@ -102,11 +102,12 @@ void Step::sum_results(StepResult& result) const {
   const bool counts_tokens = ranks_.counts && ranks_.stages.rank() == 0;
   std::array sums{ranks_.counts ? result.loss : 0.0,
                   counts_tokens ? static_cast<double>(result.tokens) : 0.0,
-                  stop_signal() == 0 ? 0.0 : 1.0};
+                  stop_signal() == 0 ? 0.0 : 1.0, ranks_.counts ? result.correct : 0.0};
   result.gradient_norm = optimizer_.gradient_norm(sums);
   result.loss = sums[0];
   result.tokens = static_cast<int64_t>(sums[1]);
   result.stop = sums[2] > 0;
+  result.correct = sums[3];
 }
 
 void Step::finish_routing(StepResult& result) {

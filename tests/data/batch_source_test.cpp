@@ -111,7 +111,7 @@ Values samples_in(const std::vector<Batch>& batches) {
 
 TEST(BatchSource, ranks_read_contiguous_pieces_of_each_block) {
   const auto samples = counting(16);
-  const BatchSource first(samples, {8, 2, 0, 2}, {}), second(samples, {8, 2, 1, 2}, {});
+  const SampleBatches first(samples, {8, 2, 0, 2}, {}), second(samples, {8, 2, 1, 2}, {});
   EXPECT_EQ(first.num_steps(), 2);
   EXPECT_EQ(first.microbatches_per_step(), 2);
   EXPECT_EQ(samples_in(first.microbatches(1)), (Values{8, 9, 12, 13}));
@@ -126,19 +126,20 @@ TEST(BatchSource, every_layout_reads_the_same_samples_per_step) {
         Values read;
         for (int64_t rank = 0; rank < ranks; ++rank) {
           const auto part =
-              samples_in(BatchSource(samples, {24, micro, rank, ranks}, {}).microbatches(step));
+              samples_in(SampleBatches(samples, {24, micro, rank, ranks}, {}).microbatches(step));
           read.insert(read.end(), part.begin(), part.end());
         }
         std::sort(read.begin(), read.end());
-        EXPECT_EQ(read, BatchSource(samples, {24, 1, 0, 1}, {}).global_batch(step).sample_indices);
+        EXPECT_EQ(read,
+                  SampleBatches(samples, {24, 1, 0, 1}, {}).global_batch(step).sample_indices);
       }
     }
   }
 }
 
 TEST(BatchSource, uneven_batches_and_missing_steps_are_refused) {
-  EXPECT_THROW(BatchSource(counting(16), {8, 3, 0, 1}, {}), ConfigError);
-  const BatchSource source(counting(17), {8, 2, 0, 1}, {});
+  EXPECT_THROW(SampleBatches(counting(16), {8, 3, 0, 1}, {}), ConfigError);
+  const SampleBatches source(counting(17), {8, 2, 0, 1}, {});
   EXPECT_EQ(source.num_steps(), 2);
   EXPECT_THROW(source.global_batch(2), DataError);
   EXPECT_THROW(source.microbatches(-1), DataError);
@@ -146,7 +147,7 @@ TEST(BatchSource, uneven_batches_and_missing_steps_are_refused) {
 
 TEST(BatchPrefetcher, gives_the_same_batches_in_the_same_order) {
   const auto source =
-      std::make_shared<const BatchSource>(counting(64), BatchLayout{4, 2, 0, 1}, MaskOptions{});
+      std::make_shared<const SampleBatches>(counting(64), BatchLayout{4, 2, 0, 1}, MaskOptions{});
   for (const int64_t depth : {1, 2, 5}) {
     BatchPrefetcher ahead(source, 3, 16, depth);
     for (int64_t step = 3; step < 16; ++step) {
@@ -160,8 +161,8 @@ TEST(BatchPrefetcher, gives_the_same_batches_in_the_same_order) {
 }
 
 TEST(BatchPrefetcher, a_damaged_sample_is_reported_when_its_step_comes) {
-  const auto source =
-      std::make_shared<const BatchSource>(counting(64, 17), BatchLayout{4, 4, 0, 1}, MaskOptions{});
+  const auto source = std::make_shared<const SampleBatches>(counting(64, 17),
+                                                            BatchLayout{4, 4, 0, 1}, MaskOptions{});
   BatchPrefetcher ahead(source, 0, 16, 8);
   for (int64_t step = 0; step < 4; ++step) EXPECT_EQ(ahead.next()[0].sample_indices[0], 4 * step);
   EXPECT_THROW(ahead.next(), DataError);
@@ -169,7 +170,7 @@ TEST(BatchPrefetcher, a_damaged_sample_is_reported_when_its_step_comes) {
 
 TEST(BatchPrefetcher, may_be_left_before_the_end) {
   const auto source =
-      std::make_shared<const BatchSource>(counting(64), BatchLayout{4, 4, 0, 1}, MaskOptions{});
+      std::make_shared<const SampleBatches>(counting(64), BatchLayout{4, 4, 0, 1}, MaskOptions{});
   BatchPrefetcher ahead(source, 0, 16, 2);
   EXPECT_EQ(ahead.next()[0].sample_indices[0], 0);
 }

@@ -91,7 +91,7 @@ says "expected both"
 
 # What does not fit is said with a way out.
 expect_exit 2 prepare x --format alpaca
-says "expected --template NAME"
+says "expected a chat template"
 expect_exit 2 prepare x --mask-history
 says "expected --mask-history with instruction data only"
 expect_exit 2 prepare x --template chatml --key instruction

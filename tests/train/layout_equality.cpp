@@ -81,6 +81,21 @@ data::Batch joined(const std::vector<data::Batch>& rows) {
 // Megatron's order: blocks of one microbatch for each replica.
 std::vector<data::Batch> samples_of(int64_t step, const train::Ranks& ranks, const Layout& layout,
                                     const model::ModelSpec& spec) {
+  data::ContextOptions together = layout.context;
+  together.size *= layout.tensor_y;
+  const int64_t context_rank = ranks.parallel.context.rank() * layout.tensor_y;
+  if (layout.source) {
+    return layout.source({.global_batch_size = layout.samples,
+                          .micro_batch_size = layout.rows,
+                          .data_parallel_rank = ranks.samples.index,
+                          .data_parallel_size = layout.data,
+                          .context = together,
+                          .context_rank = context_rank,
+                          .context_neighbours = layout.tensor_y,
+                          .depths = spec.mtp.num_layers,
+                          .least_tokens = layout.context.size * layout.tensor},
+                         step);
+  }
   std::vector<data::Batch> batches;
   for (int64_t m = 0; m < layout.microbatches(); ++m) {
     std::vector<data::Batch> rows;
@@ -91,12 +106,9 @@ std::vector<data::Batch> samples_of(int64_t step, const train::Ranks& ranks, con
       rows.push_back(microbatch(sample, length, spec.vocab_size, layout.packed));
     }
     batches.push_back(joined(rows));
-    if (layout.context.size * layout.tensor_y == 1) continue;
-    data::ContextOptions together = layout.context;
-    together.size *= layout.tensor_y;
-    batches.back() =
-        data::deal_out(batches.back(), together, ranks.parallel.context.rank() * layout.tensor_y,
-                       spec.mtp.num_layers, layout.tensor_y);
+    if (together.size == 1) continue;
+    batches.back() = data::deal_out(batches.back(), together, context_rank, spec.mtp.num_layers,
+                                    layout.tensor_y);
   }
   return batches;
 }
@@ -207,6 +219,8 @@ std::string text_of(const Layout& layout) {
       (layout.packed ? ", packed" : "") +
           (layout.slices > 1 ? fmt::format(", {} slices ({})", layout.slices, layout.slicing)
                              : "") +
+          (layout.source ? ", of instruction data" : "") +
+          (layout.noise > 0 ? fmt::format(", noise {}", layout.noise) : "") +
           (layout.dropout > 0 ? fmt::format(", dropout {}", layout.dropout) : ""));
 }
 
@@ -252,7 +266,9 @@ RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const d
                                  train::gradient_groups(ranks, parameters, parallel));
   auto chunks = train::build_chunks(spec, parameters, ranks);
   train::StepOptions options = train::step_options(stages, parallel, optim, spec, parameters);
-  options.dropout = {layout.dropout, layout.dropout, layout.dropout, /*seed=*/7};
+  options.dropout = {layout.dropout, layout.dropout, layout.dropout, layout.noise, /*seed=*/7};
+  options.means_of_microbatches = layout.means_of_microbatches;
+  options.counts_correct = true;
   train::Step step(train::pointers(chunks), parameters, optimizer, options,
                    train::step_ranks(ranks));
   RunResult result;
@@ -266,6 +282,8 @@ RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const d
     result.replica_bytes = replica_bytes() - before;
     result.losses.push_back(done.loss);
     result.norms.push_back(done.gradient_norm);
+    result.labels.push_back(done.labels);
+    result.correct.push_back(done.correct);
     result.routing = done.routing;
   }
   result.stage = ranks.stages.rank();
@@ -309,6 +327,9 @@ RunResult run_serially(const model::ModelSpec& spec, const Layout& samples) {
                       .several_lengths = samples.several_lengths,
                       .packed = samples.packed,
                       .dropout = samples.dropout,
+                      .noise = samples.noise,
+                      .means_of_microbatches = samples.means_of_microbatches,
+                      .source = samples.source,
                       .lr = samples.lr};
   RunResult result;
   // On a thread of its own, which computes alone: these tensors are too small for several.
@@ -320,6 +341,8 @@ void expect_equal(const RunResult& run, const RunResult& serial) {
   for (size_t i = 0; i < serial.losses.size(); ++i) {
     EXPECT_NEAR(run.losses[i] / serial.losses[i], 1.0, kTolerance) << "loss of step " << i;
     EXPECT_NEAR(run.norms[i] / serial.norms[i], 1.0, kTolerance) << "gradient norm of step " << i;
+    EXPECT_EQ(run.labels[i], serial.labels[i]) << "step " << i;
+    EXPECT_EQ(run.correct[i], serial.correct[i]) << "step " << i;
   }
   EXPECT_NEAR(run.evaluation / serial.evaluation, 1.0, kTolerance) << "loss without gradients";
   for (const auto& [name, part] : run.parts) {

@@ -4,12 +4,13 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "qianli/data/context_deal.h"
+#include "qianli/data/batch_source.h"
 #include "qianli/dist/world.h"
 #include "qianli/model/spec.h"
 #include "qianli/nn/mixture_of_experts.h"
@@ -56,6 +57,10 @@ struct Layout {
   bool several_lengths = false;  // of the sequences of different samples
   bool packed = false;           // two documents in each sample
   double dropout = 0;            // of attention, hidden states and embedding
+  double noise = 0;              // NEFTune's alpha
+  bool means_of_microbatches = false;
+  // Microbatches of a step for a rank, in the place of made-up samples.
+  std::function<std::vector<data::Batch>(const data::BatchLayout&, int64_t step)> source = {};
   double lr = 1e-2;
   std::string poisoned;  // a parameter, a number of which is NaN on its last rank
 
@@ -66,7 +71,7 @@ std::string text_of(const Layout& layout);
 
 // What a run leaves: of each step the loss and the gradient norm, and the parameters at the end.
 struct RunResult {
-  std::vector<double> losses, norms;
+  std::vector<double> losses, norms, labels, correct;
   double evaluation = 0;  // loss of a step's samples without gradients, after all steps
   std::optional<nn::StepRouting> routing;  // of the last step, on the first stage
   int64_t stage = 0;

@@ -6,6 +6,7 @@
 namespace qianli::app {
 
 void run_pretrain(const config::Config& config);
+void run_sft(const config::Config& config);
 void run_generate(const GenerateArguments& arguments);
 void run_chat(const ChatArguments& arguments);
 void run_serve(const ServeArguments& arguments);

@@ -3,6 +3,7 @@
 extern "C" const qianli::app::EngineApi* qianli_engine() {
   using namespace qianli::app;
   static const EngineApi api{.pretrain = run_pretrain,
+                             .sft = run_sft,
                              .generate = run_generate,
                              .chat = run_chat,
                              .serve = run_serve,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "qianli/config/config.h"
+#include "qianli/config/options/instruction.h"
 
 namespace qianli::config {
 
@@ -19,7 +20,8 @@ void DataConfig::fields(Visitor& v) {
   v(path,
     {.key = "path",
      .help = "What to train on: a text file, a JSONL file, the prefix of a .bin/.idx pair, or "
-             "a list of these, each as a path or as {path: PATH, weight: NUMBER}.",
+             "a list of these, each as a path or as {path: PATH, weight: NUMBER}. For fine-tuning: "
+             "files or folders of rows, or the prefix of prepared instruction data.",
      .flag = "--data-path"});
   v(tokenizer, {.key = "tokenizer",
                 .help = "Folder with a tokenizer (tokenizer.json, tokenizer.model, tiktoken ranks, "
@@ -45,8 +47,10 @@ void DataConfig::fields(Visitor& v) {
                .flag = "--json-keys"});
   v(append_eod,
     {.key = "append_eod",
-     .help = "End every document of a text or JSONL file with the end-of-document token.",
-     .flag = "--append-eod"});
+     .help = "End every document of a text or JSONL file with the end-of-document token; of "
+             "instruction data, one more end of text behind each sample.",
+     .flag = "--append-eod",
+     .absent = "yes for documents, no for instruction data"});
   v(eod_mask_loss, {.key = "eod_mask_loss",
                     .help = "Leave positions that hold the end-of-document token out of the loss.",
                     .flag = "--eod-mask-loss"});
@@ -64,15 +68,32 @@ void DataConfig::fields(Visitor& v) {
                       .help = "Separate data for validation; data.path then all goes to training.",
                       .flag = "--valid-data-path",
                       .absent = "the second part of data.split"});
+  instruction.fields(v);
+  v(packing,
+    {.key = "packing",
+     .help = "Fine-tuning: whole samples put into rows of at most data.sequence_length tokens, "
+             "which never see each other. greedy: one after the other as they come; best_fit: so "
+             "that few rows result.",
+     .choices = {"none", "greedy", "best_fit"}});
+  v(bad_rows, {.key = "bad_rows",
+               .help = "Fine-tuning: rows that cannot be used are told and skipped, or fail the "
+                       "run.",
+               .choices = {"skip", "fail"}});
 }
 
 template <class Visitor>
 void TrainConfig::fields(Visitor& v) {
   v(steps, {.key = "steps",
-            .help = "Optimizer steps of the whole run; must be given to train.",
+            .help = "Optimizer steps of the whole run; to train, these or train.epochs are given.",
             .unit = "steps",
             .flag = "--train-iters",
             .min = 0});
+  v(epochs, {.key = "epochs",
+             .help = "Fine-tuning: passes over the samples, in the place of train.steps; 0: steps "
+                     "are given.",
+             .unit = "epochs",
+             .min = 0,
+             .max = 1 << 20});
   v(micro_batch_size,
     {.key = "micro_batch_size",
      .help = "Samples of one forward and backward pass; decides the memory needed.",
@@ -80,6 +101,13 @@ void TrainConfig::fields(Visitor& v) {
      .flag = "--micro-batch-size",
      .min = 1,
      .max = 1 << 20});
+  v(micro_batch_tokens,
+    {.key = "micro_batch_tokens",
+     .help = "Fine-tuning: a microbatch holds as many samples (or packed rows) of a step as fit "
+             "into this many tokens, similar work on all ranks, in the place of "
+             "train.micro_batch_size; 0: off.",
+     .unit = "tokens",
+     .min = 0});
   v(global_batch_size, {.key = "global_batch_size",
                         .help = "Samples of one optimizer step; a multiple of micro_batch_size.",
                         .unit = "samples",
@@ -118,6 +146,17 @@ void TrainConfig::fields(Visitor& v) {
      .help = "Share of the embedding that training drops; in Megatron it is hidden_dropout.",
      .min = 0,
      .max = 0.99});
+  v(neftune_alpha,
+    {.key = "neftune_alpha",
+     .help = "NEFTune: training adds noise to the embeddings, uniform within alpha / sqrt(L h) of "
+             "zero for a sample of L tokens and hidden size h; 0: none.",
+     .min = 0});
+  v(loss_normalization,
+    {.key = "loss_normalization",
+     .help = "The loss of a step is the mean over all its tokens with a label (token), or the "
+             "mean over microbatches of their means (microbatch, as MindSpeed-LLM).",
+     .flag = "--calculate-per-token-loss",
+     .choices = {"token", "microbatch"}});
 }
 
 template <class Visitor>

@@ -25,6 +25,22 @@ std::vector<fs::path> field_prefixes(const fs::path& prefix, const SampleEncoder
   return prefixes;
 }
 
+InstructionManifest describe_job(const InstructionOptions& options, const SampleEncoder& encoder) {
+  InstructionManifest job;
+  for (const fs::path& file : options.rows.files) {
+    SourceFile source = SourceFile::stat(file);
+    source.xxh3 = xxh3_hex(MappedFile::open(file, FileRole::kData)->bytes());
+    job.sources.push_back(std::move(source));
+  }
+  job.settings = {{"format", name_of(options.rows.format)},
+                  {"columns", options.rows.columns.to_json()},
+                  {"packing", static_cast<int>(options.packing)},
+                  {"samples", encoder.identity()}};
+  job.fields = written_fields(encoder.fields());
+  if (options.packing != Packing::kNone) job.sequence_length = *encoder.options().sequence_length;
+  return job;
+}
+
 class InstructionPreparation {
  public:
   InstructionPreparation(const fs::path& prefix, const InstructionOptions& options,
@@ -45,7 +61,6 @@ class InstructionPreparation {
     fs::path counts() const { return prefix.string() + ".json"; }
   };
 
-  InstructionManifest describe_job() const;
   std::optional<InstructionManifest> finished_before(const InstructionManifest& job) const;
   void cut_parts();
   void make_part(const Part& part) const;
@@ -60,22 +75,6 @@ class InstructionPreparation {
   std::vector<RowFile> files_;
   std::vector<Part> parts_;
 };
-
-InstructionManifest InstructionPreparation::describe_job() const {
-  InstructionManifest job;
-  for (const fs::path& file : options_.rows.files) {
-    SourceFile source = SourceFile::stat(file);
-    source.xxh3 = xxh3_hex(MappedFile::open(file, FileRole::kData)->bytes());
-    job.sources.push_back(std::move(source));
-  }
-  job.settings = {{"format", name_of(options_.rows.format)},
-                  {"columns", options_.rows.columns.to_json()},
-                  {"packing", static_cast<int>(options_.packing)},
-                  {"samples", encoder_.identity()}};
-  job.fields = fields_;
-  if (options_.packing != Packing::kNone) job.sequence_length = *encoder_.options().sequence_length;
-  return job;
-}
 
 // Files of other data are not replaced unasked; those of this work that was interrupted are.
 std::optional<InstructionManifest> InstructionPreparation::finished_before(
@@ -192,7 +191,7 @@ InstructionManifest InstructionPreparation::put_together(InstructionManifest man
 }
 
 InstructionManifest InstructionPreparation::run() {
-  const InstructionManifest job = describe_job();
+  const InstructionManifest job = describe_job(options_, encoder_);
   if (auto manifest = finished_before(job)) {
     log::info("data", "{}_packed is there already, made from the same", prefix_.string());
     work_.finish();
@@ -246,6 +245,10 @@ void check_options(const InstructionOptions& options, const SampleEncoder& encod
 }
 
 }  // namespace
+
+std::string instruction_identity(const InstructionOptions& options, const SampleEncoder& encoder) {
+  return describe_job(options, encoder).identity();
+}
 
 InstructionManifest prepare_instructions(const fs::path& prefix, const InstructionOptions& options,
                                          const SampleEncoder& encoder) {

@@ -50,6 +50,9 @@ struct InstructionOptions {
   ReportBytes report;
 };
 
+// By what such data are known (InstructionManifest::identity): reads the files, but makes nothing.
+std::string instruction_identity(const InstructionOptions& options, const SampleEncoder& encoder);
+
 // Writes the samples unless they are there already, made from the same. DataError for unreadable
 // input and where no row gives a sample, StoppedError when the program was asked to stop.
 InstructionManifest prepare_instructions(const fs::path& prefix, const InstructionOptions& options,
