@@ -187,9 +187,14 @@ at::Tensor MixtureOfExperts::combine(const at::Tensor& rows, const ops::Routing&
 
 at::Tensor MixtureOfExperts::experts(const at::Tensor& rows, const std::vector<int64_t>& counts,
                                      const Parallel& parallel) const {
-  const at::Tensor wide = ops::grouped_linear(rows, counts, *fc1_.weight, fc1_.bias);
+  const auto through = [&](const Linear& linear, const at::Tensor& x, ops::Parameter* bias) {
+    const at::Tensor y = ops::grouped_linear(x, counts, *linear.weight, bias);
+    if (!linear.adapter) return y;
+    return y + ops::grouped_low_rank(x, counts, y.size(1), *linear.adapter);
+  };
+  const at::Tensor wide = through(fc1_, rows, fc1_.bias);
   ops::Parameter* bias = parallel.expert_tensor.rank() == 0 ? fc2_.bias : nullptr;
-  return ops::grouped_linear(activate(wide, limit_), counts, *fc2_.weight, bias);
+  return through(fc2_, activate(wide, limit_), bias);
 }
 
 at::Tensor MixtureOfExperts::activate(const at::Tensor& wide, double limit) const {

@@ -7,6 +7,8 @@
 #include <algorithm>
 
 #include "qianli/base/threads.h"
+#include "qianli/config/tune_section.h"
+#include "qianli/model/tuned_table.h"
 
 namespace qianli::nn {
 namespace {
@@ -48,8 +50,10 @@ std::vector<std::vector<plan::IndexRange>> kept_of(const formats::Box& box) {
 }  // namespace
 
 ParameterSet::ParameterSet(const model::ModelSpec& spec, at::ScalarType dtype, at::Device device,
-                           bool master, const plan::ModelPart& part, const FlatOwners& owners)
-    : parts_(plan::parameter_parts(spec, part)),
+                           bool master, const plan::ModelPart& part, const FlatOwners& owners,
+                           const config::TuneConfig* tune)
+    : tune_(std::make_shared<config::TuneConfig>(tune ? *tune : config::TuneConfig())),
+      parts_(plan::parameter_parts(spec, part, *tune_)),
       layout_(parts_, owners),
       options_(at::TensorOptions().device(device).dtype(dtype)),
       gathered_(options_) {
@@ -70,7 +74,7 @@ ParameterSet::ParameterSet(const model::ModelSpec& spec, at::ScalarType dtype, a
     parameters_.push_back(std::make_unique<ops::Parameter>(entry.name, value));
   }
   make_pieces();
-  for (const auto& entry : model::parameter_table(spec)) {
+  for (const auto& [entry, frozen] : model::tuned_table(spec, *tune_)) {
     if (!index_.contains(entry.name)) elsewhere_.insert(entry.name);
   }
 }
@@ -113,7 +117,7 @@ void ParameterSet::count() {
   std::vector<FlatRange> ranges;
   for (size_t i = 0; i < parts_.size(); ++i) {
     const int64_t begin = place(i).offset, end = begin + parts_[i].counted;
-    if (parts_[i].entry.buffer || begin == end) continue;
+    if (!is_trained(i) || begin == end) continue;
     // Gaps hold zeros: neighbours go together.
     if (!ranges.empty() && aligned(ranges.back().end) == begin) {
       ranges.back().end = end;
@@ -150,7 +154,8 @@ std::vector<FlatRange> ParameterSet::kept_ranges(size_t index) const {
   if (!keeps_slices_of(index)) return {{0, parts_[index].elements()}};
   std::vector<FlatRange> ranges;
   const FlatPlace& place = this->place(index);
-  for (const auto& part : owned().within(place.offset, place.offset + place.count)) {
+  for (const auto& part :
+       layout_.slices_with(region_of(index)).within(place.offset, place.offset + place.count)) {
     ranges.push_back({part.begin - place.offset, part.begin - place.offset + part.count});
   }
   return ranges;
@@ -204,7 +209,7 @@ void ParameterSet::write(size_t index, int64_t first, const at::Tensor& values) 
 
 void ParameterSet::write_box(size_t index, const formats::Box& box, const at::Tensor& values) {
   const std::vector<int64_t>& shape = parts_[index].shape;
-  if (entry(index).buffer || (!has_separate_master() && !keeps_slices_of(index))) {
+  if (entry(index).buffer || (!has_master(index) && !keeps_slices_of(index))) {
     at::Tensor target = exact(index);
     for (size_t axis = 0; axis < shape.size(); ++axis) {
       target = target.narrow(static_cast<int64_t>(axis), box.offset[axis], box.shape[axis]);
@@ -230,11 +235,12 @@ void ParameterSet::write_own(size_t index, int64_t first, const at::Tensor& valu
   const int64_t begin = place(index).offset + first;
   const bool slices = keeps_slices_of(index);
   if (!slices) this->values({begin, source.numel(), 0}).copy_(source);
-  if (!slices && !has_separate_master()) return;
-  for (const auto& part : owned().within(begin, begin + source.numel())) {
+  if (!slices && !has_master(index)) return;
+  for (const auto& part :
+       layout_.slices_with(region_of(index)).within(begin, begin + source.numel())) {
     const at::Tensor own = source.narrow(0, part.begin - begin, part.count);
     if (slices) this->values(part).copy_(own);
-    if (has_separate_master()) master(part).copy_(own);
+    if (has_master(index)) master(part).copy_(own);
   }
 }
 
@@ -243,8 +249,9 @@ at::Tensor ParameterSet::master(const FlatRanges::Part& part) const {
 }
 
 at::Tensor ParameterSet::values(const FlatRanges::Part& part) const {
-  const FlatLayout::Region& region = layout_.region_at(part.begin);
-  const at::Tensor& kept = kept_[part.begin < layout_.regions().front().range.end ? 0 : 1];
+  const size_t number = layout_.region_at(part.begin);
+  const FlatLayout::Region& region = layout_.regions()[number];
+  const at::Tensor& kept = kept_[number];
   return region.owner.keeps_slices ? kept.narrow(0, part.place - region.own.begin, part.count)
                                    : kept.narrow(0, part.begin - region.range.begin, part.count);
 }
@@ -266,9 +273,10 @@ int64_t ParameterSet::kept_bytes() const {
 
 at::Tensor ParameterSet::exact(size_t index) const {
   if (entry(index).buffer) return buffers_[index];
-  TORCH_CHECK(!keeps_slices_of(index) && (!has_separate_master() || owned().count() == flat_size()),
+  TORCH_CHECK(!keeps_slices_of(index) &&
+                  (!has_master(index) || owned().count() == layout_.trained_size()),
               "[nn] expected a whole master, got slices of it");
-  if (has_separate_master()) return view(master_, index);
+  if (has_master(index)) return view(master_, index);
   return view_from(kept_[region_of(index)], layout_.regions()[region_of(index)].range.begin, index);
 }
 

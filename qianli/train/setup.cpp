@@ -16,6 +16,7 @@
 #include "qianli/ops/dispatch.h"
 #include "qianli/train/context.h"
 #include "qianli/train/devices.h"
+#include "qianli/tune/start.h"
 
 namespace qianli::train {
 namespace {
@@ -99,8 +100,21 @@ model::ModelSpec declared_model(const config::ModelConfig& model) {
   return resolve(model, open_weights(model).get());
 }
 
+void report_trained(const Run& run) {
+  const tune::Trained trained = tune::count_trained(run.spec, run.config.tune);
+  log::info("tune", "{} of {} parameters are trained", human_count(static_cast<double>(trained.elements)),
+            human_count(static_cast<double>(trained.all)));
+}
+
 void open_model(Run& run) {
   const auto weights = open_weights(run.config.model);
+  if (run.config.tune.freezes() && !weights) {
+    throw ConfigError("tune",
+                      fmt::format("expected a model with weights because some stay as they are, got "
+                                  "'{}', which starts fresh",
+                                  run.config.model.source),
+                      "set model to a folder with weights");
+  }
   run.spec = resolve(run.config.model, weights.get());
   run.tokenizer_folder = find_tokenizer(run.config, weights.get());
   if (!run.tokenizer_folder.empty()) {
@@ -146,15 +160,18 @@ void open_model(Run& run) {
   expect_shareable(run);
   run.parameters = std::make_unique<nn::ParameterSet>(run.spec, run.compute.dtype, run.device,
                                                       /*master=*/true, run.ranks.part,
-                                                      run.ranks.owners(run.config.parallel));
+                                                      run.ranks.owners(run.config.parallel),
+                                                      &run.config.tune);
   log::info("model", "{}: {} parameters, {} layers, hidden {}, vocabulary {}", run.spec.family,
             human_count(static_cast<double>(model::parameter_count(run.spec))), run.spec.num_layers,
             run.spec.hidden_size, run.spec.vocab_size);
+  if (run.config.tune.freezes()) report_trained(run);
   if (weights) {
     checkpoint::load_weights(*weights, *run.parameters);
   } else {
     run.parameters->initialize(static_cast<uint64_t>(run.config.train.seed));
   }
+  tune::start_adapters(run.config, run.spec, *run.parameters);
   run.chunks = build_chunks(run.spec, *run.parameters, run.ranks);
 }
 
@@ -282,7 +299,7 @@ Run build_run(const config::Config& config) {
   open_data(run);
   dist::expect_same(run.ranks.all, "the data", run.train_data->samples().fingerprint());
   run.optimizer = std::make_unique<optim::FlatOptimizer>(
-      *run.parameters, config.optim, gradient_groups(run.ranks, *run.parameters, config.parallel));
+      *run.parameters, tune::optimizer_of(config), gradient_groups(run.ranks, *run.parameters, config.parallel));
   if (!run.ranks.all.alone()) expect_known_groups(run.ranks, config.parallel.communicators);
   StepOptions options =
       step_options(run.stages, config.parallel, config.optim, run.spec, *run.parameters);

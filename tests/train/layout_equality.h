@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "qianli/config/tune_section.h"
 #include "qianli/data/context_deal.h"
 #include "qianli/dist/world.h"
 #include "qianli/model/spec.h"
@@ -57,6 +58,7 @@ struct Layout {
   bool packed = false;           // two documents in each sample
   double dropout = 0;            // of attention, hidden states and embedding
   double lr = 1e-2;
+  config::TuneConfig tune = {};
   std::string poisoned;  // a parameter, a number of which is NaN on its last rank
 
   int64_t ranks() const { return data * tensor * context.size * pipeline; }
