@@ -122,7 +122,7 @@ class WeightLoader {
   // Whether the exact weights lie on the CPU, whole.
   bool in_place(size_t index) const {
     const bool master = parameters_.has_separate_master() && parameters_.is_trained(index);
-    return parameters_.options().device().is_cpu() &&
+    return parameters_.options().device().is_cpu() && !parameters_.part(index).quantized &&
            !parameters_.keeps_slices(parameters_.region_of(index)) &&
            (!master || parameters_.owned().count() == parameters_.layout().trained_size());
   }

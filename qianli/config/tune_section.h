@@ -30,6 +30,8 @@ struct TuneConfig {
   std::vector<NameMatch> modules_to_save;
   double loraplus_lr_ratio = 1;
   std::optional<std::string> adapter;
+  std::string quantization = "none";  // none, nf4, int8
+  bool double_quant = false;
 
   bool lora() const { return method == "lora"; }
   // By what the product of an adapter is multiplied.

@@ -304,18 +304,20 @@ std::vector<TunedEntry> tuned_table(const ModelSpec& spec, const TuneConfig& tun
       const bool low = entry.layer < 0 ? entry.name.starts_with("embedding.")
                                        : entry.layer < tune.freeze_layers;
       const bool named = frozen.match(names_of(entry));
-      table.push_back({std::move(entry), named || (low && tune.freeze_layers > 0)});
+      table.push_back({.entry = std::move(entry),
+                       .frozen = named || (low && tune.freeze_layers > 0)});
       continue;
     }
     const bool is_whole = whole.match(names_of(entry));
     std::vector<ModuleRows> modules;
     if (!is_whole) modules = adapted(entry, targets, layers);
-    table.push_back({std::move(entry), !is_whole});
+    const bool in_few_bits = tune.quantization != "none" && !is_whole && is_linear(entry);
+    table.push_back({std::move(entry), !is_whole, in_few_bits});
     if (modules.empty()) continue;
     const ParameterEntry weight = table.back().entry;
     const AdapterWriter writer(weight, std::move(modules), tune.r);
-    table.push_back({writer.down(), false});
-    table.push_back({writer.up(), false});
+    table.push_back({.entry = writer.down()});
+    table.push_back({.entry = writer.up()});
   }
   targets.expect_all_used("a linear layer of the decoder");
   whole.expect_all_used("a module");

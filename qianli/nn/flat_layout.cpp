@@ -77,7 +77,8 @@ void FlatLayout::lay_out(const std::vector<plan::ParameterPart>& parts, const Fl
     for (size_t i = unit.first; i < unit.last; ++i) {
       if (!is_inside(parts[i])) continue;
       region_of_[i] = regions_.size();
-      places_[i] = {size_, parts[i].entry.buffer ? 0 : parts[i].elements()};
+      const bool apart = parts[i].entry.buffer || parts[i].quantized;
+      places_[i] = {size_, apart ? 0 : parts[i].elements()};
       size_ += rounded_up(places_[i].count, kFlatAlignment);
     }
     // Stages that share what embeds must cut it alike: no bucket of it has anything else.

@@ -9,6 +9,7 @@
 #include "qianli/base/threads.h"
 #include "qianli/config/tune_section.h"
 #include "qianli/model/tuned_table.h"
+#include "qianli/ops/quantized_weight.h"
 
 namespace qianli::nn {
 namespace {
@@ -69,14 +70,24 @@ ParameterSet::ParameterSet(const model::ModelSpec& spec, at::ScalarType dtype, a
     at::Tensor value = buffers_[i];
     const auto& region = layout_.regions()[region_of(i)];
     // With a version of its own: while one layer computes, what is gathered of others is written.
-    if (!entry.buffer && !keeps_slices_of(i))
+    if (!entry.buffer && !parts_[i].quantized && !keeps_slices_of(i))
       value = view_from(kept_[region_of(i)].variable_data(), region.range.begin, i);
     parameters_.push_back(std::make_unique<ops::Parameter>(entry.name, value));
+    quantized_.push_back(parts_[i].quantized ? make_quantized(i) : nullptr);
   }
   make_pieces();
-  for (const auto& [entry, frozen] : model::tuned_table(spec, *tune_)) {
+  for (const auto& [entry, frozen, quantized] : model::tuned_table(spec, *tune_)) {
     if (!index_.contains(entry.name)) elsewhere_.insert(entry.name);
   }
+}
+
+std::shared_ptr<ops::QuantizedWeight> ParameterSet::make_quantized(size_t index) {
+  const std::vector<int64_t>& shape = parts_[index].shape;
+  auto weight = std::make_shared<ops::QuantizedWeight>(
+      shape, ops::code_of(tune_->quantization), tune_->double_quant, options_);
+  parameters_[index]->make_value(at::empty({}, options_).expand(shape),
+                                 [weight] { return weight->value(); });
+  return weight;
 }
 
 void ParameterSet::make_values() {
@@ -105,7 +116,7 @@ void ParameterSet::make_pieces() {
       // With a version of their own: autograd is to see what is gathered later.
       const at::Tensor values = gathered_.at(piece).variable_data();
       for (size_t i = unit.first; i < unit.last; ++i) {
-        if (region_of(i) == r && !entry(i).buffer)
+        if (region_of(i) == r && place(i).count > 0)
           parameters_[i]->place_value(view_from(values, unit.pieces[r].begin, i));
       }
       gathered_.release(piece);
@@ -147,7 +158,7 @@ at::Tensor ParameterSet::view(const at::Tensor& flat, size_t index) const {
 }
 
 bool ParameterSet::keeps_slices_of(size_t index) const {
-  return !entry(index).buffer && keeps_slices(region_of(index));
+  return place(index).count > 0 && keeps_slices(region_of(index));
 }
 
 std::vector<FlatRange> ParameterSet::kept_ranges(size_t index) const {
@@ -209,7 +220,8 @@ void ParameterSet::write(size_t index, int64_t first, const at::Tensor& values) 
 
 void ParameterSet::write_box(size_t index, const formats::Box& box, const at::Tensor& values) {
   const std::vector<int64_t>& shape = parts_[index].shape;
-  if (entry(index).buffer || (!has_master(index) && !keeps_slices_of(index))) {
+  const bool kept_as_is = !has_master(index) && !keeps_slices_of(index) && !quantized_[index];
+  if (entry(index).buffer || kept_as_is) {
     at::Tensor target = exact(index);
     for (size_t axis = 0; axis < shape.size(); ++axis) {
       target = target.narrow(static_cast<int64_t>(axis), box.offset[axis], box.shape[axis]);
@@ -232,6 +244,7 @@ void ParameterSet::write_own(size_t index, int64_t first, const at::Tensor& valu
     buffers_[index].view(-1).narrow(0, first, source.numel()).copy_(source);
     return;
   }
+  if (quantized_[index]) return quantized_[index]->write(first, source);
   const int64_t begin = place(index).offset + first;
   const bool slices = keeps_slices_of(index);
   if (!slices) this->values({begin, source.numel(), 0}).copy_(source);
@@ -268,11 +281,13 @@ at::ScalarType ParameterSet::master_dtype() const {
 int64_t ParameterSet::kept_bytes() const {
   size_t bytes = has_separate_master() ? master_.nbytes() : 0;
   for (const at::Tensor& kept : kept_) bytes += kept.nbytes();
+  for (const auto& weight : quantized_) bytes += weight ? weight->bytes() : 0;
   return static_cast<int64_t>(bytes);
 }
 
 at::Tensor ParameterSet::exact(size_t index) const {
   if (entry(index).buffer) return buffers_[index];
+  if (quantized_[index]) return quantized_[index]->value();
   TORCH_CHECK(!keeps_slices_of(index) &&
                   (!has_master(index) || owned().count() == layout_.trained_size()),
               "[nn] expected a whole master, got slices of it");

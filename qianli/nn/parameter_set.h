@@ -1,6 +1,7 @@
 // The parameters that a rank holds, whole or in part, in one flat buffer, in the order of the
 // parameter table (nn/flat_layout.h). Its `buffer` entries are no parameters: each is a float32
-// tensor of its own, which no optimizer sees.
+// tensor of its own, which no optimizer sees. Weights that are kept in few bits are apart from it,
+// too, and whole on every rank that has a part of them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -23,6 +24,10 @@
 
 namespace qianli::config {
 struct TuneConfig;
+}
+
+namespace qianli::ops {
+class QuantizedWeight;
 }
 
 namespace qianli::nn {
@@ -55,7 +60,7 @@ class ParameterSet {
   size_t size() const { return parts_.size(); }
   const plan::ParameterPart& part(size_t index) const { return parts_[index]; }
   const model::ParameterEntry& entry(size_t index) const { return parts_[index].entry; }
-  // Empty for buffers.
+  // Empty for buffers and quantised weights.
   const FlatPlace& place(size_t index) const { return layout_.place(index); }
   size_t region_of(size_t index) const { return layout_.region_of(index); }
   // Whether an optimizer has it.
@@ -98,12 +103,13 @@ class ParameterSet {
   at::Tensor master(const FlatRanges::Part& part) const;
   at::Tensor values(const FlatRanges::Part& part) const;
   at::ScalarType master_dtype() const;
-  // Bytes of the values and of a separate master that are always there.
+  // Bytes of the values, quantised ones too, and of a separate master that are always there.
   int64_t kept_bytes() const;
   // Not for buffers.
   at::Tensor view(const at::Tensor& flat, size_t index) const;
 
  private:
+  std::shared_ptr<ops::QuantizedWeight> make_quantized(size_t index);
   void make_values();
   void make_pieces();
   void count();
@@ -124,6 +130,7 @@ class ParameterSet {
   FlatLayout layout_;
   at::TensorOptions options_;
   std::vector<at::Tensor> buffers_;  // defined for buffers only
+  std::vector<std::shared_ptr<ops::QuantizedWeight>> quantized_;  // null: it is not
   std::vector<std::unique_ptr<ops::Parameter>> parameters_;
   std::unordered_map<std::string, size_t> index_;
   FlatRanges counted_;

@@ -187,12 +187,13 @@ std::vector<ParameterPart> parameter_parts(const ModelSpec& spec, const ModelPar
                                            const config::TuneConfig& tune) {
   std::vector<ParameterPart> parts;
   const Stage stage(spec, part.chunks);
-  for (auto& [entry, frozen] : model::tuned_table(spec, tune)) {
+  for (auto& [entry, frozen, quantized] : model::tuned_table(spec, tune)) {
     if (!part.chunks.empty() && !stage.has(entry)) continue;
     const bool copy = !part.chunks.empty() && !stage.embedding;
     ParameterPart own = cut(std::move(entry), part);
     if (own.elements() == 0) continue;
     own.frozen = frozen;
+    own.quantized = quantized;
     if (copy && own.entry.name.starts_with("embedding.")) own.counted = 0;
     parts.push_back(std::move(own));
   }

@@ -67,8 +67,9 @@ struct ParameterPart {
   // their gradient is a sum.
   int64_t shared_from = 0;
   int64_t sharers = 1;
-  // Training leaves it as it is.
+  // Training leaves it as it is; then it may be kept in few bits.
   bool frozen = false;
+  bool quantized = false;
 
   int64_t elements() const;
   bool whole() const;  // the part is the parameter

@@ -24,7 +24,7 @@ config::OptimConfig optimizer_of(const config::Config& config) {
 
 Trained count_trained(const model::ModelSpec& spec, const config::TuneConfig& tune) {
   Trained count;
-  for (const auto& [entry, frozen] : model::tuned_table(spec, tune)) {
+  for (const auto& [entry, frozen, quantized] : model::tuned_table(spec, tune)) {
     count.all += entry.elements();
     if (!frozen && !entry.buffer) count.elements += entry.elements();
   }

@@ -1,6 +1,7 @@
 // Adapters of low rank against PEFT (tools/reference/golden_lora.py: exact answers in float64).
 #include <gtest/gtest.h>
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 
 #include <map>

@@ -63,6 +63,15 @@ void TuneConfig::fields(Visitor& v) {
                       "and the modules that the other options say.",
               .flag = "--lora-load",
               .absent = "A is drawn, B is zero"});
+  v(quantization,
+    {.key = "quantization",
+     .help = "How the linear layers that stay as they are are kept, with tune.method=lora: 4 bits "
+             "(nf4, QLoRA), 8 bits (int8), or as numbers (none). They are made numbers for every "
+             "use.",
+     .flag = "--qlora",
+     .choices = {"none", "nf4", "int8"}});
+  v(double_quant, {.key = "double_quant",
+                   .help = "With nf4: the magnitudes of its blocks in 8 bits, too."});
 }
 
 }  // namespace qianli::config

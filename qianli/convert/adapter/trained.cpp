@@ -24,7 +24,7 @@ config::Config config_of(const formats::Manifest& manifest) {
 // The parameters that were trained. Adapters have PEFT's names already.
 Table trained_table(const model::ModelSpec& spec, const config::TuneConfig& tune) {
   Table table;
-  for (auto& [entry, frozen] : model::tuned_table(spec, tune)) {
+  for (auto& [entry, frozen, quantized] : model::tuned_table(spec, tune)) {
     if (frozen || entry.buffer) continue;
     if (!model::is_adapter(entry.name)) {
       for (model::ForeignPiece& piece : entry.hugging_face)
