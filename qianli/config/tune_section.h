@@ -25,6 +25,7 @@ struct TuneConfig {
   int64_t r = 8;
   double alpha = 16;
   bool use_rslora = false;
+  bool use_dora = false;
   std::vector<NameMatch> target_modules;  // empty: every linear layer
   std::string layers;                     // empty: all
   std::vector<NameMatch> modules_to_save;

@@ -216,6 +216,21 @@ class AdapterWriter {
     return b;
   }
 
+  // The lengths of the rows of W where the model's weights are there (tune/start.h).
+  ParameterEntry magnitude() const {
+    ParameterEntry m = up();
+    m.name = module_of(weight_.name) + ".lora_magnitude";
+    m.shape = {rows_};
+    m.init = Init::kOnes;
+    m.weight_decay = false;
+    for (ForeignPiece& piece : m.hugging_face) {
+      piece.name = module_of(model::module_of(piece.name)) + ".lora_magnitude_vector";
+      piece.shape = {piece.shape[0]};
+      piece.columns = 1;
+    }
+    return m;
+  }
+
  private:
   bool cuts_columns() const {
     return !weight_.cut.empty() && weight_.cut_axis == (weight_.expert ? 2 : 1);
@@ -280,8 +295,26 @@ std::vector<std::string> names_of(const ParameterEntry& entry) {
 
 }  // namespace
 
+double tuned_training_flops(const ModelSpec& spec, const TuneConfig& tune, int64_t sequences,
+                            int64_t sequence_length) {
+  double difference = 0;  // of a token
+  for (const auto& [entry, frozen, quantized] : tuned_table(spec, tune)) {
+    const bool tied = spec.tie_word_embeddings && entry.name == "embedding.word_embeddings.weight";
+    if (entry.shape.size() < 2 || (entry.name.starts_with("embedding.") && !tied)) continue;
+    const double used = entry.expert ? static_cast<double>(spec.moe->top_k) /
+                                           static_cast<double>(spec.moe->num_experts)
+                                     : 1.0;
+    const double elements = used * static_cast<double>(entry.elements());
+    if (frozen) difference -= 2 * elements;
+    if (is_adapter(entry.name)) difference += 6 * elements;
+  }
+  return training_flops(spec, sequences, sequence_length) +
+         difference * static_cast<double>(sequences * sequence_length);
+}
+
 bool is_adapter(const std::string& parameter) {
-  return parameter.ends_with(".lora_A") || parameter.ends_with(".lora_B");
+  return parameter.ends_with(".lora_A") || parameter.ends_with(".lora_B") ||
+         parameter.ends_with(".lora_magnitude");
 }
 
 std::string module_of(const std::string& parameter) {
@@ -318,6 +351,7 @@ std::vector<TunedEntry> tuned_table(const ModelSpec& spec, const TuneConfig& tun
     const AdapterWriter writer(weight, std::move(modules), tune.r);
     table.push_back({.entry = writer.down()});
     table.push_back({.entry = writer.up()});
+    if (tune.use_dora && !weight.expert) table.push_back({.entry = writer.magnitude()});
   }
   targets.expect_all_used("a linear layer of the decoder");
   whole.expect_all_used("a module");

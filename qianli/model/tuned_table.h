@@ -4,6 +4,7 @@
 //
 //   X.lora_A            [g r, in]      or [experts, g r, in]
 //   X.lora_B            [rows, r]      or [experts, rows, r]
+//   X.lora_magnitude    [rows]         with DoRA, not of experts
 //
 // A weight may hold several modules of a Hugging Face folder (linear_qkv has q_proj, k_proj and
 // v_proj). Each of the g that are adapted has r rows of A and its own rows of B, so that the
@@ -38,6 +39,10 @@ struct ModuleRows {
 };
 // Those of X.weight that have an adapter.
 std::vector<ModuleRows> adapted_rows(const ParameterEntry& weight, const config::TuneConfig& tune);
+
+// training_flops() less the products that frozen matrices do without, with those of adapters.
+double tuned_training_flops(const ModelSpec& spec, const config::TuneConfig& tune,
+                            int64_t sequences, int64_t sequence_length);
 
 bool is_adapter(const std::string& parameter);
 // "X.weight" → "X"

@@ -34,6 +34,7 @@ std::shared_ptr<const ops::LowRank> find_adapter(ParameterSet& parameters,
   auto adapter = std::make_shared<ops::LowRank>(
       ops::LowRank{.a = a,
                    .b = &parameters.at(prefix + ".lora_B"),
+                   .magnitude = parameters.find(prefix + ".lora_magnitude"),
                    .scale = parameters.tune().scale(),
                    .modules = {}});
   const auto& kept = weight.kept[weight.entry.expert ? 1 : 0];

@@ -80,7 +80,9 @@ MixtureOfExperts::MixtureOfExperts(const model::ModelSpec& spec, const model::La
       shared_fc1_(find_linear(parameters, prefix + ".shared_experts.linear_fc1")),
       shared_fc2_(find_linear(parameters, prefix + ".shared_experts.linear_fc2")),
       shared_gate_(parameters.find(prefix + ".shared_experts.gate_weight")),
-      selection_bias_(parameters.find(prefix + ".router.expert_bias")) {
+      selection_bias_(parameters.find(prefix + ".router.expert_bias")),
+      bias_moves_(selection_bias_ &&
+                  !parameters.part(parameters.index_of(prefix + ".router.weight")).frozen) {
   reset_statistics();
 }
 
@@ -208,7 +210,7 @@ at::Tensor MixtureOfExperts::shared_experts(const at::Tensor& x, const Parallel&
 }
 
 void MixtureOfExperts::update_selection_bias(const at::Tensor& choices) {
-  if (!selection_bias_) return;
+  if (!bias_moves_) return;
   const at::NoGradGuard no_grad;
   at::Tensor bias = selection_bias_->value();
   bias.add_((choices.mean() - choices).sign().to(bias.options()), moe_.bias_update_rate);

@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -83,6 +84,45 @@ struct GradientBuffers {
   }
 };
 
+// W + s B A
+at::Tensor sum_of(const Parameter& weight, const LowRank& adapter) {
+  const LowRankValues low_rank = values_of(adapter);
+  const at::Tensor sum = weight.value().clone();
+  const int64_t rank = low_rank.b.size(1);
+  each_module(adapter.modules, rank, [&](int64_t column, const LowRank::Rows& rows, int64_t row) {
+    sum.narrow(0, rows.first, rows.count)
+        .addmm_(low_rank.b.narrow(0, row, rows.count), low_rank.a.narrow(0, column, rank), 1.0,
+                adapter.scale);
+  });
+  return sum;
+}
+
+// [out]: what the columns of y are multiplied by; undefined: nothing.
+at::Tensor factors_of(const Parameter& weight, const LowRank& adapter) {
+  if (!adapter.magnitude) return {};
+  const at::Tensor m = adapter.magnitude->value();
+  const at::Tensor own = m / row_lengths(weight, adapter).to(m.scalar_type());
+  const at::Tensor factors = at::ones({weight.sizes()[0]}, m.options());
+  each_module(adapter.modules, 0, [&](int64_t, const LowRank::Rows& rows, int64_t row) {
+    factors.narrow(0, rows.first, rows.count).copy_(own.narrow(0, row, rows.count));
+  });
+  return factors;
+}
+
+// y without its bias is the product times m / |W + s B A|.
+void accumulate_magnitude(const LowRank& adapter, const at::Tensor& grad_y, const at::Tensor& y,
+                          const Parameter* bias) {
+  if (!adapter.magnitude || !adapter.magnitude->trainable()) return;
+  at::Tensor& buffer = adapter.magnitude->grad_to_add();
+  const at::Tensor plain = bias ? y - bias->value() : y;
+  const at::Tensor sums = (grad_y * plain).sum(0, /*keepdim=*/false, buffer.scalar_type());
+  const at::Tensor m = adapter.magnitude->value().to(buffer.scalar_type());
+  each_module(adapter.modules, 0, [&](int64_t, const LowRank::Rows& rows, int64_t row) {
+    buffer.narrow(0, row, rows.count)
+        .add_(sums.narrow(0, rows.first, rows.count) / m.narrow(0, row, rows.count));
+  });
+}
+
 class AdaptedLinearFunction : public torch::autograd::Function<AdaptedLinearFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor&,
@@ -93,10 +133,15 @@ class AdaptedLinearFunction : public torch::autograd::Function<AdaptedLinearFunc
     context->saved_data["adapter"] = reinterpret_cast<int64_t>(adapter);
     remember_deferred(context);
     const LowRankValues low_rank = values_of(*adapter);
-    at::Tensor y = gemm_nt(x, weight->value(), bias ? bias->value() : at::Tensor());
+    const at::Tensor factors = factors_of(*weight, *adapter);
+    const bool adds_later = factors.defined() && bias;
+    at::Tensor y =
+        gemm_nt(x, weight->value(), bias && !adds_later ? bias->value() : at::Tensor());
     const at::Tensor z = low_rank.down(x);
     low_rank.add_up(z, y);
-    context->save_for_backward({x, z});
+    if (factors.defined()) y.mul_(factors);
+    if (adds_later) y.add_(bias->value());
+    context->save_for_backward({x, z, factors, factors.defined() ? y : at::Tensor()});
     return y;
   }
 
@@ -104,24 +149,28 @@ class AdaptedLinearFunction : public torch::autograd::Function<AdaptedLinearFunc
     auto* weight = reinterpret_cast<Parameter*>(context->saved_data["weight"].toInt());
     auto* bias = reinterpret_cast<Parameter*>(context->saved_data["bias"].toInt());
     const auto* adapter = reinterpret_cast<LowRank*>(context->saved_data["adapter"].toInt());
-    const at::Tensor& grad_y = grads[0];
+    const variable_list saved = context->get_saved_variables();
     const LowRankValues low_rank = values_of(*adapter);
+    if (bias && bias->trainable()) {
+      at::Tensor& buffer = bias->grad_to_add();
+      buffer.add_(grads[0].sum(0, /*keepdim=*/false, buffer.scalar_type()));
+    }
+    at::Tensor grad_y = grads[0];
+    if (saved[2].defined()) {
+      accumulate_magnitude(*adapter, grad_y, saved[3].detach(), bias);
+      grad_y = grad_y * saved[2];
+    }
     const at::Tensor grad_z = low_rank.up_gradient(grad_y);
     at::Tensor grad_x;
     if (context->saved_data["x_needs_grad"].toBool()) {
       grad_x = gemm_nt(grad_y, weight->value().t());
       low_rank.add_input_gradient(grad_z, grad_x);
     }
-    const variable_list saved = context->get_saved_variables();
     add_deferred(context, [adapter, weight, grad_y, grad_z, x = saved[0].detach(),
                            z = saved[1].detach()] {
       accumulate_low_rank(*adapter, grad_y, x, z, grad_z);
       if (weight->trainable()) accumulate_weight_gradient(*weight, grad_y, x);
     });
-    if (bias && bias->trainable()) {
-      at::Tensor& buffer = bias->grad_to_add();
-      buffer.add_(grad_y.sum(0, /*keepdim=*/false, buffer.scalar_type()));
-    }
     return {grad_x, {}, {}, {}, {}};
   }
 };
@@ -203,7 +252,8 @@ at::Tensor anchor_of(bool trainable) {
 }  // namespace
 
 bool is_trained(const LowRank& adapter) {
-  return adapter.a->trainable() || adapter.b->trainable();
+  return adapter.a->trainable() || adapter.b->trainable() ||
+         (adapter.magnitude && adapter.magnitude->trainable());
 }
 
 LowRankValues values_of(const LowRank& adapter) {
@@ -245,21 +295,24 @@ void accumulate_low_rank(const LowRank& adapter, const at::Tensor& grad_y, const
   GradientBuffers(adapter).add(values_of(adapter), grad_y, x, z, grad_z);
 }
 
+at::Tensor row_lengths(const Parameter& weight, const LowRank& adapter) {
+  const at::Tensor sum = sum_of(weight, adapter);
+  const at::Tensor lengths =
+      (sum.scalar_type() == at::kDouble ? sum : sum.to(at::kFloat)).norm(2, {1});
+  std::vector<at::Tensor> own;
+  for (const LowRank::Rows& rows : adapter.modules)
+    own.push_back(lengths.narrow(0, rows.first, rows.count));
+  return at::cat(own);
+}
+
 at::Tensor merged_weight(const Parameter& weight, const LowRank& adapter) {
-  const LowRankValues low_rank = values_of(adapter);
-  const at::Tensor merged = weight.value().clone();
-  const int64_t rank = low_rank.b.size(1);
-  each_module(adapter.modules, rank, [&](int64_t column, const LowRank::Rows& rows, int64_t row) {
-    merged.narrow(0, rows.first, rows.count)
-        .addmm_(low_rank.b.narrow(0, row, rows.count), low_rank.a.narrow(0, column, rank), 1.0,
-                adapter.scale);
-  });
-  return merged;
+  const at::Tensor sum = sum_of(weight, adapter), factors = factors_of(weight, adapter);
+  return factors.defined() ? sum.mul_(factors.unsqueeze(1)) : sum;
 }
 
 at::Tensor adapted_linear(const at::Tensor& x, Parameter& weight, Parameter* bias,
                           const LowRank& adapter) {
-  if (!use_torch(Op::kLinear, x)) {
+  if (!use_torch(Op::kLinear, x) && !adapter.magnitude) {
     std::vector<Parameter*> parameters{&weight, adapter.a, adapter.b};
     if (bias) parameters.push_back(bias);
     const auto formula = [scale = adapter.scale, modules = adapter.modules](
@@ -270,7 +323,7 @@ at::Tensor adapted_linear(const at::Tensor& x, Parameter& weight, Parameter* bia
     };
     return apply_reference(formula, {x}, parameters)[0];
   }
-  if (!at::GradMode::is_enabled()) {
+  if (!at::GradMode::is_enabled() && !adapter.magnitude) {
     const at::Tensor y = linear(x, weight, bias);
     const LowRankValues low_rank = values_of(adapter);
     low_rank.add_up(low_rank.down(x), y);

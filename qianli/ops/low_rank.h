@@ -15,6 +15,9 @@ namespace qianli::ops {
 struct LowRank {
   Parameter* a = nullptr;  // [g r, in], or [experts, g r, in]
   Parameter* b = nullptr;  // [rows, r], or [experts, rows, r]
+  // [rows]; DoRA (Liu et al. 2024): the adapted rows of W + s B A have this length. Null: they have
+  // their own. Not of experts.
+  Parameter* magnitude = nullptr;
   double scale = 1;
   struct Rows {
     int64_t first = 0, count = 0;  // of W, as this rank has it
@@ -23,7 +26,9 @@ struct LowRank {
 };
 
 // x: [T, in]; weight: [out, in]; bias: [out] or null. Returns [T, out]. The backward pass takes x and
-// x A^T along: dz = s dy B;  dx = dy W + dz A;  dA (+)= dz^T x;  dB (+)= s dy^T (x A^T).
+// x A^T along: dz = s dy B;  dx = dy W + dz A;  dA (+)= dz^T x;  dB (+)= s dy^T (x A^T). With a
+// magnitude m the adapted columns of y, without the bias, are multiplied by m / |W + s B A|, the
+// lengths of whose rows count as constants.
 at::Tensor adapted_linear(const at::Tensor& x, Parameter& weight, Parameter* bias,
                           const LowRank& adapter);
 
@@ -31,6 +36,9 @@ at::Tensor adapted_linear(const at::Tensor& x, Parameter& weight, Parameter* bia
 // Returns [R, out].
 at::Tensor grouped_low_rank(const at::Tensor& x, const std::vector<int64_t>& counts, int64_t out,
                             const LowRank& adapter);
+
+// Lengths of the adapted rows of W + s B A, [rows], at least in float32.
+at::Tensor row_lengths(const Parameter& weight, const LowRank& adapter);
 
 // The weight with the adapter in it, [out, in].
 at::Tensor merged_weight(const Parameter& weight, const LowRank& adapter);

@@ -13,6 +13,7 @@
 #include "qianli/model/hugging_face.h"
 #include "qianli/model/parameter_table.h"
 #include "qianli/model/resolve.h"
+#include "qianli/model/tuned_table.h"
 #include "qianli/ops/dispatch.h"
 #include "qianli/train/context.h"
 #include "qianli/train/devices.h"
@@ -322,7 +323,8 @@ Run build_run(const config::Config& config) {
                                .copies = share_of(run.ranks.sharing.across),
                                .expert_copies = share_of(run.ranks.expert_sharing.across)});
   const int64_t sequences = *config.train.global_batch_size;
-  run.flops_per_step = model::training_flops(run.spec, sequences, config.data.sequence_length);
+  run.flops_per_step = model::tuned_training_flops(run.spec, config.tune, sequences,
+                                                   config.data.sequence_length);
   if (!run.ranks.first()) return run;
   // Only now is it sure that this run goes on: a failed start leaves the description of the one
   // before.

@@ -40,8 +40,9 @@ config::TuneConfig tuning_of(const fs::path& folder) {
   config::TuneConfig tune{.method = "lora"};
   tune.r = adapter.config.rank(adapter.tensors.modules.begin()->first);
   tune.alpha = scale * static_cast<double>(tune.r);
+  tune.use_dora = adapter.config.use_dora();
   for (const auto& [module, tensors] : adapter.tensors.modules) {
-    if (adapter.config.rank(module) != tune.r || tensors.magnitude || tensors.embedding) {
+    if (adapter.config.rank(module) != tune.r || tensors.embedding) {
       refuse(folder,
              fmt::format("expected LoRA of linear layers with one rank, got something else for {}",
                          module),

@@ -17,7 +17,7 @@
 namespace qianli::tune {
 
 // What parameters are made with that are to hold the adapter. Throws CheckpointError for one whose
-// modules have several ranks or scales (such a one can be merged: `qianli convert --adapter`), and for DoRA.
+// modules have several ranks or scales (such a one can be merged: `qianli convert --adapter`).
 config::TuneConfig tuning_of(const std::filesystem::path& folder);
 
 // Fills A, B and modules that the adapter has whole. Throws CheckpointError where it has others than

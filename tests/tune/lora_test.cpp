@@ -144,7 +144,8 @@ TEST_P(GoldenAdapter, thirty_steps_follow_peft) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, GoldenAdapter,
-                         ::testing::Values("llama2", "llama2_some", "gpt2", "qwen3"));
+                         ::testing::Values("llama2", "llama2_some", "llama2_dora", "gpt2",
+                                           "qwen3"));
 
 // Bytes of gradients, masters and states are those of what is trained.
 TEST(Adapter, FrozenWeightsHaveValuesOnly) {
@@ -157,6 +158,45 @@ TEST(Adapter, FrozenWeightsHaveValuesOnly) {
   EXPECT_EQ(memory.parameters, 2 * all + 4 * trained);
   EXPECT_EQ(memory.gradients, 4 * trained);
   EXPECT_EQ(memory.states, 8 * trained);
+}
+
+// What is kept in few bits computes as the numbers that it stands for.
+TEST(Adapter, QuantisedWeightsAreTheirNumbers) {
+  for (const std::string code : {"nf4", "int8"}) {
+    for (const bool nested : {false, true}) {
+      SCOPED_TRACE(code + (nested ? " nested" : ""));
+      const model::ModelSpec spec = model::load_spec(golden_model_folder("llama2"));
+      config::TuneConfig tune = tune::tuning_of(adapter_folder("llama2"));
+      const config::TuneConfig plain = tune;
+      tune.quantization = code;
+      tune.double_quant = nested;
+      nn::ParameterSet few(spec, at::kFloat, at::kCPU, /*master=*/true, {}, {}, &tune);
+      nn::ParameterSet numbers(spec, at::kFloat, at::kCPU, /*master=*/true, {}, {}, &plain);
+      int64_t quantized = 0;
+      for (nn::ParameterSet* parameters : {&few, &numbers}) {
+        checkpoint::load_weights(golden_model_folder("llama2"), *parameters);
+        tune::load_adapter(adapter_folder("llama2"), spec, *parameters);
+      }
+      for (size_t i = 0; i < few.size(); ++i) {
+        quantized += few.part(i).quantized ? few.part(i).elements() : 0;
+        if (few.part(i).quantized) numbers.write(i, 0, few.at(i).value());
+      }
+      ASSERT_GT(quantized, 10'000);
+      EXPECT_LT(few.kept_bytes(), numbers.kept_bytes() - 2 * quantized);
+      std::vector<double> losses;
+      for (nn::ParameterSet* parameters : {&few, &numbers}) {
+        optim::FlatOptimizer optimizer(*parameters, golden_optimizer());
+        nn::Decoder decoder(spec, *parameters);
+        train::Step step({&decoder}, *parameters, optimizer, {.optim = golden_optimizer()});
+        const std::vector<data::Batch> batches{
+            batch_of(golden_of("llama2", "tokens")[0].to(at::kLong))};
+        for (int64_t i = 0; i < 3; ++i) losses.push_back(step.run(batches).loss);
+      }
+      EXPECT_EQ(losses[1], losses[4]);
+      EXPECT_EQ(losses[2], losses[5]);
+      EXPECT_LT(losses[2], losses[1]);
+    }
+  }
 }
 
 // Below the lowest adapter nothing is recorded.

@@ -29,6 +29,7 @@ LLAMA_LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 CASES = {
     "llama2": ("llama2", dict(r=4, lora_alpha=8, target_modules=LLAMA_LINEARS)),
     "llama2_some": ("llama2", dict(r=2, lora_alpha=8, use_rslora=True, target_modules=["k_proj", "up_proj"])),
+    "llama2_dora": ("llama2", dict(r=3, lora_alpha=6, use_dora=True, target_modules=LLAMA_LINEARS)),
     "gpt2": ("gpt2", dict(r=3, lora_alpha=6, target_modules=["c_attn", "c_fc", "c_proj"], fan_in_fan_out=True)),
     "qwen3": ("qwen3", dict(r=4, lora_alpha=4, target_modules=LLAMA_LINEARS, modules_to_save=["norm", "q_norm"])),
 }
@@ -38,7 +39,7 @@ def draw_adapter(model, seed):
     """B is not zero, so that every gradient is there from the first step on."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
-        if "lora_" not in name:
+        if "lora_A" not in name and "lora_B" not in name:
             continue
         values = torch.randn(parameter.shape, generator=generator) * (0.2 if "lora_A" in name else 0.05)
         parameter.data.copy_(values)

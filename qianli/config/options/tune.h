@@ -38,6 +38,9 @@ void TuneConfig::fields(Visitor& v) {
             .min = 0,
             .open_min = true});
   v(use_rslora, {.key = "use_rslora", .help = "By alpha / sqrt(r) instead (rsLoRA)."});
+  v(use_dora, {.key = "use_dora",
+               .help = "Trains the lengths of the adapted weights' rows apart from their directions "
+                       "(DoRA); of dense layers, without tensor parallelism and zero=3."});
   v(target_modules,
     {.key = "target_modules",
      .help = "Which linear layers have an adapter: q_proj, linear_fc1, a pattern, or a list of "

@@ -69,6 +69,7 @@ OrderedJson peft_config(const model::ModelSpec& spec, const config::Config& conf
   json["lora_alpha"] = whole ? OrderedJson(static_cast<int64_t>(tune.alpha)) : OrderedJson(tune.alpha);
   json["lora_dropout"] = 0.0;
   json["use_rslora"] = tune.use_rslora;
+  json["use_dora"] = tune.use_dora;
   json["target_modules"] = target_modules(spec, tune);
   json["modules_to_save"] = OrderedJson();
   if (!tune.modules_to_save.empty()) {
