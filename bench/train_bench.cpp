@@ -1,10 +1,12 @@
 // Training speed on random tokens: our side of bench/compare_training.sh and of
 // tools/reference/bench_families.py.
 //
-//   train_bench llama|gpt2|FOLDER [STEPS] [PRECISION]
+//   train_bench llama|gpt2|smollm2|FOLDER [STEPS] [PRECISION] [full|lora|nf4]
 //
 // llama:  hidden 512, 8 layers, 8 heads, ffn 1376, vocabulary 32000, untied, 8 x 256.
 // gpt2:   GPT-2 124M, 4 x 256.
+// smollm2: SmolLM2 135M, 4 x 256.
+// lora:   adapters of rank 16 beside every linear layer; nf4: with those in 4 bits.
 // FOLDER: the model of its config.json, 4 x 256.
 // The median step after two warm-up steps counts.
 #include <fmt/core.h>
@@ -20,6 +22,8 @@
 #include "qianli/device/device.h"
 #include "qianli/model/hugging_face.h"
 #include "qianli/model/parameter_table.h"
+#include "qianli/model/presets.h"
+#include "qianli/model/tuned_table.h"
 #include "qianli/nn/decoder.h"
 #include "qianli/ops/dispatch.h"
 #include "qianli/ops/peak.h"
@@ -35,6 +39,7 @@ struct Shape {
 };
 
 Shape shape_of(const std::string& name) {
+  if (name == "smollm2") return {model::preset("smollm2-135m"), 4, 256};
   if (name != "llama" && name != "gpt2") {
     model::ModelSpec spec = model::load_spec(name);
     spec.mtp.num_layers = 0;  // transformers trains without these heads
@@ -81,13 +86,24 @@ data::Batch random_batch(const Shape& shape, uint64_t seed) {
   return batch;
 }
 
-void run(const std::string& name, int steps, const std::string& precision) {
+config::TuneConfig tuning(const std::string& method) {
+  config::TuneConfig tune;
+  if (method == "full") return tune;
+  tune.method = "lora";
+  tune.r = 16;
+  tune.alpha = 32;
+  if (method == "nf4") tune.quantization = method;
+  return tune;
+}
+
+void run(const std::string& name, int steps, const std::string& precision,
+         const config::TuneConfig& tune) {
   device::start();
   const c10::Device device = device::choose("auto");
   ops::load_cuda_kernels();
   const auto compute = device::choose_compute_type(precision, device);
   const Shape shape = shape_of(name);
-  nn::ParameterSet parameters(shape.spec, compute.dtype, device, true);
+  nn::ParameterSet parameters(shape.spec, compute.dtype, device, true, {}, {}, &tune);
   parameters.initialize(1);
   nn::Decoder decoder(shape.spec, parameters);
   config::OptimConfig config;
@@ -107,7 +123,8 @@ void run(const std::string& name, int steps, const std::string& precision) {
   std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
   const double median = seconds[seconds.size() / 2];
   const double rate = static_cast<double>(shape.sequences * shape.length) / median;
-  const double flops = model::training_flops(shape.spec, shape.sequences, shape.length) / median;
+  const double flops =
+      model::tuned_training_flops(shape.spec, tune, shape.sequences, shape.length) / median;
   fmt::print(
       "{{\"model\": \"{}\", \"precision\": \"{}\", \"threads\": {}, \"tokens_per_second\": {:.1f}, "
       "\"step_seconds\": "
@@ -123,9 +140,12 @@ void run(const std::string& name, int steps, const std::string& precision) {
 int main(int argc, char** argv) {
   const std::string name = argc > 1 ? argv[1] : "";
   if (name.empty()) {
-    fmt::print(stderr, "usage: train_bench llama|gpt2|FOLDER [STEPS] [PRECISION]\n");
+    fmt::print(stderr,
+               "usage: train_bench llama|gpt2|smollm2|FOLDER [STEPS] [PRECISION] "
+               "[full|lora|nf4]\n");
     return 2;
   }
-  qianli::run(name, argc > 2 ? std::atoi(argv[2]) : 5, argc > 3 ? argv[3] : "fp32");
+  qianli::run(name, argc > 2 ? std::atoi(argv[2]) : 5, argc > 3 ? argv[3] : "fp32",
+              qianli::tuning(argc > 4 ? argv[4] : "full"));
   return 0;
 }

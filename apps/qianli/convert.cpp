@@ -12,6 +12,8 @@
 #include "qianli/base/log.h"
 #include "qianli/base/progress.h"
 #include "qianli/base/strings.h"
+#include "qianli/convert/adapter/trained.h"
+#include "qianli/convert/checkpoint/reader.h"
 #include "qianli/convert/megatron/adapter.h"
 #include "qianli/convert/megatron/optimizer_states.h"
 #include "qianli/convert/verify.h"
@@ -163,7 +165,10 @@ void run_adapter(const CLI::App& command, const Arguments& arguments) {
   if (!arguments.from.adapter.empty()) {
     throw ConfigError("convert", "expected the adapter to write as SRC, got --adapter");
   }
-  const auto adapter = convert::open_megatron_adapter(arguments.source, arguments.from);
+  const auto own = convert::step_folder(arguments.source);
+  const auto adapter =
+      own ? convert::open_trained(*own, formats::read_manifest(*own))
+          : convert::open_megatron_adapter(arguments.source, arguments.from);
   warn_of_idle_options(command, arguments, adapter.model->spec);
   convert::TargetOptions options;
   set_dtype(arguments, options);
@@ -281,7 +286,7 @@ void add_convert(CLI::App& app) {
       ->required();
   command
       ->add_option("--to", arguments->to,
-                   "Form to write; peft: the adapter in a Megatron checkpoint of LoRA, alone")
+                   "Form to write; peft: the adapter of a run or of a Megatron checkpoint of LoRA, alone")
       ->required()
       ->check(CLI::IsMember(kTargets));
   command

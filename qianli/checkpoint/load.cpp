@@ -5,6 +5,7 @@
 #include "qianli/base/error.h"
 #include "qianli/checkpoint/checkpoint.h"
 #include "qianli/checkpoint/stored_tensor.h"
+#include "qianli/config/tune_section.h"
 #include "qianli/convert/assembled_source.h"
 #include "qianli/convert/model_source.h"
 #include "qianli/formats/checkpoint_folder.h"
@@ -29,7 +30,7 @@ class StateLoader {
   void load(TensorKind kind, const nn::ParameterSet& parameters, const at::Tensor& own) {
     for (size_t i = 0; i < parameters.size(); ++i) {
       const auto& entry = parameters.entry(i);
-      if (entry.buffer) continue;
+      if (!parameters.is_trained(i)) continue;
       const formats::TensorSpec& tensor = find(formats::state_name(kind, entry.name), entry.shape);
       const nn::FlatPlace& place = parameters.place(i);
       for (const auto& part : parameters.owned().within(place.offset, place.offset + place.count)) {
@@ -39,11 +40,33 @@ class StateLoader {
     }
   }
 
-  // Refuses states of parameters that the model does not have.
+  // The weights that are there where some are frozen.
+  void load_trained(nn::ParameterSet& parameters) const {
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const auto& entry = parameters.entry(i);
+      if (!parameters.is_trained(i) && !entry.buffer) continue;
+      const formats::TensorSpec& tensor = find(entry.name, entry.shape);
+      const int64_t row = tensor.num_elements() / formats::num_rows(tensor);
+      const int64_t step = std::max<int64_t>(1, kElementsAtOnce / row);
+      for (int64_t first = 0; first < formats::num_rows(tensor); first += step) {
+        const int64_t rows = std::min(step, formats::num_rows(tensor) - first);
+        at::Tensor values = at::empty({rows * row}, *scalar_type(tensor.dtype));
+        source_->read_rows(tensor, first, rows,
+                           {static_cast<std::byte*>(values.mutable_data_ptr()), values.nbytes()});
+        parameters.write(i, first * row, values);
+      }
+    }
+    parameters.refresh_from_master();
+  }
+
+  // Refuses tensors of parameters that the model does not have.
   void expect_no_others(nn::ParameterSet& parameters) const {
     for (const formats::TensorSpec& tensor : source_->tensors()) {
-      const std::string parameter = tensor.name.substr(tensor.name.find('.') + 1);
-      if (!parameters.find(parameter) && !parameters.is_elsewhere(parameter))
+      const std::string state = tensor.name.substr(tensor.name.find('.') + 1);
+      const auto known = [&](const std::string& name) {
+        return parameters.find(name) || parameters.is_elsewhere(name);
+      };
+      if (!known(tensor.name) && !known(state))
         refuse(tensor.name, "the model has no such parameter");
     }
   }
@@ -146,7 +169,14 @@ formats::TrainingState load_foreign(const fs::path& folder, nn::ParameterSet& pa
 formats::TrainingState load_own(const fs::path& folder, nn::ParameterSet& parameters,
                                 optim::FlatOptimizer& optimizer) {
   const formats::Manifest manifest = formats::read_manifest(folder);
-  load_weights(*convert::open_model(folder), parameters);
+  if (parameters.tune().freezes()) {
+    const StateLoader weights(
+        formats::open_checkpoint_source(folder, manifest, {TensorKind::kWeight}));
+    weights.expect_no_others(parameters);
+    weights.load_trained(parameters);
+  } else {
+    load_weights(*convert::open_model(folder), parameters);
+  }
   StateLoader states(formats::open_checkpoint_source(folder, manifest,
                                                      {TensorKind::kExpAvg, TensorKind::kExpAvgSq}));
   states.load(TensorKind::kExpAvg, parameters, optimizer.exp_avg());

@@ -11,6 +11,7 @@
 #include "qianli/checkpoint/checkpoint.h"
 #include "qianli/checkpoint/stored_tensor.h"
 #include "qianli/convert/pipeline.h"
+#include "qianli/model/tuned_table.h"
 
 namespace qianli::checkpoint {
 namespace {
@@ -39,8 +40,9 @@ class WeightLoader {
     std::vector<convert::RowRange> near, far;  // read into their place, or by way of a buffer
     for (const convert::RowRange& range : ranges) {
       if (!places_[range.parameter] || !has(range)) continue;
-      const bool whole = parameters_.part(*places_[range.parameter]).whole();
-      (whole && in_place() ? near : far).push_back(range);
+      const size_t place = *places_[range.parameter];
+      const bool whole = parameters_.part(place).whole();
+      (whole && in_place(place) ? near : far).push_back(range);
     }
     const int threads = available_cores();
     parallel_for(static_cast<int64_t>(near.size()), threads, [&](int64_t i) {
@@ -90,6 +92,7 @@ class WeightLoader {
     for (size_t i = 0; i < found.size(); ++i) {
       if (found[i]) continue;
       const std::string& name = parameters_.entry(i).name;
+      if (model::is_adapter(name)) continue;
       if (!is_optional(name)) refuse(name, "expected in the files, found nowhere");
       parameters_.initialize(i, kFreshSeed);
       if (told) continue;
@@ -117,13 +120,11 @@ class WeightLoader {
   }
 
   // Whether the exact weights lie on the CPU, whole.
-  bool in_place() const {
-    const auto& regions = parameters_.layout().regions();
-    const bool values =
-        std::ranges::none_of(regions, [](const auto& region) { return region.owner.keeps_slices; });
-    return parameters_.options().device().is_cpu() && values &&
-           (!parameters_.has_separate_master() ||
-            parameters_.owned().count() == parameters_.flat_size());
+  bool in_place(size_t index) const {
+    const bool master = parameters_.has_separate_master() && parameters_.is_trained(index);
+    return parameters_.options().device().is_cpu() && !parameters_.part(index).quantized &&
+           !parameters_.keeps_slices(parameters_.region_of(index)) &&
+           (!master || parameters_.owned().count() == parameters_.layout().trained_size());
   }
   // [rows, columns]
   at::Tensor target(const convert::RowRange& range) const {

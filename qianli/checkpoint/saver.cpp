@@ -214,7 +214,7 @@ StepContents Saver::contents(const formats::TrainingState& state,
   PieceCutter cutter(parameters, optimizer, options_.asynchronous, step.pieces);
   const auto& layout = parameters.layout();
   for (const auto& part : parameters.owned().parts()) {
-    const bool experts = part.begin >= layout.regions().front().range.end;
+    const bool experts = layout.regions()[layout.region_at(part.begin)].experts;
     const plan::Share& copies = experts ? options_.expert_copies : options_.copies;
     cutter.cut(nn::slice_of(part.range(), copies.count, copies.index));
   }

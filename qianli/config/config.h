@@ -13,6 +13,7 @@
 
 #include "qianli/base/file.h"
 #include "qianli/config/sections.h"
+#include "qianli/config/tune_section.h"
 
 namespace qianli::config {
 
@@ -21,6 +22,7 @@ struct Config {
   DataConfig data;
   TrainConfig train;
   OptimConfig optim;
+  TuneConfig tune;
   std::string precision = "auto";  // auto, fp32, bf16, fp64
   ParallelConfig parallel;
   CheckpointConfig checkpoint;

@@ -8,3 +8,4 @@
 #include "qianli/config/options/model_rope.h"
 #include "qianli/config/options/run.h"
 #include "qianli/config/options/train.h"
+#include "qianli/config/options/tune.h"

@@ -141,6 +141,17 @@ void check_sharing(const ParallelConfig& parallel, const Checker& check) {
                "use a divisor, or 0");
 }
 
+void check_tune(const TuneConfig& tune, const Checker& check) {
+  check.expect(!tune.lora() || (tune.freeze.empty() && tune.freeze_layers == 0),
+               tune.freeze.empty() ? "tune.freeze_layers" : "tune.freeze",
+               "expected tune.freeze and tune.freeze_layers with tune.method=full alone, got lora",
+               "lora trains adapters only; tune.modules_to_save names what is trained beside them");
+  check.expect(tune.lora() || tune.quantization == "none", "tune.quantization",
+               fmt::format("expected tune.method=lora because tune.quantization is {}, got {}",
+                           tune.quantization, tune.method),
+               "weights in few bits cannot be trained");
+}
+
 void check_groups(const OptimConfig& optim, const Places& places) {
   for (const auto& group : optim.groups) {
     try {
@@ -164,6 +175,7 @@ void validate_at(const Config& config, const Places& places) {
   check_schedule(config, check);
   check_tensor(config.parallel, check);
   check_sharing(config.parallel, check);
+  check_tune(config.tune, check);
   check_groups(config.optim, places);
   parse_communicators(config.parallel.communicators);
 }
@@ -181,6 +193,20 @@ void warn_without_effect(const Config& config, const Places& places) {
        "optim.lr_schedule is not wsd");
   warn(optim.lr_schedule == "constant" && optim.min_lr > 0, "optim.min_lr",
        "optim.lr_schedule is constant");
+  const TuneConfig& tune = config.tune;
+  const TuneConfig usual;
+  const std::string_view not_lora = "tune.method is not lora";
+  warn(!tune.lora() && tune.r != usual.r, "tune.r", not_lora);
+  warn(!tune.lora() && tune.alpha != usual.alpha, "tune.alpha", not_lora);
+  warn(!tune.lora() && tune.use_rslora, "tune.use_rslora", not_lora);
+  warn(!tune.lora() && tune.use_dora, "tune.use_dora", not_lora);
+  warn(!tune.lora() && !tune.target_modules.empty(), "tune.target_modules", not_lora);
+  warn(!tune.lora() && !tune.layers.empty(), "tune.layers", not_lora);
+  warn(!tune.lora() && !tune.modules_to_save.empty(), "tune.modules_to_save", not_lora);
+  warn(!tune.lora() && tune.loraplus_lr_ratio != 1, "tune.loraplus_lr_ratio", not_lora);
+  warn(!tune.lora() && tune.adapter, "tune.adapter", not_lora);
+  warn(tune.double_quant && tune.quantization != "nf4", "tune.double_quant",
+       "tune.quantization is not nf4");
   const ParallelConfig& parallel = config.parallel;
   const bool alone = parallel.context * parallel.tensor_y == 1,
              exchanging =

@@ -118,7 +118,7 @@ at::Tensor LatentAttention::absorbed_form(const at::Tensor& q, const ops::Attent
                                           ForwardPass& pass) const {
   const int64_t heads = spec_.num_attention_heads, plain = sizes_.qk_nope_head_dim,
                 rank = sizes_.kv_lora_rank;
-  const at::Tensor up = kv_up_.weight->value().view({heads, plain + sizes_.v_head_dim, rank});
+  const at::Tensor up = kv_up_.merged_weight().view({heads, plain + sizes_.v_head_dim, rank});
   const at::Tensor plain_queries = q.narrow(2, 0, plain).transpose(0, 1);  // [a, T, n]
   const at::Tensor absorbed =
       at::bmm(plain_queries, up.narrow(1, 0, plain)).transpose(0, 1);  // [T, a, c]

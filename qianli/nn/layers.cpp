@@ -1,17 +1,71 @@
 #include "qianli/nn/layers.h"
 
+#include <algorithm>
+
+#include "qianli/config/tune_section.h"
+#include "qianli/model/tuned_table.h"
 #include "qianli/ops/linear.h"
 
 namespace qianli::nn {
+namespace {
 
-at::Tensor Linear::operator()(const at::Tensor& x) const { return ops::linear(x, *weight, bias); }
-
-at::Tensor Linear::partial(const at::Tensor& x, const Parallel& parallel) const {
-  return ops::linear(x, *weight, parallel.tensor.rank() == 0 ? bias : nullptr);
+// Rows [first, first + count) of the whole among those that the rank has.
+ops::LowRank::Rows own_rows(const std::vector<plan::IndexRange>& kept, int64_t first,
+                            int64_t count) {
+  ops::LowRank::Rows own;
+  int64_t next = 0;
+  for (const plan::IndexRange& range : kept) {
+    const int64_t begin = std::max(range.begin, first);
+    const int64_t end = std::min(range.end, first + count);
+    if (begin < end) {
+      if (own.count == 0) own.first = next + begin - range.begin;
+      own.count += end - begin;
+    }
+    next += range.count();
+  }
+  return own;
 }
 
+std::shared_ptr<const ops::LowRank> find_adapter(ParameterSet& parameters,
+                                                 const std::string& prefix) {
+  ops::Parameter* a = parameters.find(prefix + ".lora_A");
+  if (!a) return nullptr;
+  const plan::ParameterPart& weight = parameters.part(parameters.index_of(prefix + ".weight"));
+  auto adapter = std::make_shared<ops::LowRank>(
+      ops::LowRank{.a = a,
+                   .b = &parameters.at(prefix + ".lora_B"),
+                   .magnitude = parameters.find(prefix + ".lora_magnitude"),
+                   .scale = parameters.tune().scale(),
+                   .modules = {}});
+  const auto& kept = weight.kept[weight.entry.expert ? 1 : 0];
+  for (const auto& rows : model::adapted_rows(weight.entry, parameters.tune()))
+    adapter->modules.push_back(own_rows(kept, rows.first, rows.count));
+  return adapter;
+}
+
+}  // namespace
+
+at::Tensor Linear::operator()(const at::Tensor& x) const {
+  return adapter ? ops::adapted_linear(x, *weight, bias, *adapter) : ops::linear(x, *weight, bias);
+}
+
+at::Tensor Linear::partial(const at::Tensor& x, const Parallel& parallel) const {
+  return Linear{weight, parallel.tensor.rank() == 0 ? bias : nullptr, adapter}(x);
+}
+
+at::Tensor Linear::merged_weight() const {
+  return adapter ? ops::merged_weight(*weight, *adapter) : weight->value();
+}
+
+bool Linear::learns_from_input() const {
+  return weight->trainable() || (adapter && ops::is_trained(*adapter));
+}
+
+bool Linear::is_trained() const { return learns_from_input() || (bias && bias->trainable()); }
+
 Linear find_linear(ParameterSet& parameters, const std::string& prefix) {
-  return {parameters.find(prefix + ".weight"), parameters.find(prefix + ".bias")};
+  return {parameters.find(prefix + ".weight"), parameters.find(prefix + ".bias"),
+          find_adapter(parameters, prefix)};
 }
 
 at::Tensor Norm::operator()(const at::Tensor& x) const {

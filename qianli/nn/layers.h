@@ -3,30 +3,39 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <memory>
 #include <string>
 
 #include "qianli/model/spec.h"
 #include "qianli/nn/parallel.h"
 #include "qianli/nn/parameter_set.h"
 #include "qianli/nn/shared_norm.h"
+#include "qianli/ops/low_rank.h"
 #include "qianli/ops/norm.h"
 #include "qianli/ops/parameter.h"
 
 namespace qianli::nn {
 
-// y = x W^T + b; x [T, in], W [out, in].
+// y = x W^T + b; x [T, in], W [out, in]; and what an adapter of low rank adds.
 struct Linear {
   ops::Parameter* weight = nullptr;
   ops::Parameter* bias = nullptr;
+  std::shared_ptr<const ops::LowRank> adapter = nullptr;
 
   explicit operator bool() const { return weight != nullptr; }
   at::Tensor operator()(const at::Tensor& x) const;
   // Of the ranks of a tensor group that have columns of the weight each: parts of a sum, of which
   // the first rank's has the bias.
   at::Tensor partial(const at::Tensor& x, const Parallel& parallel) const;
+  // With the adapter in it.
+  at::Tensor merged_weight() const;
+  // Whether a backward pass adds to a gradient of it, and whether it needs the input for that.
+  bool is_trained() const;
+  bool learns_from_input() const;
 };
 
-// `prefix`.weight and, where the model has it, `prefix`.bias; no weight: an empty Linear.
+// `prefix`.weight and, where the model has them, `prefix`.bias and `prefix`.lora_A and lora_B; no
+// weight: an empty Linear.
 Linear find_linear(ParameterSet& parameters, const std::string& prefix);
 
 // RMSNorm or LayerNorm of the residual stream, over its columns.

@@ -80,7 +80,9 @@ MixtureOfExperts::MixtureOfExperts(const model::ModelSpec& spec, const model::La
       shared_fc1_(find_linear(parameters, prefix + ".shared_experts.linear_fc1")),
       shared_fc2_(find_linear(parameters, prefix + ".shared_experts.linear_fc2")),
       shared_gate_(parameters.find(prefix + ".shared_experts.gate_weight")),
-      selection_bias_(parameters.find(prefix + ".router.expert_bias")) {
+      selection_bias_(parameters.find(prefix + ".router.expert_bias")),
+      bias_moves_(selection_bias_ &&
+                  !parameters.part(parameters.index_of(prefix + ".router.weight")).frozen) {
   reset_statistics();
 }
 
@@ -187,9 +189,14 @@ at::Tensor MixtureOfExperts::combine(const at::Tensor& rows, const ops::Routing&
 
 at::Tensor MixtureOfExperts::experts(const at::Tensor& rows, const std::vector<int64_t>& counts,
                                      const Parallel& parallel) const {
-  const at::Tensor wide = ops::grouped_linear(rows, counts, *fc1_.weight, fc1_.bias);
+  const auto through = [&](const Linear& linear, const at::Tensor& x, ops::Parameter* bias) {
+    const at::Tensor y = ops::grouped_linear(x, counts, *linear.weight, bias);
+    if (!linear.adapter) return y;
+    return y + ops::grouped_low_rank(x, counts, y.size(1), *linear.adapter);
+  };
+  const at::Tensor wide = through(fc1_, rows, fc1_.bias);
   ops::Parameter* bias = parallel.expert_tensor.rank() == 0 ? fc2_.bias : nullptr;
-  return ops::grouped_linear(activate(wide, limit_), counts, *fc2_.weight, bias);
+  return through(fc2_, activate(wide, limit_), bias);
 }
 
 at::Tensor MixtureOfExperts::activate(const at::Tensor& wide, double limit) const {
@@ -203,7 +210,7 @@ at::Tensor MixtureOfExperts::shared_experts(const at::Tensor& x, const Parallel&
 }
 
 void MixtureOfExperts::update_selection_bias(const at::Tensor& choices) {
-  if (!selection_bias_) return;
+  if (!bias_moves_) return;
   const at::NoGradGuard no_grad;
   at::Tensor bias = selection_bias_->value();
   bias.add_((choices.mean() - choices).sign().to(bias.options()), moe_.bias_update_rate);

@@ -41,7 +41,7 @@ class MixtureOfExperts : public Block {
   const std::string& name() const { return name_; }
   const RoutingStatistics& statistics() const { return statistics_; }
   RoutingStatistics& statistics() { return statistics_; }
-  // Moves the selection bias, where the model has one, by `bias_update_rate` towards the experts
+  // Moves the selection bias, where the model has one and the router is trained, by `bias_update_rate` towards the experts
   // that `choices` [E] (the sum over a step and over all ranks) shows below the mean.
   void update_selection_bias(const at::Tensor& choices);
   void reset_statistics();
@@ -73,6 +73,7 @@ class MixtureOfExperts : public Block {
   Linear shared_fc1_, shared_fc2_;
   ops::Parameter* shared_gate_;
   ops::Parameter* selection_bias_;
+  bool bias_moves_;
   RoutingStatistics statistics_;
 };
 

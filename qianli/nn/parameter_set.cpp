@@ -7,6 +7,9 @@
 #include <algorithm>
 
 #include "qianli/base/threads.h"
+#include "qianli/config/tune_section.h"
+#include "qianli/model/tuned_table.h"
+#include "qianli/ops/quantized_weight.h"
 
 namespace qianli::nn {
 namespace {
@@ -48,8 +51,10 @@ std::vector<std::vector<plan::IndexRange>> kept_of(const formats::Box& box) {
 }  // namespace
 
 ParameterSet::ParameterSet(const model::ModelSpec& spec, at::ScalarType dtype, at::Device device,
-                           bool master, const plan::ModelPart& part, const FlatOwners& owners)
-    : parts_(plan::parameter_parts(spec, part)),
+                           bool master, const plan::ModelPart& part, const FlatOwners& owners,
+                           const config::TuneConfig* tune)
+    : tune_(std::make_shared<config::TuneConfig>(tune ? *tune : config::TuneConfig())),
+      parts_(plan::parameter_parts(spec, part, *tune_)),
       layout_(parts_, owners),
       options_(at::TensorOptions().device(device).dtype(dtype)),
       gathered_(options_) {
@@ -65,14 +70,24 @@ ParameterSet::ParameterSet(const model::ModelSpec& spec, at::ScalarType dtype, a
     at::Tensor value = buffers_[i];
     const auto& region = layout_.regions()[region_of(i)];
     // With a version of its own: while one layer computes, what is gathered of others is written.
-    if (!entry.buffer && !keeps_slices_of(i))
+    if (!entry.buffer && !parts_[i].quantized && !keeps_slices_of(i))
       value = view_from(kept_[region_of(i)].variable_data(), region.range.begin, i);
     parameters_.push_back(std::make_unique<ops::Parameter>(entry.name, value));
+    quantized_.push_back(parts_[i].quantized ? make_quantized(i) : nullptr);
   }
   make_pieces();
-  for (const auto& entry : model::parameter_table(spec)) {
+  for (const auto& [entry, frozen, quantized] : model::tuned_table(spec, *tune_)) {
     if (!index_.contains(entry.name)) elsewhere_.insert(entry.name);
   }
+}
+
+std::shared_ptr<ops::QuantizedWeight> ParameterSet::make_quantized(size_t index) {
+  const std::vector<int64_t>& shape = parts_[index].shape;
+  auto weight = std::make_shared<ops::QuantizedWeight>(
+      shape, ops::code_of(tune_->quantization), tune_->double_quant, options_);
+  parameters_[index]->make_value(at::empty({}, options_).expand(shape),
+                                 [weight] { return weight->value(); });
+  return weight;
 }
 
 void ParameterSet::make_values() {
@@ -101,7 +116,7 @@ void ParameterSet::make_pieces() {
       // With a version of their own: autograd is to see what is gathered later.
       const at::Tensor values = gathered_.at(piece).variable_data();
       for (size_t i = unit.first; i < unit.last; ++i) {
-        if (region_of(i) == r && !entry(i).buffer)
+        if (region_of(i) == r && place(i).count > 0)
           parameters_[i]->place_value(view_from(values, unit.pieces[r].begin, i));
       }
       gathered_.release(piece);
@@ -113,7 +128,7 @@ void ParameterSet::count() {
   std::vector<FlatRange> ranges;
   for (size_t i = 0; i < parts_.size(); ++i) {
     const int64_t begin = place(i).offset, end = begin + parts_[i].counted;
-    if (parts_[i].entry.buffer || begin == end) continue;
+    if (!is_trained(i) || begin == end) continue;
     // Gaps hold zeros: neighbours go together.
     if (!ranges.empty() && aligned(ranges.back().end) == begin) {
       ranges.back().end = end;
@@ -143,14 +158,15 @@ at::Tensor ParameterSet::view(const at::Tensor& flat, size_t index) const {
 }
 
 bool ParameterSet::keeps_slices_of(size_t index) const {
-  return !entry(index).buffer && keeps_slices(region_of(index));
+  return place(index).count > 0 && keeps_slices(region_of(index));
 }
 
 std::vector<FlatRange> ParameterSet::kept_ranges(size_t index) const {
   if (!keeps_slices_of(index)) return {{0, parts_[index].elements()}};
   std::vector<FlatRange> ranges;
   const FlatPlace& place = this->place(index);
-  for (const auto& part : owned().within(place.offset, place.offset + place.count)) {
+  for (const auto& part :
+       layout_.slices_with(region_of(index)).within(place.offset, place.offset + place.count)) {
     ranges.push_back({part.begin - place.offset, part.begin - place.offset + part.count});
   }
   return ranges;
@@ -204,7 +220,8 @@ void ParameterSet::write(size_t index, int64_t first, const at::Tensor& values) 
 
 void ParameterSet::write_box(size_t index, const formats::Box& box, const at::Tensor& values) {
   const std::vector<int64_t>& shape = parts_[index].shape;
-  if (entry(index).buffer || (!has_separate_master() && !keeps_slices_of(index))) {
+  const bool kept_as_is = !has_master(index) && !keeps_slices_of(index) && !quantized_[index];
+  if (entry(index).buffer || kept_as_is) {
     at::Tensor target = exact(index);
     for (size_t axis = 0; axis < shape.size(); ++axis) {
       target = target.narrow(static_cast<int64_t>(axis), box.offset[axis], box.shape[axis]);
@@ -227,14 +244,16 @@ void ParameterSet::write_own(size_t index, int64_t first, const at::Tensor& valu
     buffers_[index].view(-1).narrow(0, first, source.numel()).copy_(source);
     return;
   }
+  if (quantized_[index]) return quantized_[index]->write(first, source);
   const int64_t begin = place(index).offset + first;
   const bool slices = keeps_slices_of(index);
   if (!slices) this->values({begin, source.numel(), 0}).copy_(source);
-  if (!slices && !has_separate_master()) return;
-  for (const auto& part : owned().within(begin, begin + source.numel())) {
+  if (!slices && !has_master(index)) return;
+  for (const auto& part :
+       layout_.slices_with(region_of(index)).within(begin, begin + source.numel())) {
     const at::Tensor own = source.narrow(0, part.begin - begin, part.count);
     if (slices) this->values(part).copy_(own);
-    if (has_separate_master()) master(part).copy_(own);
+    if (has_master(index)) master(part).copy_(own);
   }
 }
 
@@ -243,8 +262,9 @@ at::Tensor ParameterSet::master(const FlatRanges::Part& part) const {
 }
 
 at::Tensor ParameterSet::values(const FlatRanges::Part& part) const {
-  const FlatLayout::Region& region = layout_.region_at(part.begin);
-  const at::Tensor& kept = kept_[part.begin < layout_.regions().front().range.end ? 0 : 1];
+  const size_t number = layout_.region_at(part.begin);
+  const FlatLayout::Region& region = layout_.regions()[number];
+  const at::Tensor& kept = kept_[number];
   return region.owner.keeps_slices ? kept.narrow(0, part.place - region.own.begin, part.count)
                                    : kept.narrow(0, part.begin - region.range.begin, part.count);
 }
@@ -261,14 +281,17 @@ at::ScalarType ParameterSet::master_dtype() const {
 int64_t ParameterSet::kept_bytes() const {
   size_t bytes = has_separate_master() ? master_.nbytes() : 0;
   for (const at::Tensor& kept : kept_) bytes += kept.nbytes();
+  for (const auto& weight : quantized_) bytes += weight ? weight->bytes() : 0;
   return static_cast<int64_t>(bytes);
 }
 
 at::Tensor ParameterSet::exact(size_t index) const {
   if (entry(index).buffer) return buffers_[index];
-  TORCH_CHECK(!keeps_slices_of(index) && (!has_separate_master() || owned().count() == flat_size()),
+  if (quantized_[index]) return quantized_[index]->value();
+  TORCH_CHECK(!keeps_slices_of(index) &&
+                  (!has_master(index) || owned().count() == layout_.trained_size()),
               "[nn] expected a whole master, got slices of it");
-  if (has_separate_master()) return view(master_, index);
+  if (has_master(index)) return view(master_, index);
   return view_from(kept_[region_of(index)], layout_.regions()[region_of(index)].range.begin, index);
 }
 

@@ -1,6 +1,7 @@
 // The parameters that a rank holds, whole or in part, in one flat buffer, in the order of the
 // parameter table (nn/flat_layout.h). Its `buffer` entries are no parameters: each is a float32
-// tensor of its own, which no optimizer sees.
+// tensor of its own, which no optimizer sees. Weights that are kept in few bits are apart from it,
+// too, and whole on every rank that has a part of them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -21,6 +22,14 @@
 #include "qianli/ops/parameter.h"
 #include "qianli/plan/model_part.h"
 
+namespace qianli::config {
+struct TuneConfig;
+}
+
+namespace qianli::ops {
+class QuantizedWeight;
+}
+
 namespace qianli::nn {
 
 class ParameterSet {
@@ -28,9 +37,11 @@ class ParameterSet {
   // Values are undefined until initialize() or write(). With `master`, and a compute dtype below
   // float32, a float32 copy is kept beside: the one that the optimizer updates. This rank owns only
   // its slices of the flat buffer, and that copy has no more than those. Where it keeps slices of
-  // the values, too, a unit's parameters have values only while gathered() has it.
+  // the values, too, a unit's parameters have values only while gathered() has it. `tune`: what
+  // training adds and leaves as it is; null: it changes all. What it leaves has no float32 copy.
   ParameterSet(const model::ModelSpec& spec, at::ScalarType dtype, at::Device device, bool master,
-               const plan::ModelPart& part = {}, const FlatOwners& owners = {});
+               const plan::ModelPart& part = {}, const FlatOwners& owners = {},
+               const config::TuneConfig* tune = nullptr);
 
   // The start of training: pure functions of (seed, name, index in the whole parameter), the same
   // for every layout and dtype.
@@ -49,10 +60,12 @@ class ParameterSet {
   size_t size() const { return parts_.size(); }
   const plan::ParameterPart& part(size_t index) const { return parts_[index]; }
   const model::ParameterEntry& entry(size_t index) const { return parts_[index].entry; }
-  // Empty for buffers.
+  // Empty for buffers and quantised weights.
   const FlatPlace& place(size_t index) const { return layout_.place(index); }
-  size_t region_of(size_t index) const {
-    return parts_[index].entry.expert ? layout_.regions().size() - 1 : 0;
+  size_t region_of(size_t index) const { return layout_.region_of(index); }
+  // Whether an optimizer has it.
+  bool is_trained(size_t index) const {
+    return !parts_[index].entry.buffer && !parts_[index].frozen;
   }
   ops::Parameter& at(size_t index) { return *parameters_[index]; }
   // Throws std::out_of_range for a name the rank does not hold; find returns null.
@@ -62,9 +75,10 @@ class ParameterSet {
   // A parameter of the model of which this rank holds nothing.
   bool is_elsewhere(const std::string& name) const { return elsewhere_.contains(name); }
   const std::unordered_set<std::string>& elsewhere() const { return elsewhere_; }
+  const config::TuneConfig& tune() const { return *tune_; }
 
   const FlatLayout& layout() const { return layout_; }
-  // What this rank updates: all of the flat buffer, or its slices.
+  // What this rank updates: all that is trained of the flat buffer, or its slices of that.
   const FlatRanges& owned() const { return layout_.owned(); }
   int64_t flat_size() const { return layout_.size(); }
   // The units of the parameters whose names begin so: "decoder.layers.3."; empty: none.
@@ -85,20 +99,22 @@ class ParameterSet {
   // The elements for which this rank answers among those that hold other parts of the model.
   const FlatRanges& counted() const { return counted_; }
   // [part.count] of the master (of the values when these are exact enough), and of the values,
-  // part.place being its place among what is owned.
+  // part.place being its place among what is owned (layout().slices_with()).
   at::Tensor master(const FlatRanges::Part& part) const;
   at::Tensor values(const FlatRanges::Part& part) const;
   at::ScalarType master_dtype() const;
-  // Bytes of the values and of a separate master that are always there.
+  // Bytes of the values, quantised ones too, and of a separate master that are always there.
   int64_t kept_bytes() const;
   // Not for buffers.
   at::Tensor view(const at::Tensor& flat, size_t index) const;
 
  private:
+  std::shared_ptr<ops::QuantizedWeight> make_quantized(size_t index);
   void make_values();
   void make_pieces();
   void count();
   bool keeps_slices_of(size_t index) const;
+  bool has_master(size_t index) const { return has_separate_master() && is_trained(index); }
   // Which elements of what it holds of a parameter the rank keeps.
   std::vector<FlatRange> kept_ranges(size_t index) const;
   // `values` have the shape of the box, which is one of what the rank holds.
@@ -108,11 +124,13 @@ class ParameterSet {
   // A parameter in a tensor of all elements of the flat buffer from `begin` on.
   at::Tensor view_from(const at::Tensor& values, int64_t begin, size_t index) const;
 
+  std::shared_ptr<const config::TuneConfig> tune_;
   std::vector<plan::ParameterPart> parts_;
   std::unordered_set<std::string> elsewhere_;
   FlatLayout layout_;
   at::TensorOptions options_;
   std::vector<at::Tensor> buffers_;  // defined for buffers only
+  std::vector<std::shared_ptr<ops::QuantizedWeight>> quantized_;  // null: it is not
   std::vector<std::unique_ptr<ops::Parameter>> parameters_;
   std::unordered_map<std::string, size_t> index_;
   FlatRanges counted_;

@@ -62,6 +62,9 @@ struct Call : SharedLinears, torch::CustomClassHolder {
       const ops::Parameter* bias = bias_of(linear);
       results.push_back(
           ops::gemm_nt(rows, linear.weight->value(), bias ? bias->value() : at::Tensor()));
+      if (!linear.adapter) continue;
+      const ops::LowRankValues low_rank = ops::values_of(*linear.adapter);
+      low_rank.add_up(low_rank.down(rows), results.back());
     }
     return results;
   }
@@ -72,6 +75,9 @@ struct Call : SharedLinears, torch::CustomClassHolder {
     for (size_t i = 0; i < linears.size(); ++i) {
       const at::Tensor part = ops::gemm_nt(grads[i], linears[i].weight->value().t());
       sum = sum.defined() ? sum.add_(part) : part;
+      if (!linears[i].adapter) continue;
+      const ops::LowRankValues low_rank = ops::values_of(*linears[i].adapter);
+      low_rank.add_input_gradient(low_rank.up_gradient(grads[i]), sum);
     }
     return sum;
   }
@@ -80,6 +86,11 @@ struct Call : SharedLinears, torch::CustomClassHolder {
     for (size_t i = 0; i < linears.size(); ++i) {
       if (linears[i].weight->trainable())
         ops::accumulate_weight_gradient(*linears[i].weight, grads[i], x);
+      if (!linears[i].adapter) continue;
+      // Products with few columns: made again, they need not be gathered or kept.
+      const ops::LowRankValues low_rank = ops::values_of(*linears[i].adapter);
+      ops::accumulate_low_rank(*linears[i].adapter, grads[i], x, low_rank.down(x),
+                               low_rank.up_gradient(grads[i]));
     }
   }
   void accumulate_biases(const Tensors& grads) const {
@@ -201,7 +212,7 @@ class SharedLinearFunction : public torch::autograd::Function<SharedLinearFuncti
                                const c10::intrusive_ptr<Call>& call) {
     call->input_needs_gradient = x.requires_grad();
     call->learns = std::ranges::any_of(
-        call->linears, [](const Linear& linear) { return linear.weight->trainable(); });
+        call->linears, [](const Linear& linear) { return linear.learns_from_input(); });
     if (call->learns) context->save_for_backward({x});
     context->saved_data["call"] = c10::IValue::make_capsule(call);
     ops::remember_deferred(context);
@@ -240,7 +251,8 @@ Tensors composed(const at::Tensor& x, const Call& call) {
   const at::Tensor entered = call.in.enter(x);
   Tensors results;
   for (const Linear& linear : call.linears) {
-    results.push_back(call.out.leave(ops::linear(entered, *linear.weight, call.bias_of(linear))));
+    const Linear own{linear.weight, call.bias_of(linear), linear.adapter};
+    results.push_back(call.out.leave(own(entered)));
   }
   return results;
 }
@@ -271,9 +283,8 @@ std::vector<at::Tensor> shared_linear(const at::Tensor& x, SharedLinears given) 
   const auto call = c10::make_intrusive<Call>(std::move(given));
   const bool alone = !call->in.group && !call->out.group;
   if (alone || !ops::use_torch(ops::Op::kLinear, x)) return composed(x, *call);
-  const bool trainable = std::ranges::any_of(call->linears, [](const Linear& linear) {
-    return linear.weight->trainable() || (linear.bias && linear.bias->trainable());
-  });
+  const bool trainable = std::ranges::any_of(
+      call->linears, [](const Linear& linear) { return linear.is_trained(); });
   const at::Tensor anchor = trainable ? ops::gradient_anchor() : ops::gradient_anchor().detach();
   return SharedLinearFunction::apply(x, anchor, call);
 }

@@ -166,9 +166,9 @@ class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunc
 
 void check(const at::Tensor& x, const std::vector<int64_t>& counts, const Parameter& weight) {
   const int64_t rows = std::accumulate(counts.begin(), counts.end(), int64_t{0});
-  const bool fits = weight.value().dim() == 3 && x.dim() == 2 && rows == x.size(0) &&
-                    x.size(1) == weight.value().size(2) &&
-                    static_cast<int64_t>(counts.size()) == weight.value().size(0);
+  const at::IntArrayRef sizes = weight.sizes();
+  const bool fits = sizes.size() == 3 && x.dim() == 2 && rows == x.size(0) &&
+                    x.size(1) == sizes[2] && static_cast<int64_t>(counts.size()) == sizes[0];
   if (fits) return;
   throw std::invalid_argument(
       fmt::format("grouped_linear: {} counts with {} rows do not fit x and weight {}",

@@ -54,14 +54,14 @@ bool is_recorded(const at::Tensor& x, const Parameter& weight, const Parameter* 
 
 at::Tensor linear_few_rows(const KernelTable& kernels, const at::Tensor& x, const Parameter& weight,
                            const Parameter* bias) {
-  const at::Tensor rows = x.contiguous();
-  at::Tensor y = at::empty({x.size(0), weight.value().size(0)}, x.options());
+  const at::Tensor rows = x.contiguous(), matrix = weight.value();
+  at::Tensor y = at::empty({x.size(0), matrix.size(0)}, x.options());
   kernels.linear_few_rows({.dtype = kernel_dtype(x),
                            .rows = x.size(0),
                            .in = x.size(1),
                            .out = y.size(1),
                            .x = rows.data_ptr(),
-                           .weight = weight.value().data_ptr(),
+                           .weight = matrix.data_ptr(),
                            .bias = bias ? bias->value().data_ptr() : nullptr,
                            .y = y.data_ptr()},
                           stream_of(x));

@@ -18,9 +18,16 @@ class Parameter {
 
   const std::string& name() const { return name_; }
   // In the compute dtype. Its memory may be there only while the ranks that share the parameter have
-  // gathered it; reading it at another time is an error.
-  const at::Tensor& value() const { return value_; }
+  // gathered it; reading it at another time is an error. Hold the result while its memory is used:
+  // of a parameter that is kept in another form it is made for each call.
+  at::Tensor value() const { return make_ ? make_() : value_; }
+  at::IntArrayRef sizes() const { return value_.sizes(); }
   void place_value(at::Tensor value) { value_ = std::move(value); }
+  // From now on value() is what `make` returns. `like`: of its shape, whatever it holds.
+  void make_value(at::Tensor like, std::function<at::Tensor()> make) {
+    value_ = std::move(like);
+    make_ = std::move(make);
+  }
   bool trainable() const { return grad_.defined(); }
 
   // Makes the parameter trainable: its gradient lives in `buffer` (shape of value; float32, or float64
@@ -49,6 +56,7 @@ class Parameter {
  private:
   std::string name_;
   at::Tensor value_;
+  std::function<at::Tensor()> make_;  // empty: value_ is the value
   // The first contribution is to come.
   void start();
 

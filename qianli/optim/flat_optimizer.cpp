@@ -17,9 +17,18 @@ namespace {
 
 std::vector<Replicas> by_region(const nn::ParameterSet& parameters, const GradientGroups& groups) {
   std::vector<Replicas> replicas{groups.replicas};
-  if (parameters.layout().regions().size() == 1) return replicas;
+  if (parameters.layout().trained_regions() == 1) return replicas;
   TORCH_CHECK(groups.expert_replicas, "[optim] expected replicas for the experts");
   replicas.push_back(*groups.expert_replicas);
+  return replicas;
+}
+
+// Regions of what is frozen lie behind the others, in the same order.
+std::vector<Replicas> of_all_regions(const nn::ParameterSet& parameters,
+                                     const GradientGroups& groups) {
+  std::vector<Replicas> replicas = by_region(parameters, groups);
+  const size_t trained = replicas.size(), all = parameters.layout().regions().size();
+  for (size_t r = trained; r < all; ++r) replicas.push_back(replicas[r - trained]);
   return replicas;
 }
 
@@ -30,7 +39,7 @@ FlatOptimizer::FlatOptimizer(nn::ParameterSet& parameters, const config::OptimCo
     : parameters_(parameters),
       config_(config),
       gradients_(parameters, by_region(parameters, groups), groups.parts, groups.gradients),
-      gathering_(make_gathering(parameters, by_region(parameters, groups), groups.gathering)),
+      gathering_(make_gathering(parameters, of_all_regions(parameters, groups), groups.gathering)),
       all_(std::move(groups.all)) {
   const auto options = parameters.options().dtype(parameters.master_dtype());
   exp_avg_ = at::zeros({parameters.owned().count()}, options);
@@ -44,7 +53,7 @@ void FlatOptimizer::build_ranges() {
   std::vector<bool> used(patterns.size(), false);
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const auto& entry = parameters_.entry(i);
-    if (entry.buffer) continue;
+    if (!parameters_.is_trained(i)) continue;
     const auto& place = parameters_.place(i);
     Range range{.begin = place.offset,
                 .end = place.offset + place.count,

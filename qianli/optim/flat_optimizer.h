@@ -41,7 +41,7 @@ struct OptimizerMemory {
 
 class FlatOptimizer {
  public:
-  // Attaches gradient buffers to all parameters. `parameters` must outlive the optimizer and hold
+  // Attaches gradient buffers to all parameters that are trained. `parameters` must outlive the optimizer and hold
   // an exact master. Throws ConfigError for a parameter group that matches nothing.
   FlatOptimizer(nn::ParameterSet& parameters, const config::OptimConfig& config,
                 GradientGroups groups = {});

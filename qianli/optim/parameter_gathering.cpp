@@ -15,7 +15,9 @@ class GatheringAfterUpdate : public ParameterGathering {
                        GatheringOptions options)
       : parameters_(parameters), replicas_(std::move(replicas)), options_(options) {
     for (size_t b = 0; b < buckets().size(); ++b) {
-      if (!replicas_[buckets()[b].region].within.alone()) order_.push_back(b);
+      const size_t region = buckets()[b].region;
+      const bool changes = !parameters_.layout().regions()[region].frozen;
+      if (changes && !replicas_[region].within.alone()) order_.push_back(b);
     }
     states_.resize(buckets().size());
   }

@@ -16,7 +16,7 @@ PartialGradients::PartialGradients(nn::ParameterSet& parameters, PartGroups grou
   }
   for (size_t i = 0; i < parameters.size(); ++i) {
     const plan::ParameterPart& part = parameters.part(i);
-    if (part.entry.buffer) continue;
+    if (!parameters.is_trained(i)) continue;
     if (part.summed) groups_[part.entry.expert ? 1 : 0].parts[i] = {0, part.elements()};
     if (part.summed_over_columns) groups_[2].parts[i] = {0, part.elements()};
     if (part.sharers > 1)

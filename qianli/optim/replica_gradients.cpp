@@ -18,12 +18,12 @@ ReplicaGradients::ReplicaGradients(nn::ParameterSet& parameters, std::vector<Rep
   const auto zeros = [&](int64_t count) {
     return at::zeros({count}, parameters.options().dtype(parameters.master_dtype()));
   };
-  TORCH_CHECK(replicas.size() == layout.regions().size(), "[optim] expected replicas of ",
-              layout.regions().size(), " regions, got ", replicas.size());
+  TORCH_CHECK(replicas.size() == layout.trained_regions(), "[optim] expected replicas of ",
+              layout.trained_regions(), " regions, got ", replicas.size());
   const bool slices = options.slices && std::ranges::any_of(replicas, [](const Replicas& each) {
                         return !each.within.alone();
                       });
-  if (!slices) whole_ = zeros(layout.size());
+  if (!slices) whole_ = zeros(layout.trained_size());
   for (size_t r = 0; r < replicas.size(); ++r) {
     Region region{.of = layout.regions()[r], .replicas = std::move(replicas[r])};
     const bool shared = !region.replicas.within.alone();
@@ -36,16 +36,22 @@ ReplicaGradients::ReplicaGradients(nn::ParameterSet& parameters, std::vector<Rep
   }
   buckets_.resize(layout.buckets().size());
   for (size_t i = 0; i < parameters.size(); ++i) {
+    if (!parameters.is_trained(i)) continue;
     const Region& region = regions_[parameters.region_of(i)];
-    if (parameters.entry(i).buffer || region.slices) continue;
+    if (region.slices) continue;
     const nn::FlatPlace& place = parameters.place(i);
     parameters.at(i).attach_grad(
         region.whole.narrow(0, place.offset - region.of.range.begin, place.count)
             .view(parameters.part(i).shape));
   }
   for (size_t b = 0; b < buckets_.size(); ++b) {
-    if (regions_[layout.buckets()[b].region].slices) attach(b);
+    if (region_of(b) && region_of(b)->slices) attach(b);
   }
+}
+
+const ReplicaGradients::Region* ReplicaGradients::region_of(size_t bucket) const {
+  const size_t region = parameters_.layout().buckets()[bucket].region;
+  return region < regions_.size() ? &regions_[region] : nullptr;
 }
 
 void ReplicaGradients::attach(size_t bucket) {
@@ -73,7 +79,7 @@ std::vector<size_t> ReplicaGradients::parameters_in(size_t unit, size_t region) 
   std::vector<size_t> found;
   const auto& of = parameters_.layout().units()[unit];
   for (size_t i = of.first; i < of.last; ++i) {
-    if (!parameters_.entry(i).buffer && parameters_.region_of(i) == region) found.push_back(i);
+    if (parameters_.is_trained(i) && parameters_.region_of(i) == region) found.push_back(i);
   }
   return found;
 }
@@ -93,7 +99,7 @@ void ReplicaGradients::need(size_t bucket) {
 
 void ReplicaGradients::reset() {
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    if (!parameters_.entry(i).buffer) parameters_.at(i).reset_grad();
+    if (parameters_.is_trained(i)) parameters_.at(i).reset_grad();
   }
   final_.assign(final_.size(), false);
   for (size_t b = 0; b < buckets_.size(); ++b) {
@@ -141,7 +147,7 @@ void ReplicaGradients::make_final(const nn::Units& units) {
   const auto& buckets = parameters_.layout().buckets();
   // A backward pass ends at the front of the flat buffer.
   for (size_t b = buckets.size(); b-- > 0;) {
-    if (regions_[buckets[b].region].slices) continue;
+    if (!region_of(b) || region_of(b)->slices) continue;
     const auto in_bucket = std::ranges::count_if(now, [&](size_t unit) {
       return std::ranges::find(buckets[b].units, unit) != buckets[b].units.end();
     });
@@ -211,7 +217,7 @@ void ReplicaGradients::finish() {
   make_final(all);
   while (!travelling_.empty()) arrive();
   for (size_t b = 0; b < buckets_.size(); ++b) {
-    if (!regions_[parameters_.layout().buckets()[b].region].slices) continue;
+    if (!region_of(b) || !region_of(b)->slices) continue;
     TORCH_CHECK(!units_.is_there(buckets_[b].buffer),
                 "[optim] expected added() after every backward pass, got none for ",
                 parameters_.layout().units()[parameters_.layout().buckets()[b].units[0]].name);
@@ -242,7 +248,7 @@ bool ReplicaGradients::counts(const nn::FlatRanges::Part& part) const {
 void ReplicaGradients::sum_own(const dist::Group& group, const nn::Units& units) {
   const auto& buckets = parameters_.layout().buckets();
   for (size_t b = 0; b < buckets.size(); ++b) {
-    if (std::ranges::find(units, buckets[b].units.front()) != units.end())
+    if (region_of(b) && std::ranges::find(units, buckets[b].units.front()) != units.end())
       group.all_reduce(own_of(b));
   }
 }

@@ -26,7 +26,7 @@ struct GradientOptions {
 
 class ReplicaGradients {
  public:
-  // Attaches gradients to all parameters. `replicas`: of each region.
+  // Attaches gradients to all parameters that are trained. `replicas`: of each region of these.
   ReplicaGradients(nn::ParameterSet& parameters, std::vector<Replicas> replicas, PartGroups parts,
                    GradientOptions options);
   ReplicaGradients(const ReplicaGradients&) = delete;
@@ -48,7 +48,7 @@ class ReplicaGradients {
   // Sums what this rank owns of the units over ranks that hold them, too, at the same places.
   void sum_own(const dist::Group& group, const nn::Units& units);
 
-  // [flat_size()], where all regions keep them whole.
+  // [layout().trained_size()], where all regions keep them whole.
   const at::Tensor& whole() const;
   int64_t kept_bytes() const;  // always there
   int64_t peak_unit_bytes() const { return units_.peak_bytes(); }
@@ -72,6 +72,7 @@ class ReplicaGradients {
     size_t bucket;
     at::Tensor sent, received;
   };
+  const Region* region_of(size_t bucket) const;  // null: frozen
   void attach(size_t bucket);
   void need(size_t bucket);
   std::vector<size_t> parameters_in(size_t unit, size_t region) const;

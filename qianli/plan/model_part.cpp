@@ -5,6 +5,8 @@
 #include <numeric>
 #include <set>
 
+#include "qianli/model/tuned_table.h"
+
 namespace qianli::plan {
 namespace {
 
@@ -178,13 +180,20 @@ int64_t ParameterPart::elements() const {
 bool ParameterPart::whole() const { return shape == entry.shape; }
 
 std::vector<ParameterPart> parameter_parts(const ModelSpec& spec, const ModelPart& part) {
+  return parameter_parts(spec, part, {});
+}
+
+std::vector<ParameterPart> parameter_parts(const ModelSpec& spec, const ModelPart& part,
+                                           const config::TuneConfig& tune) {
   std::vector<ParameterPart> parts;
   const Stage stage(spec, part.chunks);
-  for (ParameterEntry& entry : model::parameter_table(spec)) {
+  for (auto& [entry, frozen, quantized] : model::tuned_table(spec, tune)) {
     if (!part.chunks.empty() && !stage.has(entry)) continue;
     const bool copy = !part.chunks.empty() && !stage.embedding;
     ParameterPart own = cut(std::move(entry), part);
     if (own.elements() == 0) continue;
+    own.frozen = frozen;
+    own.quantized = quantized;
     if (copy && own.entry.name.starts_with("embedding.")) own.counted = 0;
     parts.push_back(std::move(own));
   }

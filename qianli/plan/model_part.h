@@ -11,6 +11,10 @@
 #include "qianli/model/spec.h"
 #include "qianli/plan/layers.h"
 
+namespace qianli::config {
+struct TuneConfig;
+}
+
 namespace qianli::plan {
 
 struct IndexRange {
@@ -63,6 +67,9 @@ struct ParameterPart {
   // their gradient is a sum.
   int64_t shared_from = 0;
   int64_t sharers = 1;
+  // Training leaves it as it is; then it may be kept in few bits.
+  bool frozen = false;
+  bool quantized = false;
 
   int64_t elements() const;
   bool whole() const;  // the part is the parameter
@@ -71,6 +78,9 @@ struct ParameterPart {
 // In the order of the table; those of which the rank holds nothing are left out.
 std::vector<ParameterPart> parameter_parts(const model::ModelSpec& spec,
                                            const ModelPart& part = {});
+// The same with what training adds, and leaves as it is.
+std::vector<ParameterPart> parameter_parts(const model::ModelSpec& spec, const ModelPart& part,
+                                           const config::TuneConfig& tune);
 
 // The spec of the attention and mixers that a rank computes: heads and groups are its own, the
 // share ModelPart::inner().

@@ -78,7 +78,9 @@ void Step::fail_non_finite(std::span<const data::Batch> microbatches, const Step
   // What this rank owns of a parameter: all ranks together look at all.
   const auto parts_finite = [&](size_t i, const auto& of) {
     const nn::FlatPlace& place = parameters_.place(i);
-    const auto parts = parameters_.owned().within(place.offset, place.offset + place.count);
+    const auto parts = parameters_.layout()
+                           .slices_with(parameters_.region_of(i))
+                           .within(place.offset, place.offset + place.count);
     return std::ranges::all_of(parts, [&](const auto& part) { return all_finite(of(part)); });
   };
   Finding found =
@@ -92,8 +94,10 @@ void Step::fail_non_finite(std::span<const data::Batch> microbatches, const Step
   if (found.phase == Phase::kNone) {
     found = first_of(
         ranks_.everyone, first_parameter(Phase::kGradients, "gradient of", [&](size_t i) {
-          return !parts_finite(
-              i, [&](const nn::FlatRanges::Part& part) { return optimizer_.own_gradients(part); });
+          return parameters_.is_trained(i) &&
+                 !parts_finite(i, [&](const nn::FlatRanges::Part& part) {
+                   return optimizer_.own_gradients(part);
+                 });
         }));
   }
   if (found.phase != Phase::kActivations) {

@@ -14,9 +14,11 @@
 #include "qianli/model/hugging_face.h"
 #include "qianli/model/parameter_table.h"
 #include "qianli/model/resolve.h"
+#include "qianli/model/tuned_table.h"
 #include "qianli/ops/dispatch.h"
 #include "qianli/train/context.h"
 #include "qianli/train/devices.h"
+#include "qianli/tune/start.h"
 
 namespace qianli::train {
 namespace {
@@ -100,8 +102,21 @@ model::ModelSpec declared_model(const config::ModelConfig& model) {
   return resolve(model, open_weights(model).get());
 }
 
+void report_trained(const Run& run) {
+  const tune::Trained trained = tune::count_trained(run.spec, run.config.tune);
+  log::info("tune", "{} of {} parameters are trained", human_count(static_cast<double>(trained.elements)),
+            human_count(static_cast<double>(trained.all)));
+}
+
 void open_model(Run& run) {
   const auto weights = open_weights(run.config.model);
+  if (run.config.tune.freezes() && !weights) {
+    throw ConfigError("tune",
+                      fmt::format("expected a model with weights because some stay as they are, got "
+                                  "'{}', which starts fresh",
+                                  run.config.model.source),
+                      "set model to a folder with weights");
+  }
   run.spec = resolve(run.config.model, weights.get());
   run.tokenizer_folder = find_tokenizer(run.config, weights.get());
   if (!run.tokenizer_folder.empty()) {
@@ -147,15 +162,18 @@ void open_model(Run& run) {
   expect_shareable(run);
   run.parameters = std::make_unique<nn::ParameterSet>(run.spec, run.compute.dtype, run.device,
                                                       /*master=*/true, run.ranks.part,
-                                                      run.ranks.owners(run.config.parallel));
+                                                      run.ranks.owners(run.config.parallel),
+                                                      &run.config.tune);
   log::info("model", "{}: {} parameters, {} layers, hidden {}, vocabulary {}", run.spec.family,
             human_count(static_cast<double>(model::parameter_count(run.spec))), run.spec.num_layers,
             run.spec.hidden_size, run.spec.vocab_size);
+  if (run.config.tune.freezes()) report_trained(run);
   if (weights) {
     checkpoint::load_weights(*weights, *run.parameters);
   } else {
     run.parameters->initialize(static_cast<uint64_t>(run.config.train.seed));
   }
+  tune::start_adapters(run.config, run.spec, *run.parameters);
   run.chunks = build_chunks(run.spec, *run.parameters, run.ranks);
 }
 
@@ -193,7 +211,7 @@ void open_data(Run& run, const Task& task) {
   config::set_steps(run.config,
                     config.train.steps > 0 ? config.train.steps : run.train_data->num_steps());
   const auto [tokens, length] = run.train_data->step_size();
-  run.flops_per_token = model::training_flops(run.spec, 1, length) / static_cast<double>(length);
+  run.flops_per_token = model::tuned_training_flops(run.spec, config.tune, 1, length) / static_cast<double>(length);
 }
 
 std::optional<fs::path> find_resume_point(const config::Config& config) {
@@ -295,7 +313,7 @@ Run build_run(const Task& task, const config::Config& config) {
   open_data(run, task);
   dist::expect_same(run.ranks.all, "the data", run.train_data->fingerprint());
   run.optimizer = std::make_unique<optim::FlatOptimizer>(
-      *run.parameters, run.config.optim,
+      *run.parameters, tune::optimizer_of(run.config),
       gradient_groups(run.ranks, *run.parameters, config.parallel));
   if (!run.ranks.all.alone()) expect_known_groups(run.ranks, config.parallel.communicators);
   StepOptions options =

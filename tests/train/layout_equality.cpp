@@ -1,6 +1,7 @@
 #include "tests/train/layout_equality.h"
 
 #include <ATen/ops/cat.h>
+#include <ATen/ops/from_blob.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -145,6 +146,17 @@ config::ParallelConfig config_of(const Layout& layout) {
           .bucket_elements = layout.bucket_elements};
 }
 
+// B is zero at the start, and A then has no gradient.
+void draw_adapters(nn::ParameterSet& parameters) {
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const model::ParameterEntry& entry = parameters.entry(i);
+    if (!entry.name.ends_with(".lora_B")) continue;
+    std::vector<float> values(static_cast<size_t>(entry.elements()));
+    fill_normal(random_key(11, entry.name), 0, values.size(), 0.0, 0.1, values.data());
+    parameters.write(i, 0, at::from_blob(values.data(), {entry.elements()}, at::kFloat));
+  }
+}
+
 void expect_near(const at::Tensor& value, const at::Tensor& expected, const std::string& name) {
   const double scale = std::max(expected.abs().max().item<double>(), 1e-30);
   const double difference = (value - expected).abs().max().item<double>();
@@ -221,7 +233,8 @@ std::string text_of(const Layout& layout) {
                              : "") +
           (layout.source ? ", of instruction data" : "") +
           (layout.noise > 0 ? fmt::format(", noise {}", layout.noise) : "") +
-          (layout.dropout > 0 ? fmt::format(", dropout {}", layout.dropout) : ""));
+          (layout.dropout > 0 ? fmt::format(", dropout {}", layout.dropout) : "") +
+          (layout.tune.freezes() ? ", tuned by " + layout.tune.method : ""));
 }
 
 plan::Schedule schedule_of(const Layout& layout) {
@@ -248,8 +261,9 @@ RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const d
   ranks.part.chunks = stages.chunks[static_cast<size_t>(ranks.stages.rank())];
   EXPECT_TRUE(plan::part_problems(spec, ranks.part).empty());
   nn::ParameterSet parameters(spec, layout.dtype, at::kCPU, /*master=*/true, ranks.part,
-                              ranks.owners(parallel));
+                              ranks.owners(parallel), &layout.tune);
   parameters.initialize(5);
+  draw_adapters(parameters);
   if (ops::Parameter* victim = layout.poisoned.empty() ? nullptr : parameters.find(layout.poisoned);
       victim && ranks.part.tensor.index + 1 == ranks.part.tensor.count &&
       ranks.samples.index == 0) {
@@ -330,7 +344,8 @@ RunResult run_serially(const model::ModelSpec& spec, const Layout& samples) {
                       .noise = samples.noise,
                       .means_of_microbatches = samples.means_of_microbatches,
                       .source = samples.source,
-                      .lr = samples.lr};
+                      .lr = samples.lr,
+                      .tune = samples.tune};
   RunResult result;
   // On a thread of its own, which computes alone: these tensors are too small for several.
   dist::run_ranks(1, [&](const dist::World& world) { result = run_layout(spec, layout, world); });

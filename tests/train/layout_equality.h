@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "qianli/config/tune_section.h"
 #include "qianli/data/batch_source.h"
 #include "qianli/dist/world.h"
 #include "qianli/model/spec.h"
@@ -62,6 +63,7 @@ struct Layout {
   // Microbatches of a step for a rank, in the place of made-up samples.
   std::function<std::vector<data::Batch>(const data::BatchLayout&, int64_t step)> source = {};
   double lr = 1e-2;
+  config::TuneConfig tune = {};
   std::string poisoned;  // a parameter, a number of which is NaN on its last rank
 
   int64_t ranks() const { return data * tensor * context.size * pipeline; }

@@ -340,6 +340,7 @@ void Config::fields(Visitor& v) {
   v(data, {.key = "data", .help = "What the model reads."});
   v(train, {.key = "train", .help = "How long and in which batches to train."});
   v(optim, {.key = "optim", .help = "Optimizer and learning-rate schedule."});
+  v(tune, {.key = "tune", .help = "What of the model training changes."});
   v(precision, {.key = "precision",
                 .help = "Number type of weights and activations; auto is bf16 where the device is "
                         "fast at it and fp32 elsewhere, fp64 is for proofs.",

@@ -1,5 +1,6 @@
 #include "qianli/convert/checkpoint/reader.h"
 
+#include "qianli/convert/adapter/trained.h"
 #include "qianli/formats/checkpoint_folder.h"
 #include "qianli/formats/checkpoint_source.h"
 #include "qianli/model/hugging_face.h"
@@ -22,6 +23,7 @@ bool is_checkpoint(const fs::path& path) { return step_folder(path).has_value();
 std::unique_ptr<ModelSource> open_checkpoint(const fs::path& path, const SourceOptions&) {
   const fs::path folder = step_folder(path).value();
   const formats::Manifest manifest = formats::read_manifest(folder);
+  if (is_partial(manifest)) return open_with_trained(folder, manifest);
   auto model = std::make_unique<ModelSource>();
   model->kind = "Qianli checkpoint";
   model->spec =

@@ -1,0 +1,29 @@
+// Checkpoints of runs that left weights as they were: they hold what was trained alone, adapters and
+// whole parameters, and name the model that the rest is in.
+#pragma once
+
+#include <filesystem>
+
+#include "qianli/config/tune_section.h"
+#include "qianli/convert/adapter/adapter.h"
+#include "qianli/formats/manifest.h"
+
+namespace qianli::convert {
+
+// Whether the checkpoint is of such a run.
+bool is_partial(const formats::Manifest& manifest);
+
+// What it holds, as an adapter of PEFT's names.
+AdapterSource open_trained(const std::filesystem::path& step_folder,
+                           const formats::Manifest& manifest);
+
+// An adapter folder of PEFT's as the parameters that `tune` trains.
+std::unique_ptr<ModelSource> open_trained_folder(const std::filesystem::path& folder,
+                                                 const model::ModelSpec& spec,
+                                                 const config::TuneConfig& tune);
+
+// The model that the run started from, with what it has trained.
+std::unique_ptr<ModelSource> open_with_trained(const std::filesystem::path& step_folder,
+                                               const formats::Manifest& manifest);
+
+}  // namespace qianli::convert
