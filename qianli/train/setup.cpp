@@ -104,18 +104,20 @@ model::ModelSpec declared_model(const config::ModelConfig& model) {
 
 void report_trained(const Run& run) {
   const tune::Trained trained = tune::count_trained(run.spec, run.config.tune);
-  log::info("tune", "{} of {} parameters are trained", human_count(static_cast<double>(trained.elements)),
+  log::info("tune", "{} of {} parameters are trained",
+            human_count(static_cast<double>(trained.elements)),
             human_count(static_cast<double>(trained.all)));
 }
 
 void open_model(Run& run) {
   const auto weights = open_weights(run.config.model);
   if (run.config.tune.freezes() && !weights) {
-    throw ConfigError("tune",
-                      fmt::format("expected a model with weights because some stay as they are, got "
-                                  "'{}', which starts fresh",
-                                  run.config.model.source),
-                      "set model to a folder with weights");
+    throw ConfigError(
+        "tune",
+        fmt::format("expected a model with weights because some stay as they are, got "
+                    "'{}', which starts fresh",
+                    run.config.model.source),
+        "set model to a folder with weights");
   }
   run.spec = resolve(run.config.model, weights.get());
   run.tokenizer_folder = find_tokenizer(run.config, weights.get());
@@ -160,10 +162,9 @@ void open_model(Run& run) {
   check_slices(run.config, run.spec);
   take_stage(run);
   expect_shareable(run);
-  run.parameters = std::make_unique<nn::ParameterSet>(run.spec, run.compute.dtype, run.device,
-                                                      /*master=*/true, run.ranks.part,
-                                                      run.ranks.owners(run.config.parallel),
-                                                      &run.config.tune);
+  run.parameters = std::make_unique<nn::ParameterSet>(
+      run.spec, run.compute.dtype, run.device,
+      /*master=*/true, run.ranks.part, run.ranks.owners(run.config.parallel), &run.config.tune);
   log::info("model", "{}: {} parameters, {} layers, hidden {}, vocabulary {}", run.spec.family,
             human_count(static_cast<double>(model::parameter_count(run.spec))), run.spec.num_layers,
             run.spec.hidden_size, run.spec.vocab_size);
@@ -211,7 +212,8 @@ void open_data(Run& run, const Task& task) {
   config::set_steps(run.config,
                     config.train.steps > 0 ? config.train.steps : run.train_data->num_steps());
   const auto [tokens, length] = run.train_data->step_size();
-  run.flops_per_token = model::tuned_training_flops(run.spec, config.tune, 1, length) / static_cast<double>(length);
+  run.flops_per_token =
+      model::tuned_training_flops(run.spec, config.tune, 1, length) / static_cast<double>(length);
 }
 
 std::optional<fs::path> find_resume_point(const config::Config& config) {
