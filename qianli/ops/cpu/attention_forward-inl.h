@@ -160,8 +160,8 @@ HWY_INLINE void tile_scores_of_few(const AttentionForward& a, const ForwardTile&
 }
 
 // The softcap and the slopes of ALiBi on S^T; scores that no one sees may be anything.
-HWY_NOINLINE void adjust_scores(const AttentionForward& a, const ForwardTile& tile, int64_t key,
-                                int64_t keys, float* scores) {
+HWY_NOINLINE static void adjust_scores(const AttentionForward& a, const ForwardTile& tile,
+                                       int64_t key, int64_t keys, float* scores) {
   float slopes[kTileQueries] = {}, positions[kTileQueries] = {};
   for (int64_t c = 0; a.slopes && c < tile.columns(); ++c) {
     slopes[c] = a.slopes[tile.head + c % tile.heads] * static_cast<float>(kLog2E);
