@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "qianli/base/error.h"
-#include "qianli/base/log.h"
 #include "qianli/base/progress.h"
 #include "qianli/base/strings.h"
 #include "qianli/data/instruction/configured.h"
@@ -58,7 +57,8 @@ class Opening {
 
   const SftDataInput& input_;
   const config::DataConfig& data_;
-  std::vector<std::string> told_;
+  // Said by one rank.
+  std::vector<std::string> told_, warnings_;
 };
 
 void check_tokenizer(const fs::path& prefix, const InstructionManifest& manifest,
@@ -91,7 +91,7 @@ fs::path Opening::resolve(const std::vector<fs::path>& paths) {
     throw ConfigError("data", "expected a tokenizer for rows of instruction data, got none",
                       "set data.tokenizer to a folder with tokenizer.json");
   const KnownRows rows = configured_rows(data_.instruction, "", paths);
-  for (const std::string& notice : rows.notices) log::info("data", "{}", notice);
+  told_.insert(told_.end(), rows.notices.begin(), rows.notices.end());
   if (rows.task != InstructionTask::kSft) {
     throw DataError(
         "data",
@@ -105,18 +105,22 @@ fs::path Opening::prepare(const KnownRows& rows) {
   const SampleEncoder encoder = configured_encoder(
       with_template(data_), rows, input_.tokenizer, input_.tokenizer_folder,
       {.append_eod = data_.append_eod.value_or(false), .sequence_length = data_.sequence_length});
-  for (const std::string& warning : encoder.warnings()) log::warn("data", "{}", warning);
+  warnings_.insert(warnings_.end(), encoder.warnings().begin(), encoder.warnings().end());
   InstructionOptions options{.rows = rows, .fail_on_bad_rows = data_.bad_rows == "fail"};
   const std::string name = rows.files[0].filename().string();
-  const fs::path prefix =
-      input_.cache / "instruction" /
-      fmt::format("{}-{}", rows.files[0].stem().string(), instruction_identity(options, encoder));
+  const std::string identity = instruction_identity(options, encoder);
+  const fs::path prefix = input_.cache / "instruction" /
+                          fmt::format("{}-{}", rows.files[0].stem().string(), identity);
   std::optional<Progress> progress;
   options.report = [&](uint64_t done, uint64_t total) {
     if (!progress) progress.emplace(fmt::format("preparing {}", name), total, "bytes");
     progress->update(done);
   };
-  const InstructionManifest manifest = prepare_instructions(prefix, options, encoder);
+  // What is there is checked when it is opened.
+  const auto there = InstructionManifest::of_prefix(prefix);
+  const InstructionManifest manifest = there && there->identity() == identity
+                                           ? *there
+                                           : prepare_instructions(prefix, options, encoder);
   if (progress) progress->finish(fmt::format("{} samples", manifest.counts.samples));
   if (options.fail_on_bad_rows && manifest.counts.bad_rows > 0)
     throw DataError("data", manifest.counts.first_bad_rows.at(0),
@@ -127,17 +131,18 @@ fs::path Opening::prepare(const KnownRows& rows) {
 
 void Opening::tell_counts(const InstructionManifest& manifest, const fs::path& name) {
   const InstructionCounts& counts = manifest.counts;
-  for (const std::string& warning : counts.warnings) log::warn("data", "{}", warning);
+  warnings_.insert(warnings_.end(), counts.warnings.begin(), counts.warnings.end());
   if (counts.bad_rows > 0) {
-    log::warn("data", "{} of {} rows could not be used and are left out; the first of them:",
-              counts.bad_rows, counts.rows);
-    for (const std::string& problem : counts.first_bad_rows) log::warn("data", "{}", problem);
+    warnings_.push_back(fmt::format(
+        "{} of {} rows could not be used and are left out; the first of them:", counts.bad_rows,
+        counts.rows));
+    warnings_.insert(warnings_.end(), counts.first_bad_rows.begin(), counts.first_bad_rows.end());
   }
   if (counts.too_long > 0) {
-    log::warn("data",
-              "{} samples reach the sequence length and are left out; data.truncation=two-sided "
-              "cuts them instead",
-              counts.too_long);
+    warnings_.push_back(
+        fmt::format("{} samples reach the sequence length and are left out; "
+                    "data.truncation=two-sided cuts them instead",
+                    counts.too_long));
   }
   told_.push_back(fmt::format("{}: {} samples of {} rows, {} tokens, {:.1f} % with labels{}",
                               name.filename().string(), counts.samples, counts.rows, counts.tokens,
@@ -202,9 +207,11 @@ InstructionBatchOptions Opening::options(const fs::path& prefix,
 
 void Opening::tell_training(const InstructionBatches& batches) {
   const auto& one = batches.summary();
-  if (one.too_long > 0)
-    log::warn("data", "{} samples are longer than data.sequence_length={} and are left out",
-              one.too_long, data_.sequence_length);
+  if (one.too_long > 0) {
+    warnings_.push_back(
+        fmt::format("{} samples are longer than data.sequence_length={} and are left out",
+                    one.too_long, data_.sequence_length));
+  }
   const int64_t steps = batches.num_steps(), batch = input_.layout.global_batch_size;
   const std::string rows =
       data_.packing == "none"
@@ -241,6 +248,7 @@ SftData Opening::open() {
     data.validation = std::make_shared<const InstructionBatches>(validation, input_.layout, once);
   }
   data.told = std::move(told_);
+  data.warnings = std::move(warnings_);
   return data;
 }
 

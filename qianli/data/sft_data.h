@@ -27,6 +27,7 @@ struct SftData {
   std::shared_ptr<const InstructionBatches> train;
   std::shared_ptr<const InstructionBatches> validation;  // null where none is asked for
   std::vector<std::string> told;                         // what the data are, in sentences
+  std::vector<std::string> warnings;
 };
 
 // ConfigError for senseless options, DataError for files that are missing, damaged or without

@@ -197,8 +197,9 @@ void Metrics::show(const StepMetrics& m, double tokens_per_second) {
                          accuracy ? fmt::format(" | accuracy {:.3f}", *accuracy) : ""));
   }
   if (stderr_is_terminal()) {
-    progress_->update(static_cast<uint64_t>(static_cast<double>(m.step) * tokens_per_step_),
-                      fmt::format("step {}/{}, loss {:.4f}", m.step, total_steps_, m.loss));
+    progress_->update(
+        static_cast<uint64_t>(static_cast<double>(m.step) * tokens_per_step_),
+        fmt::format("step {}/{}, loss {:.4f}{}", m.step, total_steps_, m.loss, text_of(m.labels)));
   }
 }
 

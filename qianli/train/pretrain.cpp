@@ -23,7 +23,10 @@ TaskData open_data(const TaskInput& input) {
     return samples ? std::make_shared<data::SampleBatches>(samples, input.layout, opened.masks)
                    : nullptr;
   };
-  return {.train = batches(opened.train), .validation = batches(opened.validation), .told = {}};
+  return {.train = batches(opened.train),
+          .validation = batches(opened.validation),
+          .told = {},
+          .warnings = {}};
 }
 
 void check_options(const config::Config& config) {

@@ -206,7 +206,10 @@ void open_data(Run& run, const Task& task) {
                              .layout = batch_layout(run),
                              .vocab_size = run.spec.vocab_size});
   });
-  for (const std::string& sentence : opened.told) log::info("data", "{}", sentence);
+  if (run.ranks.first()) {
+    for (const std::string& sentence : opened.told) log::info("data", "{}", sentence);
+    for (const std::string& warning : opened.warnings) log::warn("data", "{}", warning);
+  }
   run.train_data = std::move(opened.train);
   run.validation_data = std::move(opened.validation);
   config::set_steps(run.config,
@@ -301,7 +304,7 @@ Run build_run(const Task& task, const config::Config& config) {
   if (!ranks.first()) log::set_level(log::Level::kWarning);  // the first rank speaks for all
   ops::load_cuda_kernels();
   ops::choose_backends(config::op_backends(config));
-  task.check_options(config);
+  if (ranks.first()) task.check_options(config);
   check_tokenizer(config);  // before anything is made: a wrong path leaves nothing behind
   ranks.world.first_alone("making the run folder", [&] { make_run_folder(config); });
   if (ranks.first()) log::to_file(fs::path(config.run.dir) / "log.txt");

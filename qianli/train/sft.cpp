@@ -17,7 +17,8 @@ TaskData open_data(const TaskInput& input) {
                                               .vocab_size = input.vocab_size});
   return {.train = std::move(opened.train),
           .validation = std::move(opened.validation),
-          .told = std::move(opened.told)};
+          .told = std::move(opened.told),
+          .warnings = std::move(opened.warnings)};
 }
 
 void check_options(const config::Config& config) {

@@ -27,7 +27,8 @@ struct TaskInput {
 struct TaskData {
   std::shared_ptr<const data::BatchSource> train;
   std::shared_ptr<const data::BatchSource> validation;  // null: no evaluation
-  std::vector<std::string> told;                        // what the data are, for the log
+  // What the data are, and what is wrong with them; one rank says it.
+  std::vector<std::string> told, warnings;
 };
 
 struct Task {

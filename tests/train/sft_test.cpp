@@ -1,5 +1,8 @@
 // Supervised fine-tuning: the losses of transformers, step by step; packed as one by one; equal in
 // every layout.
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -8,6 +11,7 @@
 #include "qianli/data/instruction_batches.h"
 #include "qianli/dist/rank_threads.h"
 #include "qianli/model/hugging_face.h"
+#include "qianli/ops/noise.h"
 #include "qianli/train/step.h"
 #include "tests/data/instruction_samples_file.h"
 #include "tests/infer/golden.h"
@@ -99,6 +103,52 @@ TEST_P(SftGolden, thirty_steps_follow_transformers) {
 INSTANTIATE_TEST_SUITE_P(Models, SftGolden, ::testing::Values("llama", "qwen3_moe", "deepseek_v2"),
                          [](const auto& info) { return info.param; });
 
+TEST(Sft, counts_the_labels_that_are_the_likeliest_tokens) {
+  const TemporaryFolder folder;
+  write_samples(folder / "data", golden_samples("llama"));
+  const InstructionBatches batches(
+      open_samples(folder / "data"), {.global_batch_size = 40, .micro_batch_size = 40},
+      {.rows = {.capacity = 64, .shuffle = false}, .wanted = {.epochs = 1}});
+  const model::ModelSpec spec = model::load_spec(golden_folder("llama"));
+  nn::ParameterSet parameters(spec, at::kDouble, at::kCPU, /*master=*/true);
+  checkpoint::load_weights(golden_folder("llama"), parameters);
+  optim::FlatOptimizer optimizer(parameters, golden_optimizer());
+  nn::Decoder decoder(spec, parameters);
+  train::Step step({&decoder}, parameters, optimizer,
+                   {.optim = golden_optimizer(), .counts_correct = true});
+  const data::Batch batch = batches.microbatches(0).at(0);
+  double labels = 0, correct = 0;
+  {
+    const at::NoGradGuard no_grad;
+    const at::Tensor best =
+        decoder.logits(decoder.forward(train::decoder_input(batch, at::kCPU))).argmax(1);
+    for (size_t i = 0; i < batch.labels.size(); ++i) {
+      if (batch.loss_mask[i] == 0) continue;
+      labels += 1;
+      correct += best[static_cast<int64_t>(i)].item<int64_t>() == batch.labels[i] ? 1 : 0;
+    }
+  }
+  const auto evaluation = step.evaluate(batches.microbatches(0));
+  EXPECT_EQ(evaluation.tokens, labels);
+  EXPECT_EQ(evaluation.correct, correct);
+  const auto result = step.run(batches.microbatches(0));
+  EXPECT_EQ(result.labels, labels);
+  EXPECT_EQ(result.correct, correct);
+  EXPECT_GT(correct, 0);
+}
+
+TEST(Noise, is_uniform_and_a_function_of_place) {
+  const at::Tensor origins = at::arange(3, 203, at::kLong);
+  const at::Tensor all = ops::uniform_noise(5, origins, 0, 50);
+  EXPECT_GE(all.min().item<double>(), -1.0);
+  EXPECT_LT(all.max().item<double>(), 1.0);
+  EXPECT_NEAR(all.mean().item<double>(), 0.0, 0.02);  // 3.5 standard errors
+  EXPECT_NEAR(all.square().mean().item<double>(), 1.0 / 3, 0.01);
+  EXPECT_TRUE(at::equal(ops::uniform_noise(5, origins.narrow(0, 7, 9), 13, 22),
+                        all.narrow(0, 7, 9).narrow(1, 13, 22)));
+  EXPECT_FALSE(at::equal(ops::uniform_noise(6, origins, 0, 50), all));
+}
+
 // 48 samples of 4 to 15 tokens below 40, of which some part is learnt.
 std::vector<StoredSample> made_up_samples() {
   std::vector<StoredSample> samples;
@@ -179,6 +229,27 @@ TEST_P(SftRun, noise_is_the_same_in_every_layout) {
   EXPECT_NE(with.losses, without.losses);
   // The same order: noise is of training alone, and small.
   EXPECT_NEAR(with.losses[0] / without.losses[0], 1.0, 0.2);
+}
+
+TEST_P(SftRun, the_mean_of_means_counts_a_microbatch_without_labels_as_zero) {
+  const model::ModelSpec spec = tiny_model(GetParam());
+  nn::ParameterSet parameters(spec, at::kDouble, at::kCPU, /*master=*/true);
+  parameters.initialize(5);
+  optim::FlatOptimizer optimizer(parameters, {});
+  nn::Decoder decoder(spec, parameters);
+  train::Step step({&decoder}, parameters, optimizer, {.means_of_microbatches = true});
+  const auto microbatches = source()({.global_batch_size = 12, .micro_batch_size = 1}, 0);
+  double sum = 0;
+  int64_t without = 0;
+  for (const data::Batch& batch : microbatches) {
+    const auto one = step.evaluate({&batch, 1});
+    if (one.tokens == 0)
+      ++without;
+    else
+      sum += one.loss_sum / one.tokens;
+  }
+  EXPECT_EQ(without, 1);
+  EXPECT_NEAR(step.run(microbatches).loss, sum / 12, 1e-12);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, SftRun, ::testing::Values("llama"),
