@@ -62,7 +62,7 @@ TEST_F(FinetuningTest, CommandsOfThePageRun) {
       ++commands;
     }
   }
-  EXPECT_EQ(commands, 7);
+  EXPECT_EQ(commands, 8);
 
   const auto metrics = read_metrics(path("runs/sft"));
   ASSERT_FALSE(metrics.empty());
