@@ -1,7 +1,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
-#include "apps/qianli/command.h"
+#include "apps/qianli/model_commands.h"
 #include "apps/qianli/model_options.h"
 #include "apps/qianli/template_options.h"
 

@@ -35,8 +35,6 @@ void add_launch(CLI::App& app, const std::vector<std::string>& job);
 void add_backends(CLI::App& app);
 void add_doctor(CLI::App& app);
 void add_generate(CLI::App& app);
-void add_chat(CLI::App& app);
-void add_serve(CLI::App& app);
 void add_score(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_compare(CLI::App& app);

@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 
 #include "apps/qianli/command.h"
+#include "apps/qianli/model_commands.h"
 
 namespace qianli::app {
 

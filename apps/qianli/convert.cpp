@@ -166,9 +166,8 @@ void run_adapter(const CLI::App& command, const Arguments& arguments) {
     throw ConfigError("convert", "expected the adapter to write as SRC, got --adapter");
   }
   const auto own = convert::step_folder(arguments.source);
-  const auto adapter =
-      own ? convert::open_trained(*own, formats::read_manifest(*own))
-          : convert::open_megatron_adapter(arguments.source, arguments.from);
+  const auto adapter = own ? convert::open_trained(*own, formats::read_manifest(*own))
+                           : convert::open_megatron_adapter(arguments.source, arguments.from);
   warn_of_idle_options(command, arguments, adapter.model->spec);
   convert::TargetOptions options;
   set_dtype(arguments, options);
@@ -285,8 +284,9 @@ void add_convert(CLI::App& app) {
                    "Folder to write (gguf: file); refused where it exists")
       ->required();
   command
-      ->add_option("--to", arguments->to,
-                   "Form to write; peft: the adapter of a run or of a Megatron checkpoint of LoRA, alone")
+      ->add_option(
+          "--to", arguments->to,
+          "Form to write; peft: the adapter of a run or of a Megatron checkpoint of LoRA, alone")
       ->required()
       ->check(CLI::IsMember(kTargets));
   command

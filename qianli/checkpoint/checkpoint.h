@@ -17,8 +17,8 @@ namespace fs = std::filesystem;
 // optimizer.updates_done. Of a Qianli checkpoint, or of another program's that has states
 // (ModelSource::states). Every tensor of the model must be there exactly once with the right
 // shape, and nothing else; sizes and hashes of all files must be those of the manifest. Where some
-// are frozen (tune) a checkpoint of ours has only the others: the rest stays as it is. After an error
-// the tensors hold anything.
+// are frozen (tune) a checkpoint of ours has only the others: the rest stays as it is. After an
+// error the tensors hold anything.
 formats::TrainingState load(const fs::path& folder, nn::ParameterSet& parameters,
                             optim::FlatOptimizer& optimizer);
 

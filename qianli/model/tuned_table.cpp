@@ -27,9 +27,7 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kLegacyWo
     {"dense_4h_to_h", "linear_fc2"},
 }};
 
-bool is_plain(std::string_view word) {
-  return word.find_first_of("*?[/") == word.npos;
-}
+bool is_plain(std::string_view word) { return word.find_first_of("*?[/") == word.npos; }
 
 bool is_end_of(std::string_view word, std::string_view name) {
   return name == word || (name.ends_with(word) && name[name.size() - word.size() - 1] == '.');
@@ -90,8 +88,8 @@ class Layers {
       const std::string_view range = trim(part);
       const size_t dash = range.find('-');
       const int64_t first = number(range.substr(0, dash), text);
-      ranges_.emplace_back(
-          first, dash == range.npos ? first : number(range.substr(dash + 1), text));
+      ranges_.emplace_back(first,
+                           dash == range.npos ? first : number(range.substr(dash + 1), text));
     }
   }
   bool has(int64_t layer) const {
@@ -125,8 +123,8 @@ bool is_linear(const ParameterEntry& entry) {
 
 int64_t rows_of(const ParameterEntry& weight) { return weight.shape[weight.expert ? 1 : 0]; }
 
-// All modules of which the weight has rows; none where Hugging Face has no modules of it, but experts
-// in one tensor. Pieces of one tensor are one module.
+// All modules of which the weight has rows; none where Hugging Face has no modules of it, but
+// experts in one tensor. Pieces of one tensor are one module.
 std::vector<ModuleRows> modules_in(const ParameterEntry& weight) {
   std::vector<ModuleRows> modules;
   const int64_t rows = rows_of(weight);
@@ -198,7 +196,9 @@ class AdapterWriter {
     }
     a.stream_axis = weight_.stream_axis == 1 ? 1 : -1;
     each_module([&](const std::string& module, const ModuleRows&) {
-      append(a, {.name = module + ".lora_A.weight", .shape = {rank_, columns}, .columns = columns,
+      append(a, {.name = module + ".lora_A.weight",
+                 .shape = {rank_, columns},
+                 .columns = columns,
                  .rows = rank_});
     });
     return a;
@@ -212,7 +212,8 @@ class AdapterWriter {
       b.cut_axis = weight_.cut_axis;
     }
     b.stream_axis = weight_.stream_axis == 0 ? 0 : -1;
-    each_module([&](const std::string& module, const ModuleRows& rows) { up_pieces(b, module, rows); });
+    each_module(
+        [&](const std::string& module, const ModuleRows& rows) { up_pieces(b, module, rows); });
     return b;
   }
 
@@ -254,7 +255,8 @@ class AdapterWriter {
     const int64_t experts = weight_.expert ? weight_.shape[0] : 1;
     for (int64_t e = 0; e < experts; ++e) {
       for (const ModuleRows& rows : modules_) {
-        body(std::string(kAdapterPrefix) + (weight_.expert ? of_expert(rows.module, e) : rows.module),
+        body(std::string(kAdapterPrefix) +
+                 (weight_.expert ? of_expert(rows.module, e) : rows.module),
              rows);
       }
     }
@@ -334,11 +336,11 @@ std::vector<TunedEntry> tuned_table(const ModelSpec& spec, const TuneConfig& tun
   const Layers layers(tune.layers);
   for (ParameterEntry& entry : parameter_table(spec)) {
     if (!tune.lora()) {
-      const bool low = entry.layer < 0 ? entry.name.starts_with("embedding.")
-                                       : entry.layer < tune.freeze_layers;
+      const bool low =
+          entry.layer < 0 ? entry.name.starts_with("embedding.") : entry.layer < tune.freeze_layers;
       const bool named = frozen.match(names_of(entry));
-      table.push_back({.entry = std::move(entry),
-                       .frozen = named || (low && tune.freeze_layers > 0)});
+      table.push_back(
+          {.entry = std::move(entry), .frozen = named || (low && tune.freeze_layers > 0)});
       continue;
     }
     const bool is_whole = whole.match(names_of(entry));

@@ -23,7 +23,8 @@
 namespace qianli::model {
 
 struct TunedEntry {
-  ParameterEntry entry;  // its names in a Hugging Face folder are those of PEFT where it is an adapter's
+  ParameterEntry
+      entry;  // its names in a Hugging Face folder are those of PEFT where it is an adapter's
   bool frozen = false;     // no gradient, no states of an optimizer
   bool quantized = false;  // kept in few bits (tune.quantization)
 };

@@ -123,6 +123,12 @@ void accumulate_magnitude(const LowRank& adapter, const at::Tensor& grad_y, cons
   });
 }
 
+// Whether W + s B A, once made, costs less than what it saves beside a product of so many rows and
+// columns (MindSpeed's CCLoRA). In bfloat16 the sum would lose what adapters have learnt.
+bool pays_to_combine(const at::Tensor& x, int64_t columns) {
+  return x.scalar_type() != at::kBFloat16 && x.size(0) >= columns;
+}
+
 class AdaptedLinearFunction : public torch::autograd::Function<AdaptedLinearFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor&,
@@ -135,10 +141,15 @@ class AdaptedLinearFunction : public torch::autograd::Function<AdaptedLinearFunc
     const LowRankValues low_rank = values_of(*adapter);
     const at::Tensor factors = factors_of(*weight, *adapter);
     const bool adds_later = factors.defined() && bias;
-    at::Tensor y =
-        gemm_nt(x, weight->value(), bias && !adds_later ? bias->value() : at::Tensor());
-    const at::Tensor z = low_rank.down(x);
-    low_rank.add_up(z, y);
+    const at::Tensor added = bias && !adds_later ? bias->value() : at::Tensor();
+    at::Tensor y, z;
+    if (pays_to_combine(x, x.size(1))) {
+      y = gemm_nt(x, sum_of(*weight, *adapter), added);
+    } else {
+      y = gemm_nt(x, weight->value(), added);
+      z = low_rank.down(x);
+      low_rank.add_up(z, y);
+    }
     if (factors.defined()) y.mul_(factors);
     if (adds_later) y.add_(bias->value());
     context->save_for_backward({x, z, factors, factors.defined() ? y : at::Tensor()});
@@ -163,12 +174,14 @@ class AdaptedLinearFunction : public torch::autograd::Function<AdaptedLinearFunc
     const at::Tensor grad_z = low_rank.up_gradient(grad_y);
     at::Tensor grad_x;
     if (context->saved_data["x_needs_grad"].toBool()) {
-      grad_x = gemm_nt(grad_y, weight->value().t());
-      low_rank.add_input_gradient(grad_z, grad_x);
+      const bool combined = pays_to_combine(grad_y, grad_y.size(1));
+      grad_x = gemm_nt(grad_y, combined ? sum_of(*weight, *adapter).t() : weight->value().t());
+      if (!combined) low_rank.add_input_gradient(grad_z, grad_x);
     }
-    add_deferred(context, [adapter, weight, grad_y, grad_z, x = saved[0].detach(),
-                           z = saved[1].detach()] {
-      accumulate_low_rank(*adapter, grad_y, x, z, grad_z);
+    const at::Tensor kept = saved[1].defined() ? saved[1].detach() : at::Tensor();
+    add_deferred(context, [adapter, weight, grad_y, grad_z, x = saved[0].detach(), z = kept] {
+      accumulate_low_rank(*adapter, grad_y, x, z.defined() ? z : values_of(*adapter).down(x),
+                          grad_z);
       if (weight->trainable()) accumulate_weight_gradient(*weight, grad_y, x);
     });
     return {grad_x, {}, {}, {}, {}};

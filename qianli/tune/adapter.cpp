@@ -24,8 +24,9 @@ double scale_of(const fs::path& folder, const convert::Adapter& adapter) {
   const double scale = adapter.config.scale(adapter.tensors.modules.begin()->first);
   for (const auto& [module, tensors] : adapter.tensors.modules) {
     if (adapter.config.scale(module) != scale) {
-      refuse(folder, fmt::format("expected one scale for all modules, got {} and {} for {}", scale,
-                                 adapter.config.scale(module), module),
+      refuse(folder,
+             fmt::format("expected one scale for all modules, got {} and {} for {}", scale,
+                         adapter.config.scale(module), module),
              "merge it into the model: qianli convert --adapter");
     }
   }
@@ -70,7 +71,8 @@ void load_adapter(const fs::path& folder, const model::ModelSpec& spec,
   const auto tensors = convert::own_tensors(source->table);
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (parameters.is_elsewhere(tensors[i].name)) continue;
-    const at::Tensor values = at::empty({source->table[i].elements()}, wide ? at::kDouble : at::kFloat);
+    const at::Tensor values =
+        at::empty({source->table[i].elements()}, wide ? at::kDouble : at::kFloat);
     source->reader->assemble(tensors[i], wide ? formats::Dtype::kF64 : formats::Dtype::kF32,
                              {static_cast<std::byte*>(values.mutable_data_ptr()), values.nbytes()});
     parameters.write(parameters.index_of(tensors[i].name), 0, values);

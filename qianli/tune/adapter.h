@@ -20,8 +20,8 @@ namespace qianli::tune {
 // modules have several ranks or scales (such a one can be merged: `qianli convert --adapter`).
 config::TuneConfig tuning_of(const std::filesystem::path& folder);
 
-// Fills A, B and modules that the adapter has whole. Throws CheckpointError where it has others than
-// the parameters, another shape or another scale.
+// Fills A, B and modules that the adapter has whole. Throws CheckpointError where it has others
+// than the parameters, another shape or another scale.
 void load_adapter(const std::filesystem::path& folder, const model::ModelSpec& spec,
                   nn::ParameterSet& parameters);
 

@@ -8,11 +8,10 @@ class LoraTest : public Workshop {
  protected:
   // Steps of a model that `base` trained before.
   Result tune(const std::string& run, int64_t steps, std::vector<std::string> more = {}) const {
-    std::vector<std::string> overrides{"model=base/hugging_face", "tune.method=lora",
-                                       "tune.r=4",                "optim.lr=0.02",
-                                       "optim.decay_steps=6",     "optim.warmup_steps=0",
-                                       "checkpoint.every=3",      "run.dir=" + run,
-                                       "train.steps=" + std::to_string(steps)};
+    std::vector<std::string> overrides{
+        "model=base/hugging_face", "tune.method=lora",    "tune.r=4",
+        "optim.lr=0.02",           "optim.decay_steps=6", "optim.warmup_steps=0",
+        "checkpoint.every=3",      "run.dir=" + run,      "train.steps=" + std::to_string(steps)};
     overrides.insert(overrides.end(), more.begin(), more.end());
     return pretrain(overrides);
   }

@@ -30,7 +30,8 @@ TEST_F(ServeTest, AnswersWhatGenerateSaysAndEndsOnSigterm) {
   Program server({"serve", model, "--port", "0", "--name", "tiny", "--template", "default"}, how);
   ASSERT_TRUE(server.wait_for([&] { return port_in(read_text(path("url"))) > 0; }))
       << server.finish().err;
-  httplib::Client client("127.0.0.1", port_in(read_text(path("url"))));
+  const int port = port_in(read_text(path("url")));
+  httplib::Client client("127.0.0.1", port);
   client.set_read_timeout(60);
   EXPECT_EQ(client.Get("/v1/models")->status, 401);
   client.set_default_headers({{"Authorization", "Bearer key"}});
@@ -39,7 +40,7 @@ TEST_F(ServeTest, AnswersWhatGenerateSaysAndEndsOnSigterm) {
   std::vector<std::thread> askers;
   for (int i = 0; i < 4; ++i) {
     askers.emplace_back([&] {
-      httplib::Client own("127.0.0.1", client.port());
+      httplib::Client own("127.0.0.1", port);
       own.set_read_timeout(60);
       const auto answer =
           own.Post("/v1/completions", {{"Authorization", "Bearer key"}}, body, "application/json");

@@ -2,7 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <condition_variable>
 #include <map>
+#include <mutex>
+#include <thread>
 
 #include "qianli/base/error.h"
 #include "qianli/infer/engine_thread.h"
@@ -168,7 +172,9 @@ TEST(Engine, too_few_blocks_delay_and_change_nothing) {
     const auto results = run_all(engine, requests);
     for (size_t i = 0; i < requests.size(); ++i)
       EXPECT_EQ(results[i].tokens, alone(*model, requests[i])) << "request " << i;
-    if (name == "dense") EXPECT_GT(engine.load().preemptions, 0);
+    if (name == "dense") {
+      EXPECT_GT(engine.load().preemptions, 0);
+    }
     EXPECT_EQ(engine.load().blocks_held, 0);
   }
 }

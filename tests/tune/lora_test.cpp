@@ -211,8 +211,8 @@ TEST(Adapter, NothingGoesBackBelowTheLowestOne) {
   decoder.observe([&](const std::string& name, const at::Tensor& value) {
     recorded[name] = value.requires_grad();
   });
-  decoder.forward(train::decoder_input(
-      batch_of(golden_of("llama2", "tokens")[0].to(at::kLong)), at::kCPU));
+  decoder.forward(
+      train::decoder_input(batch_of(golden_of("llama2", "tokens")[0].to(at::kLong)), at::kCPU));
   EXPECT_FALSE(recorded.at("decoder.layers.0.mlp"));
   EXPECT_TRUE(recorded.at("decoder.layers.1.self_attention"));
 }

@@ -21,26 +21,22 @@ void TuneConfig::fields(Visitor& v) {
              .choices = {"full", "lora"}});
   v(freeze, {.key = "freeze",
              .help = "Modules and parameters that stay as they are, with tune.method=full."});
-  v(freeze_layers,
-    {.key = "freeze_layers",
-     .help = "The embedding and so many of the first layers stay as they are, with "
-             "tune.method=full; nothing goes back through them.",
-     .unit = "layers",
-     .min = 0});
-  v(r, {.key = "r",
-        .help = "Rank of the adapters.",
-        .flag = "--lora-r",
-        .min = 1,
-        .max = 1 << 20});
+  v(freeze_layers, {.key = "freeze_layers",
+                    .help = "The embedding and so many of the first layers stay as they are, with "
+                            "tune.method=full; nothing goes back through them.",
+                    .unit = "layers",
+                    .min = 0});
+  v(r, {.key = "r", .help = "Rank of the adapters.", .flag = "--lora-r", .min = 1, .max = 1 << 20});
   v(alpha, {.key = "alpha",
             .help = "What adapters add is multiplied by alpha / r.",
             .flag = "--lora-alpha",
             .min = 0,
             .open_min = true});
   v(use_rslora, {.key = "use_rslora", .help = "By alpha / sqrt(r) instead (rsLoRA)."});
-  v(use_dora, {.key = "use_dora",
-               .help = "Trains the lengths of the adapted weights' rows apart from their directions "
-                       "(DoRA); of dense layers, without tensor parallelism and zero=3."});
+  v(use_dora,
+    {.key = "use_dora",
+     .help = "Trains the lengths of the adapted weights' rows apart from their directions "
+             "(DoRA); of dense layers, without tensor parallelism and zero=3."});
   v(target_modules,
     {.key = "target_modules",
      .help = "Which linear layers have an adapter: q_proj, linear_fc1, a pattern, or a list of "
@@ -73,8 +69,8 @@ void TuneConfig::fields(Visitor& v) {
              "use.",
      .flag = "--qlora",
      .choices = {"none", "nf4", "int8"}});
-  v(double_quant, {.key = "double_quant",
-                   .help = "With nf4: the magnitudes of its blocks in 8 bits, too."});
+  v(double_quant,
+    {.key = "double_quant", .help = "With nf4: the magnitudes of its blocks in 8 bits, too."});
 }
 
 }  // namespace qianli::config

@@ -45,7 +45,8 @@ OrderedJson target_modules(const model::ModelSpec& spec, const config::TuneConfi
   for (const auto& entry : model::parameter_table(spec)) {
     for (const auto& [module, first, count] : model::adapted_rows(entry, tune))
       adapted.insert(module);
-    for (const auto& [module, first, count] : model::adapted_rows(entry, all)) others.insert(module);
+    for (const auto& [module, first, count] : model::adapted_rows(entry, all))
+      others.insert(module);
   }
   for (const std::string& module : adapted) {
     lasts.insert(last_part(module));
@@ -66,7 +67,8 @@ OrderedJson peft_config(const model::ModelSpec& spec, const config::Config& conf
   json["base_model_name_or_path"] = config.model.source;
   json["r"] = tune.r;
   const bool whole = tune.alpha == static_cast<double>(static_cast<int64_t>(tune.alpha));
-  json["lora_alpha"] = whole ? OrderedJson(static_cast<int64_t>(tune.alpha)) : OrderedJson(tune.alpha);
+  json["lora_alpha"] =
+      whole ? OrderedJson(static_cast<int64_t>(tune.alpha)) : OrderedJson(tune.alpha);
   json["lora_dropout"] = 0.0;
   json["use_rslora"] = tune.use_rslora;
   json["use_dora"] = tune.use_dora;
@@ -77,7 +79,8 @@ OrderedJson peft_config(const model::ModelSpec& spec, const config::Config& conf
     std::set<std::string> modules;
     for (const auto& entry : trained_table(spec, tune)) {
       if (model::is_adapter(entry.name)) continue;
-      for (const auto& piece : entry.hugging_face) modules.insert(last_part(model::module_of(piece.name)));
+      for (const auto& piece : entry.hugging_face)
+        modules.insert(last_part(model::module_of(piece.name)));
     }
     for (const std::string& name : modules) json["modules_to_save"].push_back(name);
   }
@@ -100,8 +103,8 @@ AdapterSource open_trained(const fs::path& step_folder, const formats::Manifest&
   auto model = std::make_shared<ModelSource>();
   model->kind = "Qianli checkpoint";
   model->path = step_folder;
-  model->spec = model::from_hugging_face(manifest.model,
-                                         (step_folder / formats::kManifestName).string());
+  model->spec =
+      model::from_hugging_face(manifest.model, (step_folder / formats::kManifestName).string());
   model->table = trained_table(model->spec, config.tune);
   std::vector<std::shared_ptr<const formats::TensorSource>> files = {
       formats::open_checkpoint_source(step_folder, manifest, {formats::TensorKind::kWeight})};
@@ -109,7 +112,8 @@ AdapterSource open_trained(const fs::path& step_folder, const formats::Manifest&
                                                     std::move(files), step_folder.string());
   auto tensors = hugging_face_tensors(model->table);
   check_cover(model->table, tensors, step_folder.string());
-  return {.model = model, .tensors = std::move(tensors), .config = peft_config(model->spec, config)};
+  return {
+      .model = model, .tensors = std::move(tensors), .config = peft_config(model->spec, config)};
 }
 
 std::unique_ptr<ModelSource> open_trained_folder(const fs::path& folder,
@@ -132,9 +136,10 @@ std::unique_ptr<ModelSource> open_with_trained(const fs::path& step_folder,
   if (!is_model(folder)) {
     throw CheckpointError(
         "convert",
-        fmt::format("{} holds what was trained alone: expected the model it belongs to in {}, found "
-                    "none",
-                    step_folder.string(), folder.string()),
+        fmt::format(
+            "{} holds what was trained alone: expected the model it belongs to in {}, found "
+            "none",
+            step_folder.string(), folder.string()),
         "start where the training was started, so that the same path leads there");
   }
   auto model = with_adapter(open_model(folder), as_peft(open_trained(step_folder, manifest)));

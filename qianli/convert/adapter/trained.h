@@ -1,5 +1,5 @@
-// Checkpoints of runs that left weights as they were: they hold what was trained alone, adapters and
-// whole parameters, and name the model that the rest is in.
+// Checkpoints of runs that left weights as they were: they hold what was trained alone, adapters
+// and whole parameters, and name the model that the rest is in.
 #pragma once
 
 #include <filesystem>
