@@ -34,9 +34,8 @@ std::unique_ptr<infer::Model> open_with_tokenizer(const ModelArguments& argument
 infer::SamplingOptions sampling_options(const SamplingArguments& arguments,
                                         const infer::SamplingOptions& defaults) {
   infer::SamplingOptions options = defaults;
-  const bool wants_sampling =
-      arguments.temperature || arguments.top_k || arguments.top_p || arguments.min_p;
-  if (options.greedy() && wants_sampling) options.temperature = 1.0;
+  const bool chooses = arguments.top_k || arguments.top_p || arguments.min_p;
+  if (options.greedy() && chooses) options.temperature = 1.0;
   if (arguments.greedy) options.temperature = 0.0;
   if (arguments.temperature) options.temperature = *arguments.temperature;
   if (arguments.top_k) options.top_k = *arguments.top_k;
@@ -49,7 +48,7 @@ infer::SamplingOptions sampling_options(const SamplingArguments& arguments,
   for (const std::string& bias : arguments.logit_bias)
     options.logit_bias.push_back(read_bias(bias));
   options.validate();
-  if (options.greedy() && (arguments.seed || wants_sampling)) {
+  if (options.greedy() && (arguments.seed || chooses)) {
     log::warn("generate", "greedy decoding has no use for --seed, --top-k, --top-p and --min-p");
   }
   return options;
