@@ -260,7 +260,7 @@ class SftPacking : public SftRun {};
 // A model without balancing losses, which look at microbatches.
 TEST_P(SftPacking, packed_samples_learn_what_single_ones_do) {
   model::ModelSpec spec = tiny_model(GetParam());
-  if (spec.moe) spec.moe->aux_loss_coeff = 0;
+  if (spec.moe) spec.moe->aux_loss_coeff = spec.moe->sequence_aux_loss_coeff = 0;
   const RunResult serial = run_serially(spec, {.source = source()});
   // The same samples in a step, in microbatches of 1, 3 and 12, and by a budget of tokens.
   for (Layout layout : {Layout{.rows = 3}, Layout{.rows = 12}}) {
