@@ -126,15 +126,17 @@ void ParameterSet::make_pieces() {
 
 void ParameterSet::count() {
   std::vector<FlatRange> ranges;
+  int64_t next = -1;  // where the neighbour of the last range begins, if all before it counts
   for (size_t i = 0; i < parts_.size(); ++i) {
     const int64_t begin = place(i).offset, end = begin + parts_[i].counted;
     if (!is_trained(i) || begin == end) continue;
     // Gaps hold zeros: neighbours go together.
-    if (!ranges.empty() && aligned(ranges.back().end) == begin) {
+    if (next == begin) {
       ranges.back().end = end;
     } else {
       ranges.push_back({begin, end});
     }
+    next = parts_[i].counted == place(i).count ? aligned(end) : -1;
   }
   std::ranges::sort(ranges, {}, &FlatRange::begin);
   counted_ = FlatRanges(ranges);

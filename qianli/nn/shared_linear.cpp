@@ -81,16 +81,29 @@ struct Call : SharedLinears, torch::CustomClassHolder {
     }
     return sum;
   }
-  void accumulate_weights(const Tensors& grads, const at::Tensor& x) const {
+  // What gradients of adapters are made of: x A^T of the rows that this rank holds of x, and its
+  // gradient on all. Made while the parameters have values.
+  struct Narrow {
+    Tensors held, grads;  // of each linear; undefined: it has no adapter
+  };
+  Narrow narrow(const Tensors& grads, const at::Tensor& x) const {
+    Narrow made{.held = Tensors(linears.size()), .grads = Tensors(linears.size())};
+    for (size_t i = 0; i < linears.size(); ++i) {
+      if (!linears[i].adapter) continue;
+      const ops::LowRankValues low_rank = ops::values_of(*linears[i].adapter);
+      made.held[i] = low_rank.down(x);
+      made.grads[i] = low_rank.up_gradient(grads[i]);
+    }
+    return made;
+  }
+  void accumulate_weights(const Tensors& grads, const at::Tensor& x, const Narrow& narrow) const {
     const trace::Span span([] { return std::string("gradient of weights"); });
     for (size_t i = 0; i < linears.size(); ++i) {
       if (linears[i].weight->trainable())
         ops::accumulate_weight_gradient(*linears[i].weight, grads[i], x);
       if (!linears[i].adapter) continue;
-      // Products with few columns: made again, they need not be gathered or kept.
-      const ops::LowRankValues low_rank = ops::values_of(*linears[i].adapter);
-      ops::accumulate_low_rank(*linears[i].adapter, grads[i], x, low_rank.down(x),
-                               low_rank.up_gradient(grads[i]));
+      ops::accumulate_low_rank(*linears[i].adapter, grads[i], x,
+                               in.start_entering(narrow.held[i]).wait(), narrow.grads[i]);
     }
   }
   void accumulate_biases(const Tensors& grads) const {
@@ -232,14 +245,15 @@ class SharedLinearFunction : public torch::autograd::Function<SharedLinearFuncti
     MovingRows entering;
     if (call->learns && !later) entering = call->in.start_entering(x);
     const Gradients found = gradients_of(*call, grads);
+    const Call::Narrow narrow = call->learns ? call->narrow(found.results, x) : Call::Narrow();
     MovingRows leaving;
     if (found.input.defined()) leaving = call->in.start_leaving(found.input);
     if (later) {
-      ops::add_deferred(context, [call, results = found.results, x] {
-        call->accumulate_weights(results, call->in.start_entering(x).wait());
+      ops::add_deferred(context, [call, results = found.results, x, narrow] {
+        call->accumulate_weights(results, call->in.start_entering(x).wait(), narrow);
       });
     } else if (call->learns) {
-      call->accumulate_weights(found.results, entering.wait());
+      call->accumulate_weights(found.results, entering.wait(), narrow);
     }
     call->accumulate_biases(found.results);
     return {leaving.wait(), {}, {}};
@@ -283,8 +297,8 @@ std::vector<at::Tensor> shared_linear(const at::Tensor& x, SharedLinears given) 
   const auto call = c10::make_intrusive<Call>(std::move(given));
   const bool alone = !call->in.group && !call->out.group;
   if (alone || !ops::use_torch(ops::Op::kLinear, x)) return composed(x, *call);
-  const bool trainable = std::ranges::any_of(
-      call->linears, [](const Linear& linear) { return linear.is_trained(); });
+  const bool trainable =
+      std::ranges::any_of(call->linears, [](const Linear& linear) { return linear.is_trained(); });
   const at::Tensor anchor = trainable ? ops::gradient_anchor() : ops::gradient_anchor().detach();
   return SharedLinearFunction::apply(x, anchor, call);
 }

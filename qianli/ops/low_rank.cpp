@@ -72,14 +72,15 @@ struct GradientBuffers {
     if (b.defined() && beta_b == 0.0) at::Tensor(b).zero_();
   }
 
-  void add(const LowRankValues& values, const at::Tensor& grad_y, const at::Tensor& x,
+  // Reads no values: those may be gone.
+  void add(const LowRank& adapter, const at::Tensor& grad_y, const at::Tensor& x,
            const at::Tensor& z, const at::Tensor& grad_z) const {
     if (a.defined()) add_product(a, beta_a, grad_z, x, 1.0);
     if (!b.defined()) return;
-    const int64_t rank = values.b.size(1);
-    each_module(values.modules, rank, [&](int64_t column, const LowRank::Rows& rows, int64_t row) {
+    const int64_t rank = b.size(1);
+    each_module(adapter.modules, rank, [&](int64_t column, const LowRank::Rows& rows, int64_t row) {
       add_product(b.narrow(0, row, rows.count), beta_b, grad_y.narrow(1, rows.first, rows.count),
-                  z.narrow(1, column, rank), values.scale);
+                  z.narrow(1, column, rank), adapter.scale);
     });
   }
 };
@@ -178,10 +179,11 @@ class AdaptedLinearFunction : public torch::autograd::Function<AdaptedLinearFunc
       grad_x = gemm_nt(grad_y, combined ? sum_of(*weight, *adapter).t() : weight->value().t());
       if (!combined) low_rank.add_input_gradient(grad_z, grad_x);
     }
-    const at::Tensor kept = saved[1].defined() ? saved[1].detach() : at::Tensor();
-    add_deferred(context, [adapter, weight, grad_y, grad_z, x = saved[0].detach(), z = kept] {
-      accumulate_low_rank(*adapter, grad_y, x, z.defined() ? z : values_of(*adapter).down(x),
-                          grad_z);
+    // Values of parameters may be gone when the gradients of weights are made.
+    const at::Tensor x = saved[0].detach();
+    const at::Tensor z = saved[1].defined() ? saved[1].detach() : low_rank.down(x);
+    add_deferred(context, [adapter, weight, grad_y, grad_z, x, z] {
+      accumulate_low_rank(*adapter, grad_y, x, z, grad_z);
       if (weight->trainable()) accumulate_weight_gradient(*weight, grad_y, x);
     });
     return {grad_x, {}, {}, {}, {}};
@@ -245,13 +247,11 @@ class GroupedLowRankFunction : public torch::autograd::Function<GroupedLowRankFu
     });
     add_deferred(context, [adapter, counts, grad_y, grad_z, x, z] {
       const GradientBuffers buffers(*adapter);
-      const LowRankValues values = values_of(*adapter);
       for (size_t e = 0; e < counts.size(); ++e) {
         if (counts[e] == 0) buffers.of_expert(static_cast<int64_t>(e)).forget();
       }
       each_expert(counts, [&](int64_t e, const auto& rows) {
-        buffers.of_expert(e).add(of_expert(values, e), rows(grad_y), rows(x), rows(z),
-                                 rows(grad_z));
+        buffers.of_expert(e).add(*adapter, rows(grad_y), rows(x), rows(z), rows(grad_z));
       });
     });
     return {grad_x, {}, {}, {}, {}};
@@ -305,7 +305,7 @@ void LowRankValues::add_input_gradient(const at::Tensor& grad_z, at::Tensor& gra
 
 void accumulate_low_rank(const LowRank& adapter, const at::Tensor& grad_y, const at::Tensor& x,
                          const at::Tensor& z, const at::Tensor& grad_z) {
-  GradientBuffers(adapter).add(values_of(adapter), grad_y, x, z, grad_z);
+  GradientBuffers(adapter).add(adapter, grad_y, x, z, grad_z);
 }
 
 at::Tensor row_lengths(const Parameter& weight, const LowRank& adapter) {
@@ -330,9 +330,9 @@ at::Tensor adapted_linear(const at::Tensor& x, Parameter& weight, Parameter* bia
     if (bias) parameters.push_back(bias);
     const auto formula = [scale = adapter.scale, modules = adapter.modules](
                              const Tensors& inputs, const Tensors& weights) {
-      return Tensors{reference::adapted_linear(
-          inputs[0], weights[0], weights.size() > 3 ? weights[3] : at::Tensor(), weights[1],
-          weights[2], scale, modules)};
+      return Tensors{reference::adapted_linear(inputs[0], weights[0],
+                                               weights.size() > 3 ? weights[3] : at::Tensor(),
+                                               weights[1], weights[2], scale, modules)};
     };
     return apply_reference(formula, {x}, parameters)[0];
   }
@@ -342,8 +342,7 @@ at::Tensor adapted_linear(const at::Tensor& x, Parameter& weight, Parameter* bia
     low_rank.add_up(low_rank.down(x), y);
     return y;
   }
-  const bool trainable =
-      is_trained(adapter) || weight.trainable() || (bias && bias->trainable());
+  const bool trainable = is_trained(adapter) || weight.trainable() || (bias && bias->trainable());
   return AdaptedLinearFunction::apply(x, anchor_of(trainable), &weight, bias, &adapter);
 }
 
@@ -367,8 +366,7 @@ at::Tensor adapted_linear(const at::Tensor& x, const at::Tensor& weight, const a
   };
   each_module(modules, rank, [&](int64_t column, const LowRank::Rows& rows, int64_t row) {
     fill_to(rows.first);
-    parts.push_back(scale *
-                    z.narrow(1, column, rank).matmul(b.narrow(0, row, rows.count).t()));
+    parts.push_back(scale * z.narrow(1, column, rank).matmul(b.narrow(0, row, rows.count).t()));
     next = rows.first + rows.count;
   });
   fill_to(weight.size(0));

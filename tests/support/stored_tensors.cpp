@@ -17,8 +17,12 @@ at::ScalarType scalar_type(formats::Dtype dtype) {
       return at::kLong;
     case formats::Dtype::kI32:
       return at::kInt;
+    case formats::Dtype::kI8:
+      return at::kChar;
+    case formats::Dtype::kU8:
+      return at::kByte;
     default:
-      throw std::invalid_argument("stored_tensor: F64, F32, I64 or I32");
+      throw std::invalid_argument("stored_tensor: F64, F32 or whole numbers");
   }
 }
 

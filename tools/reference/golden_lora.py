@@ -36,9 +36,11 @@ CASES = {
 
 
 def draw_adapter(model, seed):
-    """B is not zero, so that every gradient is there from the first step on."""
+    """B is not zero, so that every gradient is there from the first step on; float32 holds every number."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
+        if "magnitude" in name:
+            parameter.data.copy_(parameter.data.float())
         if "lora_A" not in name and "lora_B" not in name:
             continue
         values = torch.randn(parameter.shape, generator=generator) * (0.2 if "lora_A" in name else 0.05)
