@@ -111,7 +111,7 @@ class Server::Impl {
 
   int port() const { return port_; }
   void run() {
-    http_.listen_after_bind();  // returns when all connections are done
+    if (!stopping_) http_.listen_after_bind();  // returns when all connections are done
     const std::lock_guard lock(mutex_);
     done_ = true;
     drained_.notify_all();
