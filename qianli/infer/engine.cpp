@@ -113,7 +113,7 @@ Engine::~Engine() = default;
 
 void Engine::check(const Request& request) const {
   check_prompt(model_, request.prompt);
-  request.sampling.validate();
+  const Sampler sampler(request.sampling, model_.spec().vocab_size);  // refuses what it cannot do
   for (const auto& choice : request.choices) {
     if (choice.empty()) throw DataError("generate", "expected choices of at least one token");
   }

@@ -111,7 +111,7 @@ class Server::Impl {
 
   int port() const { return port_; }
   void run() {
-    http_.listen_after_bind();  // returns when all connections are done
+    if (!stopping_) http_.listen_after_bind();  // returns when all connections are done
     const std::lock_guard lock(mutex_);
     done_ = true;
     drained_.notify_all();
@@ -242,11 +242,11 @@ class Server::Impl {
   // n texts of one prompt, each with a seed of its own.
   static void add_works(std::vector<Work>& works, const CommonRequest& request,
                         const std::vector<int64_t>& prompt) {
+    const uint64_t seed = request.work.sampling.seed.value_or(std::random_device()());
     for (int64_t i = 0; i < request.n; ++i) {
       Work& work = works.emplace_back(request.work);
       work.prompt = prompt;
-      if (!work.sampling.seed) work.sampling.seed = std::random_device()();
-      *work.sampling.seed += static_cast<uint64_t>(i);
+      work.sampling.seed = seed + static_cast<uint64_t>(i);
     }
   }
 
