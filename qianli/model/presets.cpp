@@ -19,7 +19,7 @@ constexpr Preset kPresets[] = {
 constexpr PresetNote kNotes[] = {
     {"deepseek-v4-flash-284b",
      "without the published model's heads for tokens further ahead (6.77 G), which no reference "
-     "computes; with the 521 M of compressors, indexers and hyper-connections that the published "
+     "computes; with the 523 M of compressors, indexers and hyper-connections that the published "
      "283.8 G leave out; its published config.json has yarn on the layers with compressed keys, "
      "and "
      "is read from its folder"},

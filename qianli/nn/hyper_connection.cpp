@@ -22,7 +22,7 @@ HyperConnection::Read HyperConnection::read(const at::Tensor& streams) const {
   const int64_t tokens = streams.size(0), n = shape_.streams;
   const at::Tensor logits = ops::rms_linear(streams, *weight_, norm_eps_);
   const at::Tensor numbers = ops::hyper_weights(logits, *bias_, *scale_, shape_);
-  const at::Tensor rows = streams.view({tokens, n, -1});
+  const at::Tensor rows = streams.view({tokens, n, streams.size(1) / n});
   const at::Tensor weights = numbers.narrow(1, 0, n);
   Read read;
   if (rows.scalar_type() == numbers.scalar_type()) {
@@ -40,7 +40,7 @@ HyperConnection::Read HyperConnection::read(const at::Tensor& streams) const {
 at::Tensor HyperConnection::join(const at::Tensor& streams, const Read& read,
                                  const at::Tensor& y) const {
   const int64_t tokens = streams.size(0);
-  const at::Tensor rows = streams.view({tokens, shape_.streams, -1});
+  const at::Tensor rows = streams.view({tokens, shape_.streams, streams.size(1) / shape_.streams});
   const at::Tensor mixed = at::bmm(read.mix.transpose(1, 2), rows);
   return at::baddbmm(mixed, read.join.unsqueeze(2), y.unsqueeze(1)).view(streams.sizes());
 }

@@ -140,8 +140,8 @@ void MixtureOfExperts::add_balancing_losses(const at::Tensor& logits, ops::Routi
   const ops::TokenSegments segments = token_segments(input, parallel.context);
   const at::Tensor counts = ops::count_choices(routing.experts, segments, logits.size(1));
   statistics_.choices += counts.sum(0).cpu();
-  ++statistics_.microbatches;
   if (token_experts_) return;  // nothing that a loss could balance
+  ++statistics_.microbatches;
   const ops::BalancingLosses losses =
       ops::balancing_losses(logits, routing, counts, segments, moe_);
   const at::Tensor sum = losses.weighted_sum(moe_);

@@ -167,7 +167,7 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
   static variable_list forward(AutogradContext* context, const at::Tensor& hidden,
                                const at::Tensor&, const OutputLayer& layer,
                                const at::Tensor& labels, const at::Tensor& weights,
-                               const at::Tensor& correct, bool record) {
+                               const std::optional<at::Tensor>& correct, bool record) {
     const int64_t rows = hidden.size(0);
     const at::ScalarType wide = hidden.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     at::Tensor losses = at::empty({rows}, hidden.options().dtype(wide));
@@ -181,9 +181,9 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
       const int64_t count = std::min(step, rows - begin);
       const at::Tensor x = hidden.narrow(0, begin, count);
       at::Tensor logits = raw_logits(x, layer, normalized);
-      if (correct.defined())
-        correct.add_(correct_rows(logits, layer, labels.narrow(0, begin, count),
-                                  weights.narrow(0, begin, count)));
+      if (correct)
+        correct->add_(correct_rows(logits, layer, labels.narrow(0, begin, count),
+                                   weights.narrow(0, begin, count)));
       chunk_losses(logits, layer, labels.narrow(0, begin, count), weights.narrow(0, begin, count),
                    losses.narrow(0, begin, count), record);
       if (!record) continue;
@@ -245,9 +245,10 @@ CrossEntropyResult linear_cross_entropy(const at::Tensor& hidden, const OutputLa
   check_layer(hidden, layer);
   const bool record = at::GradMode::is_enabled() && (hidden.requires_grad() || trainable(layer));
   const at::Tensor anchor = trainable(layer) ? gradient_anchor() : gradient_anchor().detach();
+  const auto counted = correct.defined() ? std::optional(correct) : std::nullopt;
   const auto results =
       LinearCrossEntropyFunction::apply(hidden.contiguous(), anchor, layer, labels.contiguous(),
-                                        weights.contiguous(), correct, record);
+                                        weights.contiguous(), counted, record);
   return {results[0], results[1]};
 }
 

@@ -285,7 +285,9 @@ def uncounted(entry):
     indexer = own["q_lora"] * heads * small + heads * hidden + compressor(4, small, 2)
     mixes = (2 + streams) * streams
     connections = 2 * (mixes * streams * hidden + mixes + 3) * entry["num_layers"] + streams * streams * hidden + streams + 1
-    return (sparse * (compressor(4, size, 2) + indexer) + heavy * compressor(128, size, 1) + connections)
+    sinks = entry["num_layers"] * entry["num_attention_heads"]
+    tables = entry["moe"]["n_hash_layers"] * (entry["vocab_size"] * entry["moe"]["topk"] - entry["moe"]["num_experts"])
+    return sparse * (compressor(4, size, 2) + indexer) + heavy * compressor(128, size, 1) + connections + sinks + tables
 
 
 def preset(entry):
