@@ -1,5 +1,6 @@
 // Attention to a window and to compressed keys, a residual stream of several rows, and experts by
 // token, as DeepSeek-V4 has them.
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
@@ -222,6 +223,7 @@ TEST(CompressedAttention, first_layers_take_the_experts_of_the_table) {
 TEST(CompressedAttention, gradients_are_slopes_of_the_loss_and_following_them_lowers_it) {
   constexpr int64_t kTokens = 26;
   model::ModelSpec spec = tiny();
+  spec.num_layers = 3;
   spec.moe->aux_loss_coeff = 0;
   spec.moe->top_k = spec.moe->num_experts;  // a choice that jumps has no slope
   spec.indexer->top_k = kTokens;
@@ -238,6 +240,7 @@ TEST(CompressedAttention, gradients_are_slopes_of_the_loss_and_following_them_lo
   const nn::Targets targets{.labels = (input.tokens + 3) % 31,
                             .weights = at::full({kTokens}, 1.0 / kTokens, at::kDouble)};
   const auto loss = [&](bool backward) {
+    const at::AutoGradMode recorded(backward);
     const at::Tensor value = decoder.loss(input, targets);
     if (backward) torch::autograd::backward({value}, {});
     return value.item<double>();
@@ -253,16 +256,15 @@ TEST(CompressedAttention, gradients_are_slopes_of_the_loss_and_following_them_lo
     const at::Tensor gradient = parameters.at(i).grad().reshape({-1}).clone();
     const bool unreached = name.find("indexer") != std::string::npos;
     EXPECT_EQ(gradient.abs().max().item<double>() == 0.0, unreached);
-    for (const int64_t at : {int64_t{0}, value.numel() / 2, value.numel() - 1}) {
-      const double before = value[at].item<double>();
-      const auto loss_at = [&](double x) {
-        value[at].fill_(x);
-        return loss(false);
-      };
-      const double slope = (loss_at(before + kStep) - loss_at(before - kStep)) / (2 * kStep);
-      value[at].fill_(before);
-      EXPECT_NEAR(gradient[at].item<double>(), slope, 2e-8 + 1e-5 * std::abs(slope));
-    }
+    const int64_t at = value.numel() / 2;
+    const double before = value[at].item<double>();
+    const auto loss_at = [&](double x) {
+      value[at].fill_(x);
+      return loss(false);
+    };
+    const double slope = (loss_at(before + kStep) - loss_at(before - kStep)) / (2 * kStep);
+    value[at].fill_(before);
+    EXPECT_NEAR(gradient[at].item<double>(), slope, 2e-8 + 1e-5 * std::abs(slope));
   }
   for (int step = 0; step < 8; ++step) {
     for (size_t i = 0; i < parameters.size(); ++i) {
