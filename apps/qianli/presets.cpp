@@ -34,9 +34,6 @@ void print_table() {
     const std::string_view note = model::preset_note(preset.name);
     if (!note.empty()) fmt::print("{:<24} note: {}\n", preset.name, note);
   }
-  for (const auto& [name, reason] : model::unsupported_presets()) {
-    fmt::print("{:<24} not supported: {}\n", name, reason);
-  }
 }
 
 void print_json() {

@@ -67,6 +67,26 @@ struct IndexerConfig {
   void fields(Visitor& v);
 };
 
+struct CompressedAttentionConfig {
+  std::optional<int64_t> q_lora_rank;
+  std::optional<int64_t> output_groups;
+  std::optional<int64_t> output_lora_rank;
+  std::optional<int64_t> sparse_ratio;
+  std::optional<int64_t> heavy_ratio;
+
+  template <class Visitor>
+  void fields(Visitor& v);
+};
+
+struct HyperConnectionsConfig {
+  std::optional<int64_t> streams;
+  std::optional<int64_t> sinkhorn_iterations;
+  std::optional<double> eps;
+
+  template <class Visitor>
+  void fields(Visitor& v);
+};
+
 struct MoeConfig {
   std::optional<int64_t> num_experts;
   std::optional<int64_t> top_k;
@@ -84,6 +104,7 @@ struct MoeConfig {
   std::optional<int64_t> first_k_dense;
   std::optional<int64_t> layer_frequency;
   std::optional<std::string> dense_layers;
+  std::optional<int64_t> num_hash_layers;
   std::optional<std::string> activation_limit;
   std::optional<double> aux_loss_coeff;
   std::optional<double> sequence_aux_loss_coeff;
@@ -174,7 +195,9 @@ struct ModelConfig {
   std::optional<double> residual_multiplier;
   std::optional<double> logits_multiplier;
   LatentAttentionConfig latent_attention;
+  CompressedAttentionConfig compressed_attention;
   IndexerConfig indexer;
+  HyperConnectionsConfig hyper_connections;
   MoeConfig moe;
   GatedDeltaNetConfig gated_delta_net;
   Mamba2Config mamba2;

@@ -129,6 +129,8 @@ void ParameterReader::check_stored(const ForeignTensor& tensor,
                     formats::shape_text(tensor.shape), formats::shape_text(found.shape)),
         "check that config.json is of this model");
   }
+  const bool whole = found.dtype == formats::Dtype::kI64 || found.dtype == formats::Dtype::kI32;
+  if (whole && !tensor.parts.empty() && table_[tensor.parts.front().parameter].integral) return;
   if (!formats::is_floating_point(found.dtype) || formats::bit_size(found.dtype) < 16) {
     throw CheckpointError(
         "convert",

@@ -30,6 +30,7 @@ formats::Dtype dtype_for(const ModelSource& model, const ForeignTensor& tensor,
                          std::optional<formats::Dtype> wanted) {
   if (tensor.parts.empty()) return wanted.value_or(formats::Dtype::kF32);
   const size_t parameter = tensor.parts.front().parameter;
+  if (model.table[parameter].integral) return formats::Dtype::kI64;
   const formats::Dtype natural = model.reader->natural_dtype(parameter);
   return wanted && !model.table[parameter].buffer ? *wanted : natural;
 }

@@ -13,15 +13,25 @@ namespace {
 
 constexpr std::string_view kScaleInverse = "_scale_inv";
 constexpr std::string_view kBlocks = "_blocks", kScales = "_scales";
+constexpr std::string_view kWeight = ".weight", kScale = ".scale";
 constexpr int64_t kMxRow = 32, kMxBytes = 16;
 
 bool is_one_byte_float(Dtype dtype) { return is_floating_point(dtype) && bit_size(dtype) == 8; }
 
+// X.scale of X.weight.
+const TensorSpec* scale_beside(const TensorSource& source, const TensorSpec& tensor) {
+  if (!tensor.name.ends_with(kWeight)) return nullptr;
+  const std::string stem = tensor.name.substr(0, tensor.name.size() - kWeight.size());
+  return source.find(stem + std::string(kScale));
+}
+
 // The scales of a quantised tensor, or null where it is none.
 const TensorSpec* scales_of(const TensorSource& source, const TensorSpec& tensor) {
   if (is_one_byte_float(tensor.dtype)) {
-    return source.find(tensor.name + std::string(kScaleInverse));
+    const TensorSpec* inverse = source.find(tensor.name + std::string(kScaleInverse));
+    return inverse ? inverse : scale_beside(source, tensor);
   }
+  if (tensor.dtype == Dtype::kI8) return scale_beside(source, tensor);
   if (tensor.dtype == Dtype::kU8 && tensor.name.ends_with(kBlocks)) {
     const std::string stem = tensor.name.substr(0, tensor.name.size() - kBlocks.size());
     return source.find(stem + std::string(kScales));
@@ -51,6 +61,7 @@ class BlockScaledSource : public TensorSource {
     const TensorSpec* values;
     const TensorSpec* scales;
     bool is_mxfp4() const { return values->dtype == Dtype::kU8; }
+    bool is_mxfp4_rows() const { return values->dtype == Dtype::kI8; }
   };
 
   [[noreturn]] void refuse(const Stored& stored, const std::string& reason) const {
@@ -83,6 +94,14 @@ class BlockScaledSource : public TensorSource {
               {shape[0], shape[2] * kMxRow, shape[1]}};
     }
     if (shape.size() != 2) refuse(stored, "expected a matrix, got " + shape_text(shape));
+    if (stored.is_mxfp4_rows()) {
+      if (shape[1] % kMxBytes != 0 || shape[1] > INT64_MAX / 2) {
+        refuse(stored, fmt::format("expected rows of MXFP4 blocks of {} bytes, got {}", kMxBytes,
+                                   shape_text(shape)));
+      }
+      expect_scales(stored, {shape[0], shape[1] / kMxBytes});
+      return {stored.values->name, Dtype::kF32, {shape[0], 2 * shape[1]}};
+    }
     const auto blocks = [](int64_t size, int64_t block) {
       return size / block + (size % block != 0);
     };
@@ -94,7 +113,7 @@ class BlockScaledSource : public TensorSource {
   std::string describe(size_t index) const override {
     const Stored& stored = stored_[index];
     if (!stored.scales) return inner_->stored_as(*stored.values);
-    if (stored.is_mxfp4()) return "MXFP4";
+    if (stored.is_mxfp4() || stored.is_mxfp4_rows()) return "MXFP4";
     return fmt::format("{} in blocks of {} x {}", dtype_name(stored.values->dtype),
                        scaling_.block_rows, scaling_.block_columns);
   }
@@ -119,9 +138,21 @@ class BlockScaledSource : public TensorSource {
         const size_t bytes = out.size() / static_cast<size_t>(count);
         copy_expert(stored, first + i, out.subspan(static_cast<size_t>(i) * bytes, bytes));
       }
+    } else if (stored.is_mxfp4_rows()) {
+      copy_packed_rows(stored, first, count, out);
     } else {
       copy_scaled_rows(stored, first, count, out);
     }
+  }
+
+  // Rows of codes and their scales, [count, in / 2] -> [count, in].
+  void copy_packed_rows(const Stored& stored, int64_t first, int64_t count,
+                        std::span<std::byte> out) const {
+    const std::vector<std::byte> codes = rows_of(*stored.values, first, count);
+    std::vector<float> scales(codes.size() / kMxBytes), numbers(2 * codes.size());
+    to_float32(stored.scales->dtype, rows_of(*stored.scales, first, count), scales);
+    mxfp4_to_float32(codes, scales, numbers);
+    if (!out.empty()) std::memcpy(out.data(), numbers.data(), out.size());
   }
 
   std::vector<std::byte> rows_of(const TensorSpec& tensor, int64_t first, int64_t count) const {

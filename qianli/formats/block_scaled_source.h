@@ -5,6 +5,9 @@
 //                 the blocks at the edges are smaller.
 //   gpt-oss       X_blocks uint8 [E, out, in/32, 16], X_scales uint8 [E, out, in/32], MXFP4:
 //                 becomes X [E, in, out], transposed as its float model stores it.
+//   DeepSeek-V4   the first form with its scales under X.scale, most often powers of two (F8_E8M0);
+//                 and X.weight int8 [out, in/2], X.scale [out, in/32], MXFP4 in rows: becomes
+//                 X.weight [out, in].
 #pragma once
 
 #include <memory>
@@ -18,7 +21,7 @@ struct BlockScaling {
   int64_t block_columns = 128;
 };
 
-// True where the source has tensors of one of the two forms.
+// True where the source has tensors of one of these forms.
 bool has_block_scaled_tensors(const TensorSource& source);
 
 // A source in which each such pair is one F32 tensor under the name of the weight and all others

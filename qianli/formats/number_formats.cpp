@@ -127,6 +127,13 @@ void encode_each(std::span<const float> values, std::span<std::byte> out, Encode
   }
 }
 
+template <class Integer>
+Integer whole_part(float value) {
+  // The limits are powers of two, which float32 has; NaN is on neither side.
+  constexpr float kEnd = -static_cast<float>(std::numeric_limits<Integer>::min());
+  return value >= -kEnd && value < kEnd ? static_cast<Integer>(value) : 0;
+}
+
 }  // namespace
 
 bool is_floating_point(Dtype dtype) {
@@ -159,6 +166,10 @@ void to_float32(Dtype from, std::span<const std::byte> values, std::span<float> 
     case Dtype::kBF16:
       return decode_each<uint16_t>(values, out,
                                    [](uint32_t x) { return std::bit_cast<float>(x << 16); });
+    case Dtype::kI32:
+      return decode_each<int32_t>(values, out, [](int32_t x) { return static_cast<float>(x); });
+    case Dtype::kI64:
+      return decode_each<int64_t>(values, out, [](int64_t x) { return static_cast<float>(x); });
     case Dtype::kF8E4M3:
       return look_up(kE4M3, values, out);
     case Dtype::kF8E5M2:
@@ -186,6 +197,10 @@ void from_float32(std::span<const float> values, Dtype to, std::span<std::byte> 
       return encode_each<uint16_t>(values, out, [](float x) { return f16_bits(x); });
     case Dtype::kBF16:
       return encode_each<uint16_t>(values, out, [](float x) { return bf16_bits(x); });
+    case Dtype::kI32:
+      return encode_each<int32_t>(values, out, whole_part<int32_t>);
+    case Dtype::kI64:
+      return encode_each<int64_t>(values, out, whole_part<int64_t>);
     default:
       misuse(to);
   }
@@ -219,10 +234,17 @@ float e8m0_to_float32(uint8_t code) { return kE8M0[code]; }
 
 void mxfp4_to_float32(std::span<const std::byte> rows, std::span<const std::byte> scales,
                       std::span<float> out) {
+  std::vector<float> numbers(scales.size());
+  to_float32(Dtype::kF8E8M0, scales, numbers);
+  mxfp4_to_float32(rows, numbers, out);
+}
+
+void mxfp4_to_float32(std::span<const std::byte> rows, std::span<const float> scales,
+                      std::span<float> out) {
   constexpr size_t kBytes = 16;
   if (rows.size() != kBytes * scales.size() || out.size() != 2 * rows.size()) misuse(Dtype::kF4);
   for (size_t row = 0; row < scales.size(); ++row) {
-    const float scale = e8m0_to_float32(static_cast<uint8_t>(scales[row]));
+    const float scale = scales[row];
     for (size_t i = 0; i < kBytes; ++i) {
       const auto pair = static_cast<uint8_t>(rows[row * kBytes + i]);
       out[2 * (row * kBytes + i)] = kE2M1[pair & 0xf] * scale;

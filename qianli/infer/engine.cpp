@@ -22,7 +22,7 @@ int64_t widest_window(const model::ModelSpec& spec) {
   for (int64_t l = 0; l < spec.num_layers; ++l) {
     const model::LayerSpec layer = spec.layer(l);
     if (!layer.has_attention()) continue;
-    if (layer.window == 0 || spec.latent_attention) return 0;
+    if (layer.window == 0 || spec.latent_attention || layer.is_compressed()) return 0;
     widest = std::max(widest, layer.window);
   }
   return widest;

@@ -46,7 +46,11 @@ bool uses(const ModelSpec& spec, MixerKind kind) {
 
 bool uses_attention(const ModelSpec& spec) {
   return spec.layer_pattern.empty() || uses(spec, MixerKind::kAttention) ||
-         uses(spec, MixerKind::kSlidingAttention);
+         uses(spec, MixerKind::kSlidingAttention) || uses_compressed_keys(spec);
+}
+
+bool uses_compressed_keys(const ModelSpec& spec) {
+  return uses(spec, MixerKind::kSparseCompressed) || uses(spec, MixerKind::kHeavyCompressed);
 }
 
 // Layers with a window may have heads of their own.

@@ -29,9 +29,12 @@ void check_not_negative(const char* name, double value);
 
 bool uses(const ModelSpec& spec, MixerKind kind);
 bool uses_attention(const ModelSpec& spec);
+bool uses_compressed_keys(const ModelSpec& spec);
 
 void check_positions(const ModelSpec& spec);
 void check_moe(const ModelSpec& spec);
 void check_latent_attention(const ModelSpec& spec);
+void check_compressed_attention(const ModelSpec& spec);
+void check_hyper_connections(const ModelSpec& spec);
 
 }  // namespace qianli::model

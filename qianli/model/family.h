@@ -66,6 +66,19 @@ struct ForeignNames {
   struct OfIndexer {
     std::string query, key, key_norm, weights;
   } indexer;
+  // `latent` has the names of the query's projections.
+  struct Compressor {
+    std::string key_value, gate, norm;
+    std::string position_bias;  // whole
+  };
+  struct Compressed {
+    std::string key_value, key_value_norm, out_down;
+    Compressor compressor, of_indexer;
+  } compressed;
+  struct HyperConnection {
+    std::string weight, bias, scale;  // whole
+  };
+  HyperConnection attention_streams, mlp_streams, final_streams;
   struct DeltaNet {
     std::string qkvz, ba, conv, norm, out;
     std::string a_log, dt_bias;  // whole
@@ -83,6 +96,7 @@ struct ForeignNames {
   struct Experts {
     std::string router;
     std::string selection_bias;   // whole
+    std::string token_experts;    // whole
     std::vector<std::string> in;  // of expert {e}: {gate, up}, or {up} without gate
     std::string out;
     // All experts in one tensor; whole names. Where `in` is given too, files are written expert by

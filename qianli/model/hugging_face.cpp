@@ -258,6 +258,10 @@ void check_parts(const Family& family, const ModelSpec& spec) {
   expect(traits.latent_attention.has_value(), spec.latent_attention.has_value(),
          "latent attention");
   expect(traits.indexer.has_value(), spec.indexer.has_value(), "an indexer");
+  expect(traits.compressed_attention.has_value(), spec.compressed_attention.has_value(),
+         "compressed attention");
+  expect(traits.hyper_connections.has_value(), spec.hyper_connections.has_value(),
+         "hyper-connections");
   expect(traits.gated_delta_net.has_value(), spec.gated_delta_net.has_value(), "a gated delta net");
   expect(traits.mamba2.has_value(), spec.mamba2.has_value(), "state-space layers");
 }

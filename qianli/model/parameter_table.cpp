@@ -29,7 +29,7 @@ int64_t product(const std::vector<int64_t>& shape) {
 // Layers alike in these have the same parameters.
 auto kind_of(const LayerSpec& layer) {
   return std::tuple(layer.mixer, layer.feed_forward, layer.shares_key_value, layer.owns_indexer,
-                    layer.shortcut_moe, layer.num_heads, layer.num_groups);
+                    layer.routes_by_token, layer.shortcut_moe, layer.num_heads, layer.num_groups);
 }
 
 // Buffers that older versions of transformers stored beside the weights; they follow from
@@ -53,6 +53,18 @@ double uniform_value(const ParameterEntry& entry, double u) {
       return time_step_bias(u);
     default:
       throw std::logic_error("not a uniform initialiser");
+  }
+}
+
+// Neighbours from one drawn for the row: different, and every expert in as many rows.
+void fill_experts(const ParameterEntry& entry, uint64_t key, int64_t first, std::span<float> out) {
+  const int64_t width = entry.shape.back();
+  const auto experts = static_cast<int64_t>(entry.init_std);
+  for (size_t i = 0; i < out.size(); ++i) {
+    const int64_t at = first + static_cast<int64_t>(i), row = at / width;
+    const double u = uniform_at(key, static_cast<uint64_t>(row));
+    const auto drawn = static_cast<int64_t>(u * static_cast<double>(experts));
+    out[i] = static_cast<float>((drawn + at % width) % experts);
   }
 }
 
@@ -146,6 +158,8 @@ void initial_values(const ParameterEntry& entry, uint64_t seed, int64_t first,
       fill_normal(random_key(seed, entry.name), static_cast<uint64_t>(first), out.size(), 0.0,
                   entry.init_std, out.data());
       return;
+    case Init::kExperts:
+      return fill_experts(entry, random_key(seed, entry.name), first, out);
     case Init::kUniform:
     case Init::kDecay:
     case Init::kTimeStepBias: {

@@ -19,6 +19,7 @@ enum class Init {
   kUniform,       // in (-init_std, init_std)
   kDecay,         // log of a number in (1, 16): A_log
   kTimeStepBias,  // softplus of it lies in (0.001, 0.1), uniform in the logarithm: dt_bias
+  kExperts,       // each row as many different numbers below init_std: a table of experts
 };
 // How tensor-parallel ranks share an axis: it is a row of sections, each a row of `pieces` equal
 // pieces of `width`, and every rank takes neighbouring pieces of each section. Where there are
@@ -76,6 +77,7 @@ struct ParameterEntry {
   bool weight_decay = false;  // matrices yes, vectors no
   // Not trained by gradients and always float32: a router's selection bias.
   bool buffer = false;
+  bool integral = false;  // holds whole numbers, which a Hugging Face folder stores as such
   // Where its values stand in a Hugging Face folder, as files are written: covers the parameter
   // once.
   std::vector<ForeignPiece> hugging_face;
@@ -116,6 +118,26 @@ struct ParameterEntry {
 //     self_attention.indexer.linear_wk.weight           [d_i, h]
 //     self_attention.indexer.k_norm.{weight,bias}       [d_i]
 //     self_attention.indexer.linear_weights_proj.weight [n_i, h]
+//   compressed attention (c is 2 in sparse layers, whose keys overlap, else 1; R the layer's ratio; G
+//   groups of outputs), in place of linear_qkv and linear_proj:
+//     self_attention.linear_q_down_proj.weight          [q_lora_rank, h]
+//     self_attention.q_layernorm.weight                 [q_lora_rank]
+//     self_attention.linear_q_up_proj.weight            [a d, q_lora_rank]
+//     self_attention.linear_kv_proj.weight              [d, h]
+//     self_attention.kv_layernorm.weight                [d]
+//     self_attention.core_attention.softmax_offset      [a]
+//     self_attention.compressor.linear_{kv,gate}.weight [c d, h]
+//     self_attention.compressor.position_bias           [R, c d]
+//     self_attention.compressor.norm.weight             [d]
+//     self_attention.indexer.linear_wq_b.weight         [n_i d_i, q_lora_rank]   sparse layers
+//     self_attention.indexer.linear_weights_proj.weight [n_i, h]
+//     self_attention.indexer.compressor.<as above>      d_i in place of d
+//     self_attention.linear_o_down_proj.weight          [G, output_lora_rank, a d / G]
+//     self_attention.linear_proj.weight                 [h, G output_lora_rank]
+//   hyper-connections (n streams), of each block and of the end:
+//     self_attention_hyper_connection.{weight,bias,scale} [(2 + n) n, n h], [(2 + n) n], [3]
+//     mlp_hyper_connection.{weight,bias,scale}
+//     decoder.hyper_connection.{weight,bias,scale}        [n, n h], [n], [1]
 //   gated delta net (K = key_size, W = value_size, n_v value heads), in place of attention:
 //     self_attention.in_proj.weight    [2 K + 2 W + 2 n_v, h]  per key head: q, k, its v's, its
 //     z's;
@@ -135,6 +157,8 @@ struct ParameterEntry {
 //   mixture of experts (E experts of width m), in place of linear_fc1 and linear_fc2:
 //     mlp.router.{weight,bias}                          [E, h], [E]
 //     mlp.router.expert_bias                            [E]      buffer, selection_bias
+//     mlp.router.token_experts                          [V, k]   buffer, in its place in layers that
+//                                                       route by token
 //     mlp.experts.linear_fc1.{weight,bias}              [E, 2 m, h], [E, 2 m]
 //     mlp.experts.linear_fc2.{weight,bias}              [E, h, m], [E, h]
 //     mlp.shared_experts.linear_fc1.weight, .linear_fc2.weight, .gate_weight [1, h]

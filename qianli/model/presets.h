@@ -21,12 +21,6 @@ struct Preset {
   std::string_view fields;
 };
 
-// A published model that cannot be built, and why.
-struct UnsupportedPreset {
-  std::string_view name;
-  std::string_view reason;
-};
-
 // What is to be said of a preset beside its sizes.
 struct PresetNote {
   std::string_view name;
@@ -34,12 +28,11 @@ struct PresetNote {
 };
 
 std::span<const Preset> presets();
-std::span<const UnsupportedPreset> unsupported_presets();
 std::string_view preset_note(std::string_view name);  // empty: nothing
 std::vector<std::string> preset_names();
 bool is_preset(std::string_view name);
 
-// Throws ConfigError with the nearest name, or the reason why it is not supported.
+// Throws ConfigError with the nearest name.
 ModelSpec preset(std::string_view name);
 
 }  // namespace qianli::model

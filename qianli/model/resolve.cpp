@@ -26,9 +26,6 @@ ModelSpec source_spec(const config::ModelConfig& model) {
         "for example `model: llama-tiny`; `qianli presets` lists the presets");
   }
   if (is_preset(model.source)) return preset(model.source);
-  for (const auto& [name, reason] : unsupported_presets()) {
-    if (name == model.source) return preset(name);  // throws, with the reason
-  }
   std::error_code ignored;
   if (fs::is_directory(model.source, ignored)) return load_spec(model.source);
   throw ConfigError("model",

@@ -30,7 +30,9 @@ const Rope* rope_of(const ModelSpec& spec, int64_t l, MixerKind mixer) {
   if (spec.position != PositionKind::kRotary) return nullptr;
   const auto& pattern = spec.rotary_pattern;
   if (!pattern.empty() && !pattern[static_cast<size_t>(l) % pattern.size()]) return nullptr;
-  if (mixer != MixerKind::kAttention && !sliding) return nullptr;
+  const bool compressed =
+      mixer == MixerKind::kSparseCompressed || mixer == MixerKind::kHeavyCompressed;
+  if (mixer != MixerKind::kAttention && !sliding && !compressed) return nullptr;
   if (spec.rotary_on_sliding_layers_only && !sliding) return nullptr;
   return sliding && spec.sliding_rope ? &*spec.sliding_rope : &spec.rope;
 }
@@ -55,7 +57,9 @@ LayerSpec ModelSpec::layer(int64_t l) const {
   const bool behind = l >= num_layers;  // multi-token prediction
   l = std::min(l, num_layers - 1);
   LayerSpec layer{.mixer = mixer_of(*this, l), .feed_forward = feed_forward_of(*this, l)};
-  if (layer.mixer == MixerKind::kSlidingAttention) layer.window = sliding_window.value_or(0);
+  if (layer.mixer == MixerKind::kSlidingAttention || layer.is_compressed()) {
+    layer.window = sliding_window.value_or(0);
+  }
   layer.rope = rope_of(*this, l, layer.mixer);
   put_heads(*this, layer);
   layer.activation_limit = limit_of(activation_limit, l);
@@ -64,8 +68,19 @@ LayerSpec ModelSpec::layer(int64_t l) const {
     layer.expert_activation_limit = limit_of(moe->activation_limit, l);
   }
   layer.shares_key_value = key_value_share_factor > 1 && l % key_value_share_factor != 0;
-  layer.owns_indexer =
-      indexer && (behind || std::max<int64_t>(l + 1 - indexer->skip, 0) % indexer->frequency == 0);
+  if (compressed_attention) {
+    layer.owns_indexer = layer.mixer == MixerKind::kSparseCompressed;
+    if (layer.owns_indexer) layer.compression = compressed_attention->sparse_ratio;
+    if (layer.mixer == MixerKind::kHeavyCompressed) {
+      layer.compression = compressed_attention->heavy_ratio;
+    }
+  } else {
+    layer.owns_indexer =
+        indexer &&
+        (behind || std::max<int64_t>(l + 1 - indexer->skip, 0) % indexer->frequency == 0);
+  }
+  layer.routes_by_token =
+      layer.feed_forward == FeedForwardKind::kMoe && !behind && l < moe->num_hash_layers;
   layer.shortcut_moe = moe && moe->shortcut && l % 2 == 0;
   return layer;
 }

@@ -69,7 +69,8 @@ struct RopeScaling {
 
 struct Rope {
   double base = 10000.0;
-  double fraction = 1.0;  // the first int(d * fraction) dimensions of a head are rotated
+  double fraction = 1.0;  // the first int(d * fraction) dimensions of a head are rotated, the last
+                          // ones with compressed_attention
   // Pairs (2i, 2i + 1) instead of (i, i + r/2)                         GLM-4, Command-R, DeepSeek
   bool interleaved = false;
   RopeScaling scaling;
@@ -94,7 +95,15 @@ enum class AttentionGate {
 };
 
 // What mixes positions in a layer.
-enum class MixerKind { kAttention, kSlidingAttention, kGatedDeltaNet, kMamba2, kNone };
+enum class MixerKind {
+  kAttention,
+  kSlidingAttention,
+  kSparseCompressed,  // the window, and of the keys compressed a little the best few   DeepSeek-V4
+  kHeavyCompressed,   // the window, and all keys compressed a lot                      DeepSeek-V4
+  kGatedDeltaNet,
+  kMamba2,
+  kNone
+};
 enum class FeedForwardKind { kDense, kMoe, kNone };
 
 // Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434). head_dim is nope + rope.
@@ -111,7 +120,32 @@ struct LatentAttention {
   bool operator==(const LatentAttention&) const = default;
 };
 
-// Chooses the keys that each query of a latent attention sees (DeepSeek-V3.2).
+// Attention to one wide key, which is its own value, for all query heads (DeepSeek-V4). Layers see
+// a window of the tokens' keys, and by their kind keys into which so many tokens each are
+// compressed. Queries come from a latent, outputs of groups of heads go through one each.
+struct CompressedAttention {
+  int64_t q_lora_rank = 0;
+  int64_t output_groups = 0;     // of heads
+  int64_t output_lora_rank = 0;  // of each group
+  int64_t sparse_ratio = 4;      // tokens to a key of kSparseCompressed; neighbours overlap
+  int64_t heavy_ratio = 128;     // tokens to a key of kHeavyCompressed
+
+  bool operator==(const CompressedAttention&) const = default;
+};
+
+// A residual stream of several rows per token, mixed by matrices that the token itself gives: each
+// block reads a weighted sum of the rows, and its output is added to them with weights, while the
+// rows are mixed by a matrix made doubly stochastic (Xie et al., arXiv:2512.24880).
+struct HyperConnections {
+  int64_t streams = 4;
+  int64_t sinkhorn_iterations = 20;
+  double eps = 1e-6;  // of the weights and of Sinkhorn's divisions
+
+  bool operator==(const HyperConnections&) const = default;
+};
+
+// Chooses the keys that each query of a latent attention sees (DeepSeek-V3.2), or the compressed
+// keys of kSparseCompressed (DeepSeek-V4).
 struct Indexer {
   int64_t num_heads = 0;
   int64_t head_dim = 0;
@@ -130,7 +164,8 @@ enum class RouterScore {
   kSoftmax,      // over all experts, before the choice
   kTopKSoftmax,  // over the chosen experts only
   kSigmoid,
-  kSparseMixer,  // two picks, each with its own masked softmax         Phi-3.5-MoE
+  kSqrtSoftplus,  // sqrt(softplus(z))                                  DeepSeek-V4
+  kSparseMixer,   // two picks, each with its own masked softmax         Phi-3.5-MoE
 };
 // Score of a group of experts, of which the best `topk_groups` stay.
 enum class GroupScore { kMax, kTopTwoSum };
@@ -170,6 +205,9 @@ struct MixtureOfExperts {
   int64_t layer_frequency = 1;
   int64_t layer_offset = 0;
   std::vector<int64_t> dense_layers;
+  // The first layers take the experts of a token from a table of all tokens; the router weighs them
+  // (DeepSeek-V4).
+  int64_t num_hash_layers = 0;
 
   // Layer 2 i runs its dense MLP and, beside it, the experts on the same input; their output joins
   // the stream at the end of layer 2 i + 1 (LongCat, where those two are one layer).
@@ -237,6 +275,8 @@ struct LayerSpec {
   const Rope* rope = nullptr;  // null: no rotary positions in this layer
   bool shares_key_value = false;  // takes the key and value projections of the layer before
   bool owns_indexer = false;
+  int64_t compression = 0;       // tokens to one compressed key; 0: it has none
+  bool routes_by_token = false;  // its experts come from a table
   bool shortcut_moe = false;  // starts a mixture that joins the stream at the end of the next layer
   int64_t num_heads = 0;      // of queries; 0: no attention
   int64_t num_groups = 0;     // of keys and values
@@ -245,7 +285,11 @@ struct LayerSpec {
   double expert_activation_limit = 0;  // of the routed experts; 0: none
 
   bool has_attention() const {
-    return mixer == MixerKind::kAttention || mixer == MixerKind::kSlidingAttention;
+    return mixer == MixerKind::kAttention || mixer == MixerKind::kSlidingAttention ||
+           is_compressed();
+  }
+  bool is_compressed() const {
+    return mixer == MixerKind::kSparseCompressed || mixer == MixerKind::kHeavyCompressed;
   }
   int64_t query_size() const { return num_heads * head_dim; }
   int64_t key_value_size() const { return num_groups * head_dim; }
@@ -284,8 +328,8 @@ struct ModelSpec {
   // Repeats likewise, for stacks whose layers are a mixer or an MLP alone (Mamba-2 hybrids); empty:
   // every layer has a feed-forward block.
   std::vector<bool> feed_forward_pattern;
-  // Of the kSlidingAttention layers: their window, and where they differ from the others' the heads
-  // of queries and those of keys and values (Step-3.5).
+  // Of the kSlidingAttention layers, and of the compressed ones: their window. Where they differ
+  // from the others' the heads of queries and those of keys and values (Step-3.5).
   std::optional<int64_t> sliding_window;
   std::optional<int64_t> sliding_num_attention_heads;
   std::optional<int64_t> sliding_num_query_groups;
@@ -295,6 +339,7 @@ struct ModelSpec {
   // The gate is clamped from above, up to both sides. Repeats over the layers: one number for all,
   // or one for each; 0, or empty: none.
   std::vector<double> activation_limit;
+  bool limit_before_activation = false;  // the gate is clamped first, not what comes of it
   bool qkv_bias = false;
   bool attention_out_bias = false;
   bool mlp_bias = false;
@@ -318,7 +363,9 @@ struct ModelSpec {
 
   std::optional<LatentAttention>
       latent_attention;  // replaces the attention of all attention layers
+  std::optional<CompressedAttention> compressed_attention;  // likewise
   std::optional<Indexer> indexer;
+  std::optional<HyperConnections> hyper_connections;
   std::optional<MixtureOfExperts> moe;
   std::optional<GatedDeltaNet> gated_delta_net;
   std::optional<Mamba2> mamba2;
@@ -334,8 +381,8 @@ struct ModelSpec {
     return latent_attention ? latent_attention->v_head_dim : head_dim;
   }
 
-  // How many dimensions of a head `rule` rotates: the first ones, or the separate slice of latent
-  // attention.
+  // How many dimensions of a head `rule` rotates: the first ones, the last ones of compressed
+  // attention, or the separate slice of latent attention.
   int64_t rotary_size(const Rope& rule) const {
     if (latent_attention) return latent_attention->qk_rope_head_dim;
     return static_cast<int64_t>(static_cast<double>(head_dim) * rule.fraction);

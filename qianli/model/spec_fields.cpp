@@ -54,6 +54,22 @@ void members(LatentAttention*, Visitor&& v) {
 }
 
 template <class Visitor>
+void members(CompressedAttention*, Visitor&& v) {
+  v("q_lora_rank", &CompressedAttention::q_lora_rank);
+  v("output_groups", &CompressedAttention::output_groups);
+  v("output_lora_rank", &CompressedAttention::output_lora_rank);
+  v("sparse_ratio", &CompressedAttention::sparse_ratio);
+  v("heavy_ratio", &CompressedAttention::heavy_ratio);
+}
+
+template <class Visitor>
+void members(HyperConnections*, Visitor&& v) {
+  v("streams", &HyperConnections::streams);
+  v("sinkhorn_iterations", &HyperConnections::sinkhorn_iterations);
+  v("eps", &HyperConnections::eps);
+}
+
+template <class Visitor>
 void members(Indexer*, Visitor&& v) {
   v("num_heads", &Indexer::num_heads);
   v("head_dim", &Indexer::head_dim);
@@ -88,6 +104,7 @@ void members(MixtureOfExperts*, Visitor&& v) {
   v("layer_frequency", &MixtureOfExperts::layer_frequency);
   v("layer_offset", &MixtureOfExperts::layer_offset);
   v("dense_layers", &MixtureOfExperts::dense_layers);
+  v("num_hash_layers", &MixtureOfExperts::num_hash_layers);
   v("shortcut", &MixtureOfExperts::shortcut);
   v("aux_loss_coeff", &MixtureOfExperts::aux_loss_coeff);
   v("sequence_aux_loss_coeff", &MixtureOfExperts::sequence_aux_loss_coeff);
@@ -177,6 +194,7 @@ void members(ModelSpec*, Visitor&& v) {
   v("gated_mlp", &ModelSpec::gated_mlp);
   v("activation", &ModelSpec::activation);
   v("activation_limit", &ModelSpec::activation_limit);
+  v("limit_before_activation", &ModelSpec::limit_before_activation);
   attention_members(v);
   v("embedding_multiplier", &ModelSpec::embedding_multiplier);
   v("residual_multiplier", &ModelSpec::residual_multiplier);
@@ -184,7 +202,9 @@ void members(ModelSpec*, Visitor&& v) {
   v("logits_multiplier", &ModelSpec::logits_multiplier);
   v("normalized_output", &ModelSpec::normalized_output);
   v("latent_attention", &ModelSpec::latent_attention);
+  v("compressed_attention", &ModelSpec::compressed_attention);
   v("indexer", &ModelSpec::indexer);
+  v("hyper_connections", &ModelSpec::hyper_connections);
   v("moe", &ModelSpec::moe);
   v("gated_delta_net", &ModelSpec::gated_delta_net);
   v("mamba2", &ModelSpec::mamba2);

@@ -24,6 +24,12 @@ Work attention_work(const ModelSpec& spec, const LayerSpec& layer) {
     work.weights += h * real(mla->kv_lora_rank + mla->qk_rope_head_dim);
     work.weights += real(mla->kv_lora_rank) * a * real(mla->qk_nope_head_dim + mla->v_head_dim);
     work.weights += a * real(mla->v_head_dim) * h;
+  } else if (const auto& wide = spec.compressed_attention) {
+    const double queries = a * real(spec.head_dim), rank = real(wide->output_lora_rank);
+    work.weights = real(wide->q_lora_rank) * (h + queries) + h * real(spec.head_dim) +
+                   rank * (queries + real(wide->output_groups) * h);
+    const double overlap = layer.mixer == MixerKind::kSparseCompressed ? 2 : 1;
+    if (layer.is_compressed()) work.weights += 2 * overlap * h * real(spec.head_dim);
   } else {
     const double query = real(layer.query_size());
     const double key_value = layer.shares_key_value ? 0 : 2 * real(layer.key_value_size());
@@ -35,8 +41,12 @@ Work attention_work(const ModelSpec& spec, const LayerSpec& layer) {
   if (layer.owns_indexer) {
     const Indexer& indexer = *spec.indexer;
     const double keys = real(indexer.num_heads * indexer.head_dim);
-    work.weights += real(spec.latent_attention->q_lora_rank.value_or(0)) * keys +
-                    h * real(indexer.head_dim + indexer.num_heads);
+    const double latent = spec.compressed_attention
+                              ? real(spec.compressed_attention->q_lora_rank)
+                              : real(spec.latent_attention->q_lora_rank.value_or(0));
+    const double projections = spec.compressed_attention ? 4 : 1;  // keys and gates, overlapping
+    work.weights +=
+        latent * keys + h * (projections * real(indexer.head_dim) + real(indexer.num_heads));
     work.per_position += 2 * keys;
   }
   return work;
@@ -86,6 +96,10 @@ Work layer_work(const ModelSpec& spec, const LayerSpec& layer) {
   if (layer.feed_forward == FeedForwardKind::kMoe || layer.shortcut_moe) {
     work.weights += moe_weights(spec);
   }
+  if (const auto& hyper = spec.hyper_connections) {
+    const double n = real(hyper->streams);
+    work.weights += 2 * (2 + n) * n * n * real(spec.hidden_size);
+  }
   return work;
 }
 
@@ -108,15 +122,29 @@ int64_t smallest(int64_t limit, int64_t length) {
   return limit > 0 ? std::min(limit, length) : length;
 }
 
+// Keys of the tokens that a query sees at most; 0: all.
+int64_t most_keys(const ModelSpec& spec, const LayerSpec& layer) {
+  return spec.indexer && !spec.compressed_attention ? spec.indexer->top_k : layer.window;
+}
+
+int64_t most_compressed(const ModelSpec& spec, const LayerSpec& layer) {
+  return layer.owns_indexer ? spec.indexer->top_k : 0;
+}
+
 }  // namespace
 
 double training_flops(const ModelSpec& spec, int64_t sequences, int64_t sequence_length) {
   // Mean number of positions a token of a causal sequence sees, in the continuous convention of
   // Megatron-LM: s / 2, or with a limit of w < s: w - w^2 / (2 s).
+  const auto mean_of = [](int64_t limit, int64_t keys) {
+    if (keys == 0) return 0.0;
+    const double seen = real(smallest(limit, keys));
+    return seen - seen * seen / (2 * real(keys));
+  };
   const auto mean = [&](const LayerSpec& layer) {
-    const int64_t limit = spec.indexer ? spec.indexer->top_k : layer.window;
-    const double length = real(sequence_length), seen = real(smallest(limit, sequence_length));
-    return seen - seen * seen / (2 * length);
+    const double plain = mean_of(most_keys(spec, layer), sequence_length);
+    if (layer.compression == 0) return plain;
+    return plain + mean_of(most_compressed(spec, layer), sequence_length / layer.compression);
   };
   // Backward costs twice the forward pass: gradients of inputs and of weights.
   return 3 * real(sequences) * real(sequence_length) * forward_flops(spec, true, mean);
@@ -124,7 +152,10 @@ double training_flops(const ModelSpec& spec, int64_t sequences, int64_t sequence
 
 double forward_flops_per_token(const ModelSpec& spec, int64_t context_length) {
   return forward_flops(spec, false, [&](const LayerSpec& layer) {
-    return real(smallest(spec.indexer ? spec.indexer->top_k : layer.window, context_length));
+    int64_t seen = smallest(most_keys(spec, layer), context_length);
+    if (layer.compression > 0)
+      seen += smallest(most_compressed(spec, layer), context_length / layer.compression);
+    return real(seen);
   });
 }
 

@@ -40,6 +40,8 @@ constexpr std::array kScalings{Word<RopeScalingKind>{RopeScalingKind::kNone, "de
                                Word<RopeScalingKind>{RopeScalingKind::kLongrope, "longrope"}};
 constexpr std::array kMixers{Word<MixerKind>{MixerKind::kAttention, "attention"},
                              Word<MixerKind>{MixerKind::kSlidingAttention, "sliding_attention"},
+                             Word<MixerKind>{MixerKind::kSparseCompressed, "sparse_compressed"},
+                             Word<MixerKind>{MixerKind::kHeavyCompressed, "heavy_compressed"},
                              Word<MixerKind>{MixerKind::kGatedDeltaNet, "gated_delta_net"},
                              Word<MixerKind>{MixerKind::kMamba2, "mamba2"},
                              Word<MixerKind>{MixerKind::kNone, "none"}};
@@ -49,6 +51,7 @@ constexpr std::array kFeedForwards{Word<FeedForwardKind>{FeedForwardKind::kDense
 constexpr std::array kScores{Word<RouterScore>{RouterScore::kSoftmax, "softmax"},
                              Word<RouterScore>{RouterScore::kTopKSoftmax, "top_k_softmax"},
                              Word<RouterScore>{RouterScore::kSigmoid, "sigmoid"},
+                             Word<RouterScore>{RouterScore::kSqrtSoftplus, "sqrt_softplus"},
                              Word<RouterScore>{RouterScore::kSparseMixer, "sparse_mixer"}};
 constexpr std::array kGroupScores{Word<GroupScore>{GroupScore::kMax, "max"},
                                   Word<GroupScore>{GroupScore::kTopTwoSum, "top_two_sum"}};

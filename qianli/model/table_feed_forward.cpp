@@ -25,13 +25,19 @@ void TableWriter::mlp() {
          Init::kNormalScaledByDepth, Shared::kColumns, {{.pieces = f}});
 }
 
-void TableWriter::mixture(const std::string& name) {
+void TableWriter::mixture(const std::string& name, bool routes_by_token) {
   const MixtureOfExperts& moe = *spec_.moe;
   const ForeignNames::Experts& names = names_.experts;
   const int64_t h = spec_.hidden_size, all = moe.num_experts + moe.num_zero_experts;
   linear(name + ".router", {{.foreign = names.router, .rows = all}}, h, moe.router_bias,
          Init::kNormal);
-  if (moe.selection_bias) {
+  if (routes_by_token) {
+    ParameterEntry& chosen = add(name + ".router.token_experts", {spec_.vocab_size, moe.top_k},
+                                 {.init = Init::kExperts});
+    chosen.init_std = static_cast<double>(moe.num_experts);
+    chosen.buffer = chosen.integral = true;
+    whole(chosen, names.token_experts.empty() ? "" : foreign(names.token_experts));
+  } else if (moe.selection_bias) {
     ParameterEntry& bias = add(name + ".router.expert_bias", {all}, {.init = Init::kZeros});
     bias.buffer = true;
     whole(bias, names.selection_bias.empty() ? "" : foreign(names.selection_bias));

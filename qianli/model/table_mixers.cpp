@@ -8,6 +8,7 @@ namespace qianli::model {
 void TableWriter::decoder_layer(const LayerSpec& layer) {
   const bool sandwich = spec_.norm_placement == NormPlacement::kSandwich;
   if (layer.mixer != MixerKind::kNone) {
+    hyper_connection("self_attention_hyper_connection", names_.attention_streams, true);
     const bool own_norm = layer.mixer == MixerKind::kMamba2 && !names_.mamba_norm.empty();
     norm("input_layernorm", own_norm ? names_.mamba_norm : names_.input_norm);
     within_block_ = true;
@@ -17,6 +18,8 @@ void TableWriter::decoder_layer(const LayerSpec& layer) {
       mamba2();
     } else if (spec_.latent_attention) {
       latent_attention(layer);
+    } else if (spec_.compressed_attention) {
+      compressed_attention(layer);
     } else {
       attention(layer);
     }
@@ -24,9 +27,10 @@ void TableWriter::decoder_layer(const LayerSpec& layer) {
     if (sandwich) norm("post_self_attn_layernorm", names_.post_attention_norm);
   }
   if (layer.feed_forward == FeedForwardKind::kNone) return;
+  hyper_connection("mlp_hyper_connection", names_.mlp_streams, true);
   if (spec_.norm_placement != NormPlacement::kParallel) norm("pre_mlp_layernorm", names_.mlp_norm);
   within_block_ = true;
-  layer.feed_forward == FeedForwardKind::kMoe ? mixture("mlp") : mlp();
+  layer.feed_forward == FeedForwardKind::kMoe ? mixture("mlp", layer.routes_by_token) : mlp();
   if (layer.shortcut_moe) mixture("moe");
   within_block_ = false;
   if (sandwich) norm("post_mlp_layernorm", names_.post_mlp_norm);

@@ -172,6 +172,7 @@ void TableWriter::layer(int64_t index) {
 }
 
 void TableWriter::head() {
+  hyper_connection("decoder.hyper_connection", names_.final_streams, false);
   norm("decoder.final_layernorm", names_.final_norm);
   if (spec_.tie_word_embeddings) return output_bias();
   linear("output_layer", {{.foreign = names_.output, .rows = spec_.vocab_size}}, spec_.hidden_size,

@@ -67,12 +67,17 @@ class TableWriter {
   void attention(const LayerSpec& layer);
   void query_key_norms(const LayerSpec& layer);
   void latent_attention(const LayerSpec& layer);
+  void compressed_attention(const LayerSpec& layer);
+  void compressor(const std::string& name, const ForeignNames::Compressor& names,
+                  const LayerSpec& layer, int64_t size);
+  void hyper_connection(const std::string& name, const ForeignNames::HyperConnection& names,
+                        bool mixes);
   void gated_delta_net();
   void mamba2();
   void convolution(const std::string& name, const std::string& foreign_name, const Cut& channels,
                    int64_t kernel, bool bias);
   void mlp();
-  void mixture(const std::string& name);
+  void mixture(const std::string& name, bool routes_by_token = false);
   void experts(const std::string& name);
   void experts_one_by_one(ParameterEntry& entry, const std::vector<std::string>& names,
                           int64_t columns, const std::string& suffix) const;

@@ -55,7 +55,8 @@ void check_patterns(const ModelSpec& spec) {
   if (spec.sliding_window) check_count("sliding_window", *spec.sliding_window);
   expect(spec.sliding_window || !uses(spec, MixerKind::kSlidingAttention),
          "expected sliding_window with sliding attention layers, got none");
-  expect(!spec.sliding_window || length == 0 || uses(spec, MixerKind::kSlidingAttention),
+  expect(!spec.sliding_window || length == 0 || uses(spec, MixerKind::kSlidingAttention) ||
+             uses_compressed_keys(spec),
          "expected no sliding_window without sliding attention layers");
   expect(spec.gated_delta_net.has_value() == uses(spec, MixerKind::kGatedDeltaNet),
          "expected the sizes of gated_delta_net exactly where layers are of that kind");
@@ -137,6 +138,8 @@ void check_scalars(const ModelSpec& spec) {
   check_not_negative("mtp.loss_scaling_factor", spec.mtp.loss_scaling_factor);
   expect(spec.mtp.num_layers == 0 || !(spec.moe && spec.moe->shortcut),
          "expected no multi-token prediction with moe.shortcut");
+  expect(spec.mtp.num_layers == 0 || !spec.hyper_connections,
+         "expected no multi-token prediction with hyper_connections");
 }
 
 void check_token_id(const char* name, int64_t id) { check_count(name, id, kMaxCount, 0); }
@@ -160,16 +163,28 @@ void check_total(const ModelSpec& spec) {
              real(mla->kv_lora_rank) * real(heads) * real(mla->qk_nope_head_dim + mla->v_head_dim) +
              real(heads) * real(mla->v_head_dim) * h;
   }
+  double query_latent =
+      spec.latent_attention ? real(spec.latent_attention->q_lora_rank.value_or(0)) : 0;
+  if (const auto& wide = spec.compressed_attention) {
+    query_latent = real(wide->q_lora_rank);
+    layer += query_latent * (h + query) +
+             real(wide->output_lora_rank) * (query + h * real(wide->output_groups)) +
+             real(spec.head_dim) * (4 * h + 2 * real(wide->sparse_ratio) + real(wide->heavy_ratio));
+  }
   if (spec.indexer) {
-    layer += (real(spec.latent_attention->q_lora_rank.value_or(0)) + h) *
-                 real(spec.indexer->num_heads * spec.indexer->head_dim) +
-             h * real(spec.indexer->head_dim);
+    layer += (query_latent + h) * real(spec.indexer->num_heads * spec.indexer->head_dim) +
+             4 * h * real(spec.indexer->head_dim);
+  }
+  if (const auto& hyper = spec.hyper_connections) {
+    const double n = real(hyper->streams);
+    layer += 2 * (2 + n) * n * (n * h + 1);
   }
   if (const auto& moe = spec.moe) {
     layer += 3 * h *
                  (real(moe->num_experts) * real(moe->ffn_hidden_size) +
                   real(moe->shared_ffn_hidden_size)) +
              h * real(moe->num_experts + moe->num_zero_experts + 1);
+    if (moe->num_hash_layers > 0) layer += real(moe->top_k) * real(spec.vocab_size);
   }
   if (const auto& net = spec.gated_delta_net) {
     layer += h * (2 * real(net->key_size()) + 4 * real(net->value_size()));
@@ -194,6 +209,8 @@ void ModelSpec::validate() const {
   check_sizes(*this);
   check_moe(*this);  // before anything looks at a layer
   check_latent_attention(*this);
+  check_compressed_attention(*this);
+  check_hyper_connections(*this);
   check_patterns(*this);
   check_recurrent(*this);
   check_positions(*this);

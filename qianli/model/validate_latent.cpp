@@ -7,7 +7,8 @@ namespace qianli::model {
 
 void check_latent_attention(const ModelSpec& spec) {
   if (!spec.latent_attention) {
-    expect(!spec.indexer, "expected an indexer with latent attention only");
+    expect(!spec.indexer || spec.compressed_attention,
+           "expected an indexer with latent or compressed attention only");
     return;
   }
   const LatentAttention& mla = *spec.latent_attention;

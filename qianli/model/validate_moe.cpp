@@ -36,6 +36,17 @@ void check_sinkhorn(const MixtureOfExperts& moe) {
   expect(!moe.capacity_factor, "expected no moe.capacity_factor with moe.sinkhorn");
 }
 
+void check_hash_layers(const ModelSpec& spec) {
+  const MixtureOfExperts& moe = *spec.moe;
+  check_count("moe.num_hash_layers", moe.num_hash_layers, spec.num_layers, 0);
+  if (moe.num_hash_layers == 0) return;
+  expect(moe.num_zero_experts == 0 && moe.num_groups == 1 && !moe.shortcut && !moe.sinkhorn &&
+             moe.score != RouterScore::kSparseMixer && moe.score != RouterScore::kTopKSoftmax,
+         "expected moe.num_hash_layers without zero experts, groups, shortcuts, Sinkhorn balancing "
+         "and scores of the chosen experts alone");
+  check_product("vocab_size * moe.top_k", spec.vocab_size, moe.top_k);
+}
+
 }  // namespace
 
 void check_moe(const ModelSpec& spec) {
@@ -75,6 +86,7 @@ void check_moe(const ModelSpec& spec) {
   expect(!moe.pad_to_capacity || moe.capacity_factor,
          "expected moe.pad_to_capacity with moe.capacity_factor only");
   check_sinkhorn(moe);
+  check_hash_layers(spec);
 }
 
 }  // namespace qianli::model

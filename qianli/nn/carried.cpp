@@ -3,17 +3,12 @@
 namespace qianli::nn {
 namespace {
 
-bool is_attention(const model::LayerSpec& layer) {
-  return layer.mixer == model::MixerKind::kAttention ||
-         layer.mixer == model::MixerKind::kSlidingAttention;
-}
-
 // Whether the first attention from layer `next` on takes something from the layers before it.
 template <class Takes>
 bool next_attention(const model::ModelSpec& spec, int64_t next, const Takes& takes) {
   for (int64_t l = next; l < spec.num_layers; ++l) {
     const model::LayerSpec layer = spec.layer(l);
-    if (is_attention(layer)) return takes(layer);
+    if (layer.has_attention()) return takes(layer);
   }
   return false;
 }

@@ -21,7 +21,7 @@ struct Stream {
 };
 
 struct Carried {
-  Stream stream;           // [T, h]
+  Stream stream;           // [T, h]; of several rows per token [T, n h], all of it the branch
   at::Tensor key, value;   // that later layers share: [T, g, d]
   at::Tensor chosen_keys;  // by the last indexer: [T, keys] int64
   at::Tensor shortcut;     // output of a mixture that joins the stream later: [T, h]

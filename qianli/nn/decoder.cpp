@@ -45,6 +45,7 @@ Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters,
       word_embeddings_(parameters.find("embedding.word_embeddings.weight")),
       position_embeddings_(parameters.find("embedding.position_embeddings.weight")),
       embedding_norm_(find_norm(parameters, "embedding.word_embeddings.norm", spec, parallel)),
+      final_rows_(spec, parameters, "decoder.hyper_connection", /*mixes=*/false),
       final_norm_(find_norm(parameters, "decoder.final_layernorm", spec, parallel)),
       rotary_(std::make_unique<RotaryTables>(*spec_, at::empty({0}, parameters.options()))),
       parallel_(std::move(parallel)) {
@@ -63,11 +64,13 @@ Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters,
   }
   if (part.mtp_layers > 0)
     ahead_ = std::make_unique<MultiTokenPrediction>(*spec_, parameters, parallel_);
+  const Units final_rows = parameters.units_with("decoder.hyper_connection.");
   units_ = {.embedding = parameters.units_with("embedding."),
             .final_norm = parameters.units_with("decoder.final_layernorm."),
             .output = parameters.units_with(output_prefix(spec)),
             .layers = {},
             .ahead = {}};
+  units_.final_norm.insert(units_.final_norm.begin(), final_rows.begin(), final_rows.end());
   for (const auto& layer : part.layers)
     units_.layers.push_back(parameters.units_with(fmt::format("decoder.layers.{}.", layer.global)));
   for (int64_t depth = 0; depth < part.mtp_layers; ++depth)
@@ -109,7 +112,8 @@ Carried Decoder::advance(const DecoderInput& input, Carried before) {
   Stream stream = std::move(before.stream);
   if (part_.embedding) {
     const at::Tensor embedding = noisy_embedding(embed_in(input, input.tokens), *spec_, pass);
-    stream = {.residual = {}, .branch = drop_embedding(embedding, "embedding", pass)};
+    stream = {.residual = {},
+              .branch = repeated_rows(drop_embedding(embedding, "embedding", pass), *spec_)};
     pass.report("embedding", stream.branch);
   }
   for (size_t i = 0; i < layers_.size(); ++i) forward_layer(i, stream, pass);
@@ -140,6 +144,7 @@ at::Tensor Decoder::embed_in(const DecoderInput& input, const at::Tensor& tokens
 }
 
 at::Tensor Decoder::finish(Stream& stream) {
+  if (final_rows_) stream.branch = final_rows_.read(stream.branch).x;
   at::Tensor normed = stream.add_and_norm(final_norm_);
   if (observer_) observer_("decoder.final_layernorm", normed);
   return normed;

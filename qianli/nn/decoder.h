@@ -91,6 +91,7 @@ class Decoder {
   ops::Parameter* position_embeddings_;
   Norm embedding_norm_;
   std::vector<DecoderLayer> layers_;
+  HyperConnection final_rows_;
   Norm final_norm_;
   // Its weight is the embedding itself when they are tied.
   std::optional<ops::OutputLayer> output_;

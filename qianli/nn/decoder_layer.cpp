@@ -1,6 +1,7 @@
 #include "qianli/nn/decoder_layer.h"
 
 #include "qianli/base/error.h"
+#include "qianli/nn/compressed_attention.h"
 #include "qianli/nn/dropout.h"
 #include "qianli/nn/gated_delta_net.h"
 #include "qianli/nn/latent_attention.h"
@@ -17,6 +18,10 @@ std::unique_ptr<Block> make_mixer(const model::ModelSpec& spec, ParameterSet& pa
   switch (spec.layer(index).mixer) {
     case model::MixerKind::kAttention:
     case model::MixerKind::kSlidingAttention:
+    case model::MixerKind::kSparseCompressed:
+    case model::MixerKind::kHeavyCompressed:
+      if (spec.compressed_attention)
+        return std::make_unique<CompressedAttention>(spec, parameters, name, index);
       if (spec.latent_attention)
         return std::make_unique<LatentAttention>(spec, parameters, name, index);
       return std::make_unique<SelfAttention>(spec, parameters, name, index);
@@ -58,6 +63,8 @@ DecoderLayer::DecoderLayer(const model::ModelSpec& spec, ParameterSet& parameter
       name_(name),
       index_(index),
       joins_shortcut_(spec.moe && spec.moe->shortcut && index % 2 == 1),
+      mixer_rows_(spec, parameters, name + ".self_attention_hyper_connection", /*mixes=*/true),
+      feed_forward_rows_(spec, parameters, name + ".mlp_hyper_connection", /*mixes=*/true),
       input_norm_(find_norm(parameters, name + ".input_layernorm", spec, parallel)),
       post_attention_norm_(
           find_norm(parameters, name + ".post_self_attn_layernorm", spec, parallel)),
@@ -88,8 +95,22 @@ void DecoderLayer::forward(Stream& stream, ForwardPass& pass) {
     parallel(stream, pass);
     return;
   }
+  if (mixer_rows_ || feed_forward_rows_) {
+    if (mixer_) around(stream, pass, mixer_rows_, input_norm_, *mixer_, ".self_attention");
+    if (feed_forward_) around(stream, pass, feed_forward_rows_, mlp_norm_, *feed_forward_, ".mlp");
+    return;
+  }
   if (mixer_) mix(stream, pass);
   if (feed_forward_) feed_forward(stream, pass);
+}
+
+void DecoderLayer::around(Stream& stream, ForwardPass& pass, const HyperConnection& connection,
+                          const Norm& norm, Block& block, const char* site) const {
+  const HyperConnection::Read read = connection.read(stream.branch);
+  const BlockInput entering(norm(read.x), pass);
+  const at::Tensor y = block.forward(entering, pass).on_stream(pass);
+  pass.report(name_ + site, y);
+  stream.branch = connection.join(stream.branch, read, drop_hidden(y, name_ + site, pass));
 }
 
 void DecoderLayer::mix(Stream& stream, ForwardPass& pass) {

@@ -8,6 +8,7 @@
 
 #include "qianli/nn/block.h"
 #include "qianli/nn/carried.h"
+#include "qianli/nn/hyper_connection.h"
 #include "qianli/nn/indexer.h"
 #include "qianli/nn/layers.h"
 
@@ -32,6 +33,9 @@ class DecoderLayer {
  private:
   void mix(Stream& stream, ForwardPass& pass);
   void feed_forward(Stream& stream, ForwardPass& pass);
+  // A stream of several rows, through the block and around it.
+  void around(Stream& stream, ForwardPass& pass, const HyperConnection& connection,
+              const Norm& norm, Block& block, const char* site) const;
   // Both blocks read the same stream.
   void parallel(Stream& stream, ForwardPass& pass);
   // What a branch goes through on its way back into the stream.
@@ -43,6 +47,7 @@ class DecoderLayer {
   std::string name_;
   int64_t index_;
   bool joins_shortcut_;
+  HyperConnection mixer_rows_, feed_forward_rows_;
   Norm input_norm_, post_attention_norm_, mlp_norm_, post_mlp_norm_;
   std::unique_ptr<Block> mixer_, feed_forward_, shortcut_;
 };

@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/bmm.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/relu.h>
@@ -51,39 +52,57 @@ Indexer::Projected Indexer::project(const at::Tensor& x, const at::Tensor& query
 
 at::Tensor Indexer::choose(const Projected& projected, ForwardPass& pass, int64_t layer) const {
   const at::NoGradGuard no_grad;
-  const int64_t tokens = pass.tokens(), heads = sizes_.num_heads;
-  const at::Tensor& q = projected.query;
-  const at::Tensor& weights = projected.weights;
-  const auto& starts = pass.input.segment_starts;
+  KeyScores scores{projected.query, projected.key, projected.weights};
+  KeyOrder order{.q_starts = pass.input.segment_starts, .k_starts = pass.input.segment_starts};
   KvCache* cache = pass.input.cache;
-  if (cache) cache->store_index_keys(layer, projected.key, starts);
+  if (cache) {
+    const auto& starts = order.q_starts;
+    cache->store_index_keys(layer, projected.key, starts);
+    std::vector<at::Tensor> keys;
+    for (size_t s = 0; s + 1 < starts.size(); ++s) {
+      const int64_t added = starts[s + 1] - starts[s];
+      order.before.push_back(cache->length(s));
+      order.k_starts[s + 1] = order.k_starts[s] + cache->length(s) + added;
+      keys.push_back(cache->index_keys(layer, s, added));
+    }
+    scores.key = keys.size() == 1 ? keys[0] : at::cat(keys);
+  }
+  return best_keys(scores, order, sizes_.top_k);
+}
+
+at::Tensor best_keys(const KeyScores& scores, const KeyOrder& order, int64_t count) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor &q = scores.query, &weights = scores.weights;
+  const int64_t tokens = q.size(0), heads = q.size(1);
+  const auto &q_starts = order.q_starts, &k_starts = order.k_starts;
   int64_t longest = 0;
-  for (size_t s = 0; s + 1 < starts.size(); ++s)
-    longest = std::max(longest, (cache ? cache->length(s) : 0) + starts[s + 1] - starts[s]);
-  const int64_t width = std::min(sizes_.top_k, longest);
+  for (size_t s = 0; s + 1 < k_starts.size(); ++s)
+    longest = std::max(longest, k_starts[s + 1] - k_starts[s]);
+  const int64_t width = std::min(count, longest);
   at::Tensor chosen =
       at::full({tokens, width}, -1, q.options().dtype(at::kLong).requires_grad(false));
-  for (size_t s = 0; s + 1 < starts.size(); ++s) {
-    const int64_t first = starts[s], added = starts[s + 1] - first;
-    const int64_t before = cache ? cache->length(s) : 0;  // keys in front of the first query's own
-    const int64_t keys = before + added;
-    const at::Tensor segment_keys =
-        cache ? cache->index_keys(layer, s, added) : projected.key.narrow(0, first, added);
+  for (size_t s = 0; s + 1 < q_starts.size(); ++s) {
+    const int64_t keys = k_starts[s + 1] - k_starts[s];
+    if (keys == 0) continue;
+    const at::Tensor segment_keys = scores.key.narrow(0, k_starts[s], keys);
     const int64_t rows_at_once = std::max<int64_t>(1, kScoresAtOnce / (keys * heads));
-    for (int64_t row = starts[s]; row < starts[s + 1]; row += rows_at_once) {
-      const int64_t rows = std::min(rows_at_once, starts[s + 1] - row);
+    for (int64_t row = q_starts[s]; row < q_starts[s + 1]; row += rows_at_once) {
+      const int64_t rows = std::min(rows_at_once, q_starts[s + 1] - row);
       const at::Tensor each =
           at::relu(at::matmul(q.narrow(0, row, rows), segment_keys.t()));  // [R, n, K]
-      at::Tensor scores =
+      at::Tensor sums =
           at::bmm(weights.narrow(0, row, rows).unsqueeze(1), each).squeeze(1);  // [R, K]
+      const int64_t tokens_seen = order.tokens_before(s) + row - q_starts[s] + 1;
       const at::Tensor last =  // the last key that a row sees
-          at::arange(row - first + before, row - first + before + rows, chosen.options())
-              .unsqueeze(1);
+          at::arange(tokens_seen, tokens_seen + rows, chosen.options())
+              .div(order.tokens_per_key, "floor")
+              .unsqueeze(1) -
+          1;
       const at::Tensor hidden = at::arange(keys, chosen.options()).unsqueeze(0) > last;
-      scores.masked_fill_(hidden, -std::numeric_limits<double>::infinity());
-      const int64_t count = std::min(width, keys);
-      const at::Tensor best = std::get<1>(at::topk(scores, count, 1));
-      chosen.narrow(0, row, rows).narrow(1, 0, count).copy_(best.masked_fill(best > last, -1));
+      sums.masked_fill_(hidden, -std::numeric_limits<double>::infinity());
+      const int64_t most = std::min(width, keys);
+      const at::Tensor best = std::get<1>(at::topk(sums, most, 1));
+      chosen.narrow(0, row, rows).narrow(1, 0, most).copy_(best.masked_fill(best > last, -1));
     }
   }
   return chosen;

@@ -10,6 +10,27 @@
 
 namespace qianli::nn {
 
+inline constexpr int64_t kScoresAtOnce = int64_t{1} << 24;  // bounds those of a block of queries
+
+// Scores of keys, and which keys come before which queries. Shapes: T queries, n heads of d, K
+// keys.
+struct KeyScores {
+  at::Tensor query;    // [T, n, d]
+  at::Tensor key;      // [K, d]
+  at::Tensor weights;  // [T, n]; I[t, s] = sum_i weights[t, i] relu(query[t, i] . key[s])
+};
+struct KeyOrder {
+  std::vector<int64_t> q_starts, k_starts;  // [segments + 1]
+  // [segments]: tokens in front of the first query's own; empty: none.
+  std::vector<int64_t> before = {};
+  int64_t tokens_per_key = 1;  // a query sees the keys whose tokens it follows or is
+
+  int64_t tokens_before(size_t segment) const { return before.empty() ? 0 : before[segment]; }
+};
+// The best `count` keys that each query may see, counted from the first of its segment: [T,
+// min(count, keys)] int64, -1 where a query sees fewer. Records nothing.
+at::Tensor best_keys(const KeyScores& scores, const KeyOrder& order, int64_t count);
+
 // n small query heads of size d on one key head; score of key s for query t:
 //   I[t, s] = sum_i w[t, i] relu(q[t, i] . k[s]) / sqrt(n d)
 class Indexer {
@@ -44,8 +65,6 @@ class Indexer {
   std::optional<double> take_loss();
 
  private:
-  static constexpr int64_t kScoresAtOnce = int64_t{1} << 24;  // bounds those of a block of queries
-
   const model::ModelSpec& spec_;
   const model::Indexer& sizes_;
   Linear query_, key_, weights_;

@@ -28,7 +28,8 @@ KvCache::KvCache(const model::ModelSpec& spec, const CacheSizes& sizes, at::Scal
     const model::LayerSpec kind = spec.layer(l);
     Layer& layer = layers_[static_cast<size_t>(l)];
     layer.recurrent = make_recurrent_states(spec, l, sizes.slots, options);
-    if (!kind.has_attention()) continue;
+    layer.compressed = make_compressed_states(spec, l, sizes.slots, options);
+    if (!kind.has_attention() || spec.compressed_attention) continue;
     if (spec.latent_attention) {
       layer.latents = pool(1, latent_size(*spec.latent_attention));
       if (kind.owns_indexer) layer.index_keys = pool(1, spec.indexer->head_dim);
@@ -51,6 +52,10 @@ int64_t KvCache::elements_per_token(const model::ModelSpec& spec) {
   for (int64_t l = 0; l < spec.num_layers; ++l) {
     const model::LayerSpec kind = spec.layer(l);
     if (!kind.has_attention()) continue;
+    if (spec.compressed_attention) {
+      elements += compressed_elements_per_token(spec, l);
+      continue;
+    }
     elements +=
         spec.latent_attention ? latent_size(*spec.latent_attention) : 2 * kind.key_value_size();
     if (kind.owns_indexer) elements += spec.indexer->head_dim;
@@ -60,7 +65,10 @@ int64_t KvCache::elements_per_token(const model::ModelSpec& spec) {
 
 int64_t KvCache::fixed_bytes(const model::ModelSpec& spec, at::ScalarType dtype) {
   int64_t bytes = 0;
-  for (int64_t l = 0; l < spec.num_layers; ++l) bytes += recurrent_state_bytes(spec, l, dtype);
+  for (int64_t l = 0; l < spec.num_layers; ++l) {
+    bytes += recurrent_state_bytes(spec, l, dtype) +
+             compressed_fixed_elements(spec, l) * static_cast<int64_t>(c10::elementSize(dtype));
+  }
   return bytes;
 }
 
@@ -71,19 +79,22 @@ void KvCache::advance(const std::vector<int64_t>& segment_starts) {
     sequences_[s]->length += segment_starts[s + 1] - segment_starts[s];
 }
 
+void KvCache::check_room(size_t segment, int64_t added) const {
+  const CachedSequence& sequence = *sequences_[segment];
+  const auto room = static_cast<int64_t>(sequence.blocks.size()) * sizes_.block_size;
+  if (sequence.length + added <= room) return;
+  throw MemoryError(
+      "kv_cache", fmt::format("expected at most {} tokens, got {}", room, sequence.length + added),
+      "ask for fewer new tokens");
+}
+
 KvCache::Places KvCache::places(const std::vector<int64_t>& segment_starts) const {
   const int64_t size = sizes_.block_size;
   std::vector<int64_t> blocks, offsets;
   for (size_t s = 0; s + 1 < segment_starts.size(); ++s) {
     const CachedSequence& sequence = *sequences_[s];
     const int64_t added = segment_starts[s + 1] - segment_starts[s];
-    const auto room = static_cast<int64_t>(sequence.blocks.size()) * size;
-    if (sequence.length + added > room) {
-      throw MemoryError(
-          "kv_cache",
-          fmt::format("expected at most {} tokens, got {}", room, sequence.length + added),
-          "ask for fewer new tokens");
-    }
+    check_room(s, added);
     for (int64_t row = sequence.length; row < sequence.length + added; ++row) {
       blocks.push_back(sequence.blocks[static_cast<size_t>(row / size)]);
       offsets.push_back(row % size);
@@ -191,12 +202,29 @@ std::vector<int64_t> KvCache::slots() const {
   return slots;
 }
 
+std::vector<CompressedState*> KvCache::compressed(int64_t layer,
+                                                  const std::vector<int64_t>& segment_starts) {
+  std::vector<CompressedState*> states;
+  CompressedStates& of = layers_[static_cast<size_t>(layer)].compressed;
+  for (size_t s = 0; s + 1 < segment_starts.size(); ++s) {
+    check_room(s, segment_starts[s + 1] - segment_starts[s]);
+    states.push_back(&of.slots[static_cast<size_t>(sequences_[s]->slot)]);
+  }
+  return states;
+}
+
 void KvCache::reset_slot(int64_t slot) {
-  for (Layer& layer : layers_) layer.recurrent.reset(slot);
+  for (Layer& layer : layers_) {
+    layer.recurrent.reset(slot);
+    layer.compressed.reset(slot);
+  }
 }
 
 void KvCache::copy_slot(int64_t from, int64_t to) {
-  for (Layer& layer : layers_) layer.recurrent.copy(from, to);
+  for (Layer& layer : layers_) {
+    layer.recurrent.copy(from, to);
+    layer.compressed.copy(from, to);
+  }
 }
 
 void KvCache::copy_block(int64_t from, int64_t to) {
@@ -211,8 +239,9 @@ int64_t KvCache::truncate(int64_t length) {
   if (length >= own_.length) return own_.length;
   own_.length = length;
   for (Layer& layer : layers_) {
-    if (!layer.recurrent.defined()) continue;
+    if (!layer.recurrent.defined() && !layer.compressed.defined()) continue;
     layer.recurrent.reset(0);
+    layer.compressed.reset(0);
     own_.length = 0;
   }
   return own_.length;

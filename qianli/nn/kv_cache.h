@@ -1,6 +1,6 @@
 // What the tokens already seen leave for those behind them, per layer, of many sequences: rows of
-// keys and values, or of latents, in blocks; recurrent states in slots. Which sequence has which
-// blocks is the caller's affair, so sequences may share them.
+// keys and values, or of latents, in blocks; recurrent states and compressed keys in slots. Which
+// sequence has which blocks is the caller's affair, so sequences may share them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "qianli/model/spec.h"
+#include "qianli/nn/compressed_state.h"
 #include "qianli/nn/recurrent_state.h"
 #include "qianli/ops/paged_attention.h"
 
@@ -17,7 +18,7 @@ namespace qianli::nn {
 struct CachedSequence {
   // Block i holds its rows [i size, (i + 1) size); ops::kNoBlock where no later token sees them.
   std::vector<int64_t> blocks;
-  int64_t slot = 0;    // of recurrent states
+  int64_t slot = 0;    // of recurrent states and compressed keys
   int64_t length = 0;  // rows so far
 };
 
@@ -28,6 +29,7 @@ struct CacheSizes {
 class KvCache {
  public:
   // Layers get room for what their mixer keeps: keys and values, latents, or a recurrent state.
+  // Compressed keys make room as they come.
   // Multi-token-prediction layers keep none.
   KvCache(const model::ModelSpec& spec, const CacheSizes& sizes, at::ScalarType dtype,
           at::Device device);
@@ -77,6 +79,10 @@ class KvCache {
     return layers_[static_cast<size_t>(layer)].recurrent;
   }
   std::vector<int64_t> slots() const;
+  // Of a layer of compressed attention: the states of the pass's segments, which the layer brings
+  // up to date.
+  std::vector<CompressedState*> compressed(int64_t layer,
+                                           const std::vector<int64_t>& segment_starts);
   // Back to before the first token.
   void reset_slot(int64_t slot);
   void copy_slot(int64_t from, int64_t to);
@@ -87,7 +93,8 @@ class KvCache {
   int64_t capacity() const { return sizes_.block_size; }
   void advance(int64_t count) { sequences_[0]->length += count; }
   // Forgets everything behind the first `length` tokens and returns how many are left. A recurrent
-  // state cannot go back: with one, nothing is left unless nothing had to be forgotten.
+  // state and compressed keys cannot go back: with them, nothing is left unless nothing had to be
+  // forgotten.
   int64_t truncate(int64_t length);
 
  private:
@@ -95,7 +102,10 @@ class KvCache {
     at::Tensor keys, values;         // [blocks, key heads, block size, D]
     at::Tensor latents, index_keys;  // [blocks, 1, block size, …]; undefined what is not kept
     RecurrentStates recurrent;
+    CompressedStates compressed;
   };
+  // Throws MemoryError where a segment is longer than the blocks of its sequence have room for.
+  void check_room(size_t segment, int64_t added) const;
   // Where the rows of a pass go.
   struct Places {
     bool consecutive = false;  // in one block, from `offset` on

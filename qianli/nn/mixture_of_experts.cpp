@@ -74,6 +74,7 @@ MixtureOfExperts::MixtureOfExperts(const model::ModelSpec& spec, const model::La
       activation_(activation_kind(spec.activation)),
       limit_(layer.expert_activation_limit),
       shared_limit_(layer.activation_limit),
+      limit_first_(spec.limit_before_activation),
       router_{&parameters.at(prefix + ".router.weight"), parameters.find(prefix + ".router.bias")},
       fc1_(find_linear(parameters, prefix + ".experts.linear_fc1")),
       fc2_(find_linear(parameters, prefix + ".experts.linear_fc2")),
@@ -81,6 +82,7 @@ MixtureOfExperts::MixtureOfExperts(const model::ModelSpec& spec, const model::La
       shared_fc2_(find_linear(parameters, prefix + ".shared_experts.linear_fc2")),
       shared_gate_(parameters.find(prefix + ".shared_experts.gate_weight")),
       selection_bias_(parameters.find(prefix + ".router.expert_bias")),
+      token_experts_(parameters.find(prefix + ".router.token_experts")),
       bias_moves_(selection_bias_ &&
                   !parameters.part(parameters.index_of(prefix + ".router.weight")).frozen) {
   reset_statistics();
@@ -123,7 +125,9 @@ ops::Routing MixtureOfExperts::route(const at::Tensor& x, const DecoderInput& in
   const at::Tensor logits =
       ops::router_logits(seen, *router_.weight, router_.bias, moe_.router_dtype);
   const at::Tensor bias = selection_bias_ ? selection_bias_->value() : at::Tensor();
-  ops::Routing routing = ops::route(logits, bias, moe_, key);
+  at::Tensor given;
+  if (token_experts_) given = token_experts_->value().index_select(0, input.tokens).to(at::kLong);
+  ops::Routing routing = ops::route(logits, bias, moe_, key, given);
   // Without gradients it is an evaluation, or a forward pass that will be made again.
   if (input.training && at::GradMode::is_enabled()) {
     add_balancing_losses(logits, routing, input, parallel);
@@ -136,6 +140,7 @@ void MixtureOfExperts::add_balancing_losses(const at::Tensor& logits, ops::Routi
   const ops::TokenSegments segments = token_segments(input, parallel.context);
   const at::Tensor counts = ops::count_choices(routing.experts, segments, logits.size(1));
   statistics_.choices += counts.sum(0).cpu();
+  if (token_experts_) return;  // nothing that a loss could balance
   ++statistics_.microbatches;
   const ops::BalancingLosses losses =
       ops::balancing_losses(logits, routing, counts, segments, moe_);
@@ -200,7 +205,7 @@ at::Tensor MixtureOfExperts::experts(const at::Tensor& rows, const std::vector<i
 }
 
 at::Tensor MixtureOfExperts::activate(const at::Tensor& wide, double limit) const {
-  return gated_ ? ops::gated_activation(wide, activation_, limit)
+  return gated_ ? gated_branches(wide, activation_, limit, limit_first_)
                 : ops::activation(wide, activation_);
 }
 

@@ -69,10 +69,12 @@ class MixtureOfExperts : public Block {
   bool gated_;
   ops::ActivationKind activation_;
   double limit_, shared_limit_;
+  bool limit_first_;
   Linear router_, fc1_, fc2_;  // of all experts: weights [E, out, in]
   Linear shared_fc1_, shared_fc2_;
   ops::Parameter* shared_gate_;
   ops::Parameter* selection_bias_;
+  ops::Parameter* token_experts_;  // [V, k]: the experts of each token; null: the router chooses
   bool bias_moves_;
   RoutingStatistics statistics_;
 };

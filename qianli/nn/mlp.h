@@ -19,7 +19,13 @@ class Mlp : public Block {
   bool gated_;
   ops::ActivationKind activation_;
   double limit_;
+  bool limit_first_;
 };
+
+// act(gate) * up of wide = [gate | up], where limit > 0 clamps up and, from above, either the gate
+// (`limit_first`) or what comes of it. [T, 2 f] -> [T, f].
+at::Tensor gated_branches(const at::Tensor& wide, ops::ActivationKind kind, double limit,
+                          bool limit_first);
 
 ops::ActivationKind activation_kind(model::Activation activation);
 

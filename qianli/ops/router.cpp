@@ -7,6 +7,7 @@
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/softplus.h>
 #include <ATen/ops/sort.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -104,8 +105,9 @@ at::Tensor choose_experts(const at::Tensor& logits, const at::Tensor& scores,
 at::Tensor normalized(const at::Tensor& weights, const model::MixtureOfExperts& moe) {
   at::Tensor result = weights;
   if (moe.normalize_top_k) {
-    // Sigmoids may all be 0.
-    const double eps = moe.score == model::RouterScore::kSigmoid ? 1e-20 : 0.0;
+    const bool may_all_be_0 =
+        moe.score == model::RouterScore::kSigmoid || moe.score == model::RouterScore::kSqrtSoftplus;
+    const double eps = may_all_be_0 ? 1e-20 : 0.0;
     result = result / (result.sum(-1, /*keepdim=*/true) + eps);
   }
   return moe.scaling_factor == 1.0 ? result : result * moe.scaling_factor;
@@ -220,8 +222,10 @@ at::Tensor choose_largest(const at::Tensor& scores, int64_t count) {
 }
 
 Routing route(const at::Tensor& logits, const at::Tensor& selection_bias,
-              const model::MixtureOfExperts& moe, const std::optional<RandomRows>& random) {
+              const model::MixtureOfExperts& moe, const std::optional<RandomRows>& random,
+              const at::Tensor& given) {
   const auto choose = [&](const at::Tensor& scores) {
+    if (given.defined()) return given;
     return choose_experts(logits, scores, selection_bias, moe, random.has_value());
   };
   switch (moe.score) {
@@ -240,8 +244,10 @@ Routing route(const at::Tensor& logits, const at::Tensor& selection_bias,
       const at::Tensor experts = choose(scores);
       return {normalized(scores.gather(1, experts), moe), experts, scores};
     }
+    case model::RouterScore::kSqrtSoftplus:
     case model::RouterScore::kSigmoid: {
-      const at::Tensor scores = at::sigmoid(logits);
+      const bool sigmoid = moe.score == model::RouterScore::kSigmoid;
+      const at::Tensor scores = sigmoid ? at::sigmoid(logits) : at::softplus(logits).sqrt();
       const at::Tensor experts = choose(scores);
       return {normalized(scores.gather(1, experts), moe), experts,
               scores / (scores.sum(-1, /*keepdim=*/true) + 1e-20)};

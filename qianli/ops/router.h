@@ -41,9 +41,11 @@ struct Routing {
 // selection_bias: [E] or undefined, added to the scores for the choice alone. With `random`,
 // that is in training, moe.sinkhorn has the experts chosen from the balanced scores (sinkhorn.h),
 // and the sparse mixer samples its experts; its weights take the gradient of its authors (Liu et
-// al., arXiv:2409.12136), the numbers are functions of the key.
+// al., arXiv:2409.12136), the numbers are functions of the key. With `given` ([T, k] int64) these
+// are the experts, and the router weighs them alone.
 Routing route(const at::Tensor& logits, const at::Tensor& selection_bias,
-              const model::MixtureOfExperts& moe, const std::optional<RandomRows>& random = {});
+              const model::MixtureOfExperts& moe, const std::optional<RandomRows>& random = {},
+              const at::Tensor& given = {});
 
 // scores: [T, E]. The `count` largest of each row, from largest to smallest: [T, count] int64.
 at::Tensor choose_largest(const at::Tensor& scores, int64_t count);

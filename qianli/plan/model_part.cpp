@@ -203,7 +203,12 @@ std::vector<ParameterPart> parameter_parts(const ModelSpec& spec, const ModelPar
 ModelSpec spec_of_part(const ModelSpec& spec, const Share& tensor) {
   ModelSpec own = spec;
   if (tensor.whole()) return own;
-  if (spec.latent_attention) {
+  if (spec.compressed_attention) {
+    auto& sizes = *own.compressed_attention;
+    const int64_t heads = spec.num_attention_heads / sizes.output_groups;
+    sizes.output_groups = tensor.of(sizes.output_groups).count();
+    own.num_attention_heads = heads * sizes.output_groups;
+  } else if (spec.latent_attention) {
     own.num_attention_heads = own.num_query_groups = tensor.of(spec.num_attention_heads).count();
   } else if (spec.num_attention_heads > 0) {
     own.num_attention_heads =

@@ -35,6 +35,8 @@ std::vector<std::string> column_problems(const ModelSpec& spec, const ModelPart&
   };
   refuse(spec.moe.has_value(), "a mixture of experts");
   refuse(spec.latent_attention.has_value(), "latent attention");
+  refuse(spec.compressed_attention.has_value(), "compressed attention");
+  refuse(spec.hyper_connections.has_value(), "a residual stream of several rows");
   refuse(spec.gated_delta_net.has_value(), "gated delta net");
   refuse(spec.mamba2.has_value(), "Mamba-2");
   refuse(spec.mtp.num_layers > 0, "multi-token prediction");
@@ -63,7 +65,10 @@ std::vector<std::string> part_problems(const ModelSpec& spec, const ModelPart& p
   };
   if (ranks > 1) {
     const char* key = tensor_key(part);
-    if (spec.latent_attention) {
+    if (spec.compressed_attention) {
+      expect(spec.compressed_attention->output_groups, ranks, "groups of compressed attention",
+             key);
+    } else if (spec.latent_attention) {
       expect(spec.num_attention_heads, ranks, "heads of latent attention", key);
     } else if (spec.num_attention_heads > 0) {
       share_groups(problems, key, spec.num_attention_heads, spec.num_query_groups, ranks);

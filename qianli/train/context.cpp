@@ -42,7 +42,11 @@ void find_whole_sequences(const model::ModelSpec& spec, std::vector<std::string>
         "expected attention in all layers, got recurrent ones (gated delta net or Mamba-2), whose "
         "state goes through the whole sequence");
   }
-  if (indexer) {
+  if (spec.compressed_attention) {
+    problems.emplace_back(
+        "expected attention to the keys of tokens, got compressed ones, which are made of tokens "
+        "that follow each other");
+  } else if (indexer) {
     problems.emplace_back(
         "expected attention to all keys, got an indexer, which chooses them from the whole "
         "sequence");

@@ -141,11 +141,6 @@ TEST_F(HelpTest, DocumentsMadeByTheProgramAreUpToDate) {
       << "docs/models.md, between the marks: qianli presets --families";
 }
 
-TEST_F(HelpTest, APresetThatIsNotBuiltSaysWhy) {
-  expect_failure(qianli({"presets", "deepseek-v4-flash-284b"}), 2,
-                 {"residual streams", "not built"});
-}
-
 TEST_F(HelpTest, LostOutputIsAnErrorAndALostReaderIsNot) {
   auto full = options();
   full.standard_output = "/dev/full";

@@ -468,7 +468,8 @@ TEST(Arguments, written_by_us_tell_the_model_without_config) {
       "longcat_flash",
       "hunyuan_v1_moe",
       "hunyuan_large",
-      "step3p5",  // heads and limits by layer
+      "step3p5",      // heads and limits by layer
+      "deepseek_v4",  // compressed keys
       "baichuan2_7b",
       "baichuan2_13b",
       "bailing_moe_v2"};

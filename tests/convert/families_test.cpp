@@ -29,6 +29,7 @@ constexpr const char* kExperts = "with experts, which legacy names do not have";
 constexpr const char* kLatent = "with latent attention, which legacy names do not have";
 constexpr const char* kQkNorms = "norms of queries and keys, which legacy names do not have";
 constexpr const char* kHeadGate = "a gate for each head, which Megatron has no tensor for";
+constexpr const char* kCompressed = "compressed keys, which Megatron has no tensors for";
 constexpr const char* kSandwich = "norms behind attention and MLP, which legacy names do not have";
 
 std::vector<Form> forms() {
@@ -49,14 +50,19 @@ std::vector<Form> forms() {
     legacy[name] = kExperts;
   }
   legacy["step3p5"] = kHeadGate;
+  legacy["deepseek_v4"] = kCompressed;
   return {{"qianli", write_checkpoint, {}, {}},
           {"mcore",
            write_megatron,
            MegatronNames::kCore,
            {{"longcat_flash", "shortcut experts"},
             {"hunyuan_large", "shared between layers"},
-            {"step3p5", kHeadGate}}},
-          {"mindspeed", write_megatron, MegatronNames::kMindSpeed, {{"step3p5", kHeadGate}}},
+            {"step3p5", kHeadGate},
+            {"deepseek_v4", kCompressed}}},
+          {"mindspeed",
+           write_megatron,
+           MegatronNames::kMindSpeed,
+           {{"step3p5", kHeadGate}, {"deepseek_v4", kCompressed}}},
           {"legacy", write_megatron, MegatronNames::kLegacy, legacy},
           {"mindspore", write_mindspore, {}, {}}};
 }

@@ -71,6 +71,7 @@ void write_folder(const Case& one, const fs::path& folder) {
 std::string refusal(const std::string& name) {
   static const std::map<std::string, std::string> refused{
       {"deepseek_v32", "got deepseek_v32"},
+      {"deepseek_v4", "got deepseek_v4"},
       {"longcat_flash", "got longcat_flash"},
       {"hy_v3", "got hy_v3"},
       {"hunyuan_large", "got hunyuan"},

@@ -172,6 +172,48 @@ TEST(block_scaled_source, mxfp4_experts_are_what_transformers_makes_of_them) {
   EXPECT_EQ(std::memcmp(second.data(), expected.data() + 64 * 18, second.size()), 0);
 }
 
+TEST(block_scaled_source, mxfp4_rows_are_what_transformers_makes_of_them) {
+  const auto source = dequantize_blocks(
+      open_tensor_source(testing::source_path("tests/golden/formats/packed_rows.safetensors")));
+  ASSERT_EQ(source->tensors().size(), 2u);
+  const TensorSpec& weight = source->at("w1.weight");
+  EXPECT_EQ(weight.dtype, Dtype::kF32);
+  EXPECT_EQ(weight.shape, (std::vector<int64_t>{8, 128}));
+  EXPECT_EQ(source->stored_as(weight), "MXFP4");
+  const std::vector<float> expected = floats(*source, "expected");
+  EXPECT_EQ(floats(*source, "w1.weight"), expected);
+  const std::string middle = rows(*source, "w1.weight", 3, 2);
+  EXPECT_EQ(std::memcmp(middle.data(), expected.data() + 3 * 128, middle.size()), 0);
+}
+
+// DeepSeek-V4's names and scales: powers of two beside the weight.
+TEST(block_scaled_source, scales_may_stand_beside_the_weight) {
+  Written model;
+  std::vector<uint8_t> codes(130 * 3);
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i % 127);
+  model.add("l.weight", Dtype::kF8E4M3, {130, 3}, codes);
+  model.add("l.scale", Dtype::kF8E8M0, {2, 1}, std::vector<uint8_t>{126, 130});
+  const TemporaryFolder place;
+  const auto source = dequantize_blocks(model.open(place.path()));
+  ASSERT_EQ(source->tensors().size(), 1u);
+  const std::vector<float> all = floats(*source, "l.weight");
+  std::vector<float> numbers(codes.size());
+  to_float32(Dtype::kF8E4M3, std::as_bytes(std::span(codes)), numbers);
+  for (size_t i = 0; i < all.size(); ++i) {
+    ASSERT_EQ(all[i], numbers[i] * (i / 3 < 128 ? 0.5f : 8.0f)) << i;
+  }
+}
+
+TEST(block_scaled_source, mxfp4_rows_that_do_not_fit_their_scales_are_refused) {
+  Written model;
+  model.add("l.weight", Dtype::kI8, {2, 32}, std::vector<uint8_t>(64));
+  model.add("l.scale", Dtype::kF8E8M0, {2, 3}, std::vector<uint8_t>(6));
+  const TemporaryFolder place;
+  auto source = model.open(place.path());
+  expect_error(kCode, "of shape [2, 2], got F8_E8M0 of [2, 3]",
+               [&] { dequantize_blocks(std::move(source)); });
+}
+
 TEST(tensor_source, threads_read_at_once) {
   const TemporaryFolder place;
   const auto source = dequantize_blocks(block_scaled().open(place.path()));

@@ -39,6 +39,30 @@ void make_tiny(model::MixtureOfExperts& moe) {
   moe.aux_loss_coeff = 0.01;
 }
 
+model::ModelSpec tiny_deepseek_v4() {
+  using Kind = model::MixerKind;
+  model::ModelSpec spec = model::preset("deepseek-v4-flash-284b");
+  make_tiny(spec);
+  make_tiny(*spec.moe);
+  spec.num_query_groups = 1;
+  spec.layer_pattern = {Kind::kSlidingAttention, Kind::kSparseCompressed, Kind::kHeavyCompressed,
+                        Kind::kSparseCompressed};
+  spec.sliding_window = 3;
+  spec.compressed_attention = model::CompressedAttention{.q_lora_rank = 12,
+                                                         .output_groups = 2,
+                                                         .output_lora_rank = 6,
+                                                         .sparse_ratio = 2,
+                                                         .heavy_ratio = 5};
+  // So many heads that no two scores are 0: equal ones have no order.
+  spec.indexer = model::Indexer{.num_heads = 16, .head_dim = 6, .top_k = 2};
+  spec.rope.fraction = spec.sliding_rope->fraction = 0.5;
+  spec.hyper_connections = model::HyperConnections{.streams = 3, .sinkhorn_iterations = 4};
+  spec.activation_limit = {0.5};
+  spec.moe->shared_ffn_hidden_size = 24;
+  spec.moe->num_hash_layers = 2;
+  return spec;
+}
+
 // A microbatch of one sequence of random tokens, a function of the sample; some positions do not
 // count.
 data::Batch microbatch(int64_t sample, int64_t length, int64_t vocabulary, bool packed) {
@@ -198,6 +222,7 @@ model::ModelSpec tiny_model(const std::string& name) {
     spec.embedding_multiplier = 3.0;
     return spec;
   }
+  if (name == "deepseek_v4") return tiny_deepseek_v4();
   model::ModelSpec spec = model::preset("deepseek-v3-671b");
   make_tiny(spec);
   make_tiny(*spec.moe);

@@ -24,7 +24,7 @@ namespace qianli::testing {
 // Tiny models of four kinds: Llama, GPT-2, a mixture of experts, and latent attention with a
 // mixture and layers of multi-token prediction.
 std::vector<std::string> tiny_model_names();
-// Of these, and "switches": a Llama with sandwich norms, norms of heads, sinks and biases.
+// Of these, and "deepseek_v4" (whose sequences ranks cannot share), and "switches": a Llama with sandwich norms, norms of heads, sinks and biases.
 model::ModelSpec tiny_model(const std::string& name);
 
 struct Layout {

@@ -91,6 +91,7 @@ bool fits(const model::ModelSpec& spec, const Layout& layout) {
                               .expert_tensor = layout.expert_tensor};
   if (!plan::mesh_problems(sizes).empty()) return false;
   if (!plan::part_problems(spec, part_of(layout)).empty()) return false;
+  if (spec.compressed_attention && layout.context.size > 1) return false;
   data::ContextOptions together = layout.context;
   together.size *= layout.tensor_y;
   const int64_t heads = spec.num_attention_heads * layout.tensor_y / layout.tensor;
@@ -180,6 +181,8 @@ TEST(NonFinite, EveryRankNamesTheSameTensor) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, LayoutMatrix, ::testing::ValuesIn(tiny_model_names()),
+                         [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(WholeSequences, LayoutMatrix, ::testing::Values("deepseek_v4"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

@@ -33,6 +33,7 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden" / "formats"
@@ -68,6 +69,16 @@ def write_numbers(path):
     expected = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32)
     tensors |= {"mxfp4.experts_blocks": blocks, "mxfp4.experts_scales": scales,
                 "mxfp4.expected": expected.contiguous()}
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def write_packed_rows(path):
+    """Experts as DeepSeek-V4 stores them: rows of two e2m1 numbers a byte, a power of two for each 32."""
+    generator = torch.Generator().manual_seed(2)
+    codes = torch.arange(256).to(torch.uint8).repeat(2)[torch.randperm(512, generator=generator)].reshape(8, 64)
+    exponents = torch.randint(110, 140, (8, 4), generator=generator).to(torch.uint8).view(torch.float8_e8m0fnu)
+    tensors = {"w1.weight": codes.view(torch.int8), "w1.scale": exponents}
+    tensors["expected"] = Fp8Dequantize(hf_quantizer=None)._dequantize_one(tensors["w1.weight"], exponents, torch.float32)
     save_file(tensors, path, metadata={"format": "pt"})
 
 
@@ -236,6 +247,7 @@ def write_all(folder):
     folder.mkdir(parents=True, exist_ok=True)
     write_safetensors(folder / "all_dtypes.safetensors")
     write_numbers(folder / "numbers.safetensors")
+    write_packed_rows(folder / "packed_rows.safetensors")
     write_torch(folder)
     write_gguf(folder / "small.gguf")
     write_gguf_blocks(folder / "blocks.gguf", folder / "blocks.safetensors")

@@ -88,6 +88,14 @@ CASES = {
                                           partial_rotary_factors=[0.5, 1.0, 1.0, 1.0],
                                           rope_scaling=dict(rope_type="llama3", factor=2.0, original_max_position_embeddings=32,
                                                             low_freq_factor=1.0, high_freq_factor=32.0))),
+    "deepseek_v4": ("deepseek_v4", dict(hidden_size=32, moe_intermediate_size=20, num_hidden_layers=4, num_attention_heads=4, head_dim=16,
+                                        vocab_size=99, max_position_embeddings=128, bos_token_id=1, eos_token_id=2, pad_token_id=None,
+                                        q_lora_rank=24, o_groups=2, o_lora_rank=6, sliding_window=8, index_n_heads=2, index_head_dim=8,
+                                        index_topk=3, partial_rotary_factor=0.25, hc_mult=2, hc_sinkhorn_iters=3, n_routed_experts=4,
+                                        num_experts_per_tok=2, mlp_layer_types=["hash_moe"] + ["moe"] * 3, swiglu_limit=2.0,
+                                        compress_rates=dict(compressed_sparse_attention=4, heavily_compressed_attention=16),
+                                        layer_types=["sliding_attention", "compressed_sparse_attention",
+                                                     "heavily_compressed_attention", "compressed_sparse_attention"])),
     "mamba2": ("mamba2", dict(hidden_size=32, num_heads=8, head_dim=8, state_size=16, n_groups=2, num_hidden_layers=2, vocab_size=99)),
 }
 

@@ -148,6 +148,21 @@ CONFIGS["step3p5"] = ("step3p5", dict(
     swiglu_limits=[0.0, None, 0.4, 0.0, 0.6], swiglu_limits_shared=[0.3, 0.0, 0.5, None, 0.2], use_rope_layers=[],
     query_pre_attn_scalar=60))  # norms of queries and keys near 2 would make scores so large that float32 loses them
 
+# All three kinds of layers, windows that do not fall on those of compressed keys, indexers that drop some, two layers
+# that route by token, limits that clamp.
+CONFIGS["deepseek_v4"] = ("deepseek_v4", dict(
+    vocab_size=VOCAB_SIZE, hidden_size=48, moe_intermediate_size=20, num_hidden_layers=5, num_attention_heads=6, head_dim=20,
+    max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=None, tie_word_embeddings=False,
+    q_lora_rank=28, o_groups=3, o_lora_rank=11, sliding_window=9,
+    layer_types=["sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention",
+                 "compressed_sparse_attention", "heavily_compressed_attention"],
+    compress_rates=dict(compressed_sparse_attention=4, heavily_compressed_attention=11),
+    index_n_heads=16, index_head_dim=12, index_topk=4, partial_rotary_factor=0.4, hc_mult=3, hc_sinkhorn_iters=6,
+    n_routed_experts=7, num_experts_per_tok=3, mlp_layer_types=["hash_moe"] * 2 + ["moe"] * 3, routed_scaling_factor=2.5,
+    swiglu_limit=0.4, rope_theta=100.0, compress_rope_theta=300.0,
+    num_nextn_predict_layers=0,
+    rope_parameters=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16, beta_fast=32, beta_slow=1)))
+
 # The same with heads for tokens further ahead (prediction_heads.py).
 WITH_HEADS = {
     "deepseek_v3_mtp": ("deepseek_v3", _llama_like(**_LATENT, **_DEEPSEEK_MOE, num_key_value_heads=6,

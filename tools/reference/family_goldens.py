@@ -36,9 +36,14 @@ def fill(model, seed):
     for name, buffer in sorted(model.named_buffers()):
         if name.endswith("e_score_correction_bias"):
             buffer.copy_(0.2 * torch.randn(buffer.shape, generator=generator))
+        if name.endswith("tid2eid"):  # different experts for each token
+            experts = torch.rand(buffer.shape[0], model.config.n_routed_experts, generator=generator)
+            buffer.copy_(experts.argsort(1)[:, :buffer.shape[1]])
     for name, parameter in sorted(model.named_parameters()):
-        if name.endswith(("A_log", "dt_bias", ".D", "sinks")):
+        if name.endswith(("A_log", "dt_bias", ".D", "sinks", "position_bias", "_hc.base", "hc_base")):
             parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
+        if name.endswith(("_hc.scale", "hc_scale")):
+            parameter.copy_(1 + 0.3 * torch.randn(parameter.shape, generator=generator))
 
 
 def saved_gradients(model):
@@ -121,7 +126,7 @@ def write_plain(name, folder, seed):
 
 
 # Families that came later, in their order: a seed goes by a family's place, and those of the others stay as they are.
-LATER = ("step3p5",)
+LATER = ("step3p5", "deepseek_v4")
 
 
 def all_names():

@@ -21,16 +21,14 @@ FAMILIES = {
     "gemma3": "gemma3_text",
 }
 ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_tanh", "relu2": "relu2"}
-# What cannot be built, and why.
-UNSUPPORTED = {
-    "deepseek-v4-flash-284b": "its compressed attention, residual streams and routing by token are not built",
-}
 # Facts that the entries leave to the family's published files.
 OVERRIDES = {
     "grok1-40b": {"activation": "silu", "attention_softcap": "none"},  # as the example trains it
     "grok1-314b": {"activation": "gelu_tanh"},
     "hunyuan3-299b": {"moe.num_groups": 1, "moe.topk_groups": 1},  # the published model has no groups
     "step3.5-flash-196b": {"moe.scaling_factor": 1.0},  # its configuration class's
+    # All layers have experts, and no class has its heads for tokens further ahead.
+    "deepseek-v4-flash-284b": {"ffn_hidden_size": 2048, "mtp.num_layers": 0},
 }
 
 
@@ -253,13 +251,54 @@ def shared_indexers(entry):
     return sharing * (entry["mla"]["q_lora_rank"] * heads * size + hidden * size + 2 * size + hidden * heads)
 
 
+def compressed(entry):
+    """DeepSeek-V4's own parts: two layers with a window alone, then sparse and heavy ones in turn."""
+    own = (entry["extra"] or {}).get("dsv4")
+    if not own:
+        return {}
+    layers, fraction = entry["num_layers"], own["rope_dim"] / own["head_dim"]
+    assert own["compress_ratios"] == "0,0 then 4,128 alternating"
+    pattern = ["sliding_attention"] * 2 + [("sparse_compressed", "heavy_compressed")[l % 2] for l in range(layers - 2)]
+    return {"compressed_attention.q_lora_rank": own["q_lora"], "compressed_attention.output_groups": own["o_groups"],
+            "compressed_attention.output_lora_rank": own["o_lora"], "hyper_connections.streams": own["hc_mult"],
+            "activation_limit": own["swiglu_limit"], "layer_pattern": ",".join(pattern),
+            "indexer.num_heads": own["index_n_heads"], "indexer.head_dim": own["index_head_dim"],
+            "indexer.top_k": own["index_topk"], "rope.base": own["compress_rope_theta"], "rope.fraction": fraction,
+            "sliding_rope.base": entry["position_embedding"]["base"], "sliding_rope.fraction": fraction,
+            "sliding_rope.interleaved": True, "moe.num_hash_layers": entry["moe"]["n_hash_layers"]}
+
+
+def uncounted(entry):
+    """What the file's count of DeepSeek-V4 leaves out (its own note says so): compressors, indexers, hyper-connections
+    and sinks, and the tables of the layers that route by token in place of a bias."""
+    own = (entry["extra"] or {}).get("dsv4")
+    if not own:
+        return 0
+    hidden, size, streams = entry["hidden_size"], own["head_dim"], own["hc_mult"]
+    small, heads = own["index_head_dim"], own["index_n_heads"]
+    heavy = (entry["num_layers"] - 2) // 2
+    sparse = entry["num_layers"] - 2 - heavy
+
+    def compressor(ratio, width, wide):
+        return 2 * wide * width * hidden + ratio * wide * width + width
+
+    indexer = own["q_lora"] * heads * small + heads * hidden + compressor(4, small, 2)
+    mixes = (2 + streams) * streams
+    connections = 2 * (mixes * streams * hidden + mixes + 3) * entry["num_layers"] + streams * streams * hidden + streams + 1
+    sinks = entry["num_layers"] * entry["num_attention_heads"]
+    tables = entry["moe"]["n_hash_layers"] * (entry["vocab_size"] * entry["moe"]["topk"] - entry["moe"]["num_experts"])
+    return sparse * (compressor(4, size, 2) + indexer) + heavy * compressor(128, size, 1) + connections + sinks + tables
+
+
 def preset(entry):
     family = family_of(entry)
     fields = sizes(entry) | rotary(entry) | latent(entry) | experts(entry, family) | windows(entry)
-    fields |= recurrent(entry) | multipliers(entry) | switches(entry, family) | OVERRIDES.get(entry["id"], {})
+    fields |= recurrent(entry) | multipliers(entry) | switches(entry, family) | compressed(entry)
+    fields |= OVERRIDES.get(entry["id"], {})
     if family == "longcat_flash":
         fields["num_layers"] *= 2  # two of the program's are one of the file's
-    return entry["id"], family, entry["params"] + entry["mtp_params"] - shared_indexers(entry), fields
+    heads = 0 if fields.get("mtp.num_layers") == 0 else entry["mtp_params"]
+    return entry["id"], family, entry["params"] + heads - shared_indexers(entry) + uncounted(entry), fields
 
 
 def line(name, family, parameters, fields):
@@ -271,13 +310,10 @@ def main():
     published = json.loads(pathlib.Path(sys.argv[1]).read_text())["presets"]
     default = pathlib.Path(__file__).parents[2] / "qianli/model/presets_data.inc"
     out = pathlib.Path(sys.argv[2]) if len(sys.argv) > 2 else default
-    presets = OWN + [preset(entry) for entry in published if entry["id"] not in UNSUPPORTED]
+    presets = OWN + [preset(entry) for entry in published]
     head = ["// Written by tools/reference/make_presets.py: name, family, parameters, and what differs from the",
             "// family's traits.", "// clang-format off"]
     out.write_text("\n".join(head + [line(*one) for one in presets] + ["// clang-format on", ""]))
-    for entry in published:
-        if entry["id"] in UNSUPPORTED:
-            print(f"not supported: {entry['id']}: {UNSUPPORTED[entry['id']]}")
     print(f"{len(presets)} presets in {out}")
 
 

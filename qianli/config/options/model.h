@@ -100,7 +100,8 @@ void ModelConfig::fields(Visitor& v) {
                      .absent = kOfModel});
   v(layer_pattern, {.key = "layer_pattern",
                     .help = "What mixes positions, layer by layer, repeated: names with commas of "
-                            "attention, sliding_attention, gated_delta_net, mamba2, none.",
+                            "attention, sliding_attention, sparse_compressed, heavy_compressed, "
+                            "gated_delta_net, mamba2, none.",
                     .absent = kOfModel});
   v(sliding_window,
     {.key = "sliding_window",
@@ -184,7 +185,14 @@ void ModelConfig::fields(Visitor& v) {
                         .min = 0,
                         .open_min = true});
   v(latent_attention, {.key = "latent_attention", .help = "Multi-head latent attention."});
-  v(indexer, {.key = "indexer", .help = "Which keys a query of latent attention sees."});
+  v(compressed_attention, {.key = "compressed_attention",
+                           .help = "Attention to a window and to keys that stand for several "
+                                   "tokens, of one wide key head."});
+  v(indexer, {.key = "indexer",
+              .help = "Which keys a query of latent attention sees, or which compressed ones."});
+  v(hyper_connections, {.key = "hyper_connections",
+                        .help = "A residual stream of several rows per token, mixed between the "
+                                "blocks."});
   v(moe, {.key = "moe", .help = "Mixture of experts."});
   v(gated_delta_net, {.key = "gated_delta_net", .help = "Layers of the gated delta rule."});
   v(mamba2, {.key = "mamba2", .help = "Mamba-2 layers."});

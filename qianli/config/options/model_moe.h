@@ -40,7 +40,7 @@ void MoeConfig::fields(Visitor& v) {
             .help = "How the router scores experts.",
             .flag = "--moe-router-score-function",
             .absent = kOfModel,
-            .choices = {"softmax", "top_k_softmax", "sigmoid", "sparse_mixer"}});
+            .choices = {"softmax", "top_k_softmax", "sigmoid", "sqrt_softplus", "sparse_mixer"}});
   v(normalize_top_k, {.key = "normalize_top_k",
                       .help = "Divide the weights of the chosen experts by their sum.",
                       .flag = "--norm-topk-prob",
@@ -83,6 +83,10 @@ void MoeConfig::fields(Visitor& v) {
   v(dense_layers, {.key = "dense_layers",
                    .help = "Layers without experts, counted from 0, with commas.",
                    .absent = kOfModel});
+  v(num_hash_layers, {.key = "num_hash_layers",
+                      .help = "First layers that take the experts of a token from a table.",
+                      .absent = kOfModel,
+                      .min = 0});
   v(activation_limit, {.key = "activation_limit",
                        .help = "model.activation_limit of the routed experts, where it differs.",
                        .absent = kOfModel});

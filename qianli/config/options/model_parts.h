@@ -36,6 +36,46 @@ void LatentAttentionConfig::fields(Visitor& v) {
 }
 
 template <class Visitor>
+void CompressedAttentionConfig::fields(Visitor& v) {
+  v(q_lora_rank,
+    {.key = "q_lora_rank", .help = "Size of the latent of queries.", .absent = kOfModel, .min = 1});
+  v(output_groups, {.key = "output_groups",
+                    .help = "Groups of heads whose outputs go through a latent each.",
+                    .absent = kOfModel,
+                    .min = 1});
+  v(output_lora_rank, {.key = "output_lora_rank",
+                       .help = "Size of the latent of a group.",
+                       .absent = kOfModel,
+                       .min = 1});
+  v(sparse_ratio, {.key = "sparse_ratio",
+                   .help = "Tokens to a key of a sparse_compressed layer.",
+                   .unit = "tokens",
+                   .absent = kOfModel,
+                   .min = 1});
+  v(heavy_ratio, {.key = "heavy_ratio",
+                  .help = "Tokens to a key of a heavy_compressed layer.",
+                  .unit = "tokens",
+                  .absent = kOfModel,
+                  .min = 1});
+}
+
+template <class Visitor>
+void HyperConnectionsConfig::fields(Visitor& v) {
+  v(streams, {.key = "streams",
+              .help = "Rows of the residual stream per token.",
+              .absent = kOfModel,
+              .min = 1});
+  v(sinkhorn_iterations, {.key = "sinkhorn_iterations",
+                          .help = "Normalisations of the matrix that mixes the rows.",
+                          .absent = kOfModel,
+                          .min = 1});
+  v(eps, {.key = "eps",
+          .help = "Epsilon of the weights and of these normalisations.",
+          .absent = kOfModel,
+          .min = 0});
+}
+
+template <class Visitor>
 void IndexerConfig::fields(Visitor& v) {
   v(num_heads, {.key = "num_heads",
                 .help = "Heads of the indexer.",

@@ -214,9 +214,10 @@ void ParallelConfig::fields(Visitor& v) {
      .open_min = true});
   v(communicators,
     {.key = "communicators",
-     .help = "What the communicators of single groups of ranks are asked to be like, as in "
-             "\"tensor:ctas=8,buffer=4M;experts:ctas=4-16\": thread blocks (ctas, NCCL) and staging "
-             "memory (buffer; HCCL's is for each group, NCCL's one for all). Gloo has neither.",
+     .help =
+         "What the communicators of single groups of ranks are asked to be like, as in "
+         "\"tensor:ctas=8,buffer=4M;experts:ctas=4-16\": thread blocks (ctas, NCCL) and staging "
+         "memory (buffer; HCCL's is for each group, NCCL's one for all). Gloo has neither.",
      .flag = "--hccl-group-buffer"});
   v(adaptive_buffers,
     {.key = "adaptive_buffers",

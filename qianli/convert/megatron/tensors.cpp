@@ -26,7 +26,12 @@ void refuse_what_has_no_place(const model::ModelSpec& spec, const MegatronLayout
          "keys and values shared between layers, which only MindSpeed has names for");
   refuse(spec.attention_gate == model::AttentionGate::kHead,
          "a gate for each head, which Megatron has no tensor for");
-  refuse(spec.attention_gate == model::AttentionGate::kHead, "a gate per attention head");
+  refuse(spec.compressed_attention.has_value(),
+         "compressed keys, which Megatron has no tensors for");
+  refuse(spec.hyper_connections.has_value(),
+         "a residual stream of several rows, which Megatron has no tensors for");
+  refuse(spec.moe && spec.moe->num_hash_layers > 0,
+         "experts by token, which Megatron has no tensor for");
   refuse(spec.moe && spec.moe->expert_bias && layout.experts == ExpertStorage::kGrouped,
          "biases in experts, which grouped storage has no place for");
   const bool recurrent = spec.gated_delta_net || spec.mamba2;
