@@ -55,6 +55,37 @@ TEST(Sampler, greedy_heeds_the_repetition_penalty) {
   EXPECT_EQ(sampler.pick(scores, 0), 0);
 }
 
+TEST(Sampler, penalties_count_what_was_generated) {
+  Sampler sampler({.presence_penalty = 0.5, .frequency_penalty = 0.25}, 4);
+  const std::vector<int64_t> prompt{0};
+  sampler.see(prompt);
+  for (const int64_t id : {2, 3, 2}) sampler.make(id);
+  std::vector<float> scores{1, 1, 1, 1};
+  sampler.process(scores);
+  EXPECT_EQ(scores, (std::vector<float>{1, 1, 0, 0.25}));
+}
+
+TEST(Sampler, biases_and_allowed_tokens_come_first) {
+  Sampler sampler({.logit_bias = {{3, 5.0}, {1, -100.0}}}, 4);
+  std::vector<float> scores{1, 2, 0, -1};
+  sampler.process(scores);
+  EXPECT_EQ(scores, (std::vector<float>{1, -98, 0, 4}));
+  sampler.allow({1, 2});
+  scores = {1, 2, 0, -1};
+  EXPECT_EQ(sampler.pick(scores, 0), 2);
+  EXPECT_EQ(scores, (std::vector<float>{-kInfinity, -98, 0, -kInfinity}));
+  EXPECT_THROW(Sampler({.logit_bias = {{4, 1.0}}}, 4), ConfigError);
+  EXPECT_THROW(Sampler({.presence_penalty = 2.5}, 4), ConfigError);
+}
+
+TEST(Sampler, min_p_keeps_a_share_of_the_best) {
+  Sampler sampler({.temperature = 1.0, .min_p = 0.25}, 4);
+  std::vector<float> scores{std::log(0.5f), std::log(0.2f), std::log(0.1f), std::log(0.2f)};
+  sampler.process(scores);
+  EXPECT_GT(scores[1], -kInfinity);
+  EXPECT_EQ(scores[2], -kInfinity);
+}
+
 TEST(Sampler, draws_by_probability_and_repeats_by_seed_and_position) {
   const std::vector<float> logits{std::log(0.5f), std::log(0.3f), -kInfinity, std::log(0.2f)};
   constexpr int kDraws = 20000;
