@@ -67,7 +67,7 @@ def write_tokens(prefix: Path) -> None:
 
 
 def run(*command) -> None:
-    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def train(program, folder: Path, name: str, base: Path, steps: int, options, extra=()) -> Path:
@@ -97,7 +97,7 @@ def check(program: str, work: Path, name: str, models: Path) -> None:
     whole = train(program, folder, "whole", base, 8, options)
     parts = train(program, folder, "parts", base, 4, options, ["optim.decay_steps=8"])
     train(program, folder, "parts", base, 8, options, ["optim.decay_steps=8"])
-    first, second = (load_file(r / "checkpoints/step_8/model.safetensors") for r in (whole, parts))
+    first, second = (load_file(r / "checkpoints/step_8/model-00001-of-00001.safetensors") for r in (whole, parts))
     assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first), "resumed otherwise"
     run(program, "convert", whole, folder / "peft", "--to", "peft")
     run(program, "convert", whole, folder / "hf", "--to", "hf", "--dtype", "fp32")
