@@ -82,10 +82,12 @@ TEST_F(SftDataTest, rows_become_steps_of_epochs) {
     EXPECT_EQ(batch.loss_mask.back(), 1);
     EXPECT_EQ(batch.loss_mask.front(), 0);
   }
-  ASSERT_EQ(data.told.size(), 2u);
-  EXPECT_NE(data.told[0].find("60 samples of 60 rows"), std::string::npos) << data.told[0];
-  EXPECT_NE(data.told[1].find("2 epochs = 30 steps of 4 samples"), std::string::npos)
-      << data.told[1];
+  ASSERT_EQ(data.told.size(), 3u);
+  EXPECT_NE(data.told[0].find("rows look like the format alpaca"), std::string::npos);
+  EXPECT_NE(data.told[1].find("60 samples of 60 rows"), std::string::npos) << data.told[1];
+  EXPECT_NE(data.told[2].find("2 epochs = 30 steps of 4 samples"), std::string::npos)
+      << data.told[2];
+  EXPECT_TRUE(data.warnings.empty());
 }
 
 TEST_F(SftDataTest, rows_are_prepared_once_for_each_content_and_setting) {
@@ -165,7 +167,7 @@ TEST_F(SftDataTest, packing_fills_rows) {
     config_.data.packing = packing;
     const SftData data = open();
     EXPECT_LT(data.train->num_steps(), alone / 2);
-    EXPECT_NE(data.told[1].find("% full"), std::string::npos) << data.told[1];
+    EXPECT_NE(data.told.back().find("% full"), std::string::npos) << data.told.back();
   }
 }
 
@@ -187,7 +189,10 @@ TEST_F(SftDataTest, validation_has_samples_of_its_own) {
 TEST_F(SftDataTest, what_cannot_be_trained_on_is_refused) {
   write("bad.jsonl", rows(3) + "{\"instruction\": \"Hi\"}\n");
   config_.data.path = {{(folder_ / "bad.jsonl").string()}};
-  EXPECT_EQ(open().train->summary().samples, 3);
+  const SftData most = open();
+  EXPECT_EQ(most.train->summary().samples, 3);
+  ASSERT_EQ(most.warnings.size(), 2u);
+  EXPECT_NE(most.warnings[1].find("bad.jsonl:4"), std::string::npos) << most.warnings[1];
   // Also where the samples are prepared already.
   expect_refused<DataError>([&] { config_.data.bad_rows = "fail"; }, "bad.jsonl:4");
   write("pairs.jsonl", R"({"instruction": "Hi", "chosen": "Hello", "rejected": "No"})");
