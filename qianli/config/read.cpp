@@ -156,7 +156,9 @@ std::string expectation(const Field& field) {
     } else if constexpr (std::is_same_v<T, Section>) {
       return value.shorthand ? "a name or a map of options" : "a map of options";
     } else if constexpr (std::is_same_v<T, List>) {
-      return value.sample().shorthand ? "a path or a list" : "a list of maps";
+      const Section item = value.sample();
+      return item.shorthand ? fmt::format("a {} or a list", item.fields.front().option.key)
+                            : "a list of maps";
     } else {
       return with_choices(option, "text");
     }

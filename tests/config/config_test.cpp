@@ -203,8 +203,9 @@ std::string other_value(const Field& field) {
   const auto write = [](const auto& value) -> std::string {
     using T = std::decay_t<decltype(value)>;
     if constexpr (std::is_same_v<T, List>) {
-      return value.sample().shorthand ? "[a, {path: 'b c', weight: 0.5}]"
-                                      : "[{match: a, lr_scale: 0.5, weight_decay: 0.25}]";
+      const Section item = value.sample();
+      if (!item.shorthand) return "[{match: a, lr_scale: 0.5, weight_decay: 0.25}]";
+      return item.fields.size() > 1 ? "[a, {path: 'b c', weight: 0.5}]" : "[a, {match: 'b c'}]";
     } else if constexpr (std::is_same_v<T, bool*>) {
       return *value ? "false" : "true";
     } else if constexpr (std::is_same_v<T, std::optional<bool>*>) {

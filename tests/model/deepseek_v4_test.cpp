@@ -126,6 +126,7 @@ TEST(DeepSeekV4, takes_what_its_class_takes_where_nothing_is_said) {
   Json config = published();
   for (const char* key : {"compress_ratios", "num_hash_layers", "qk_rope_head_dim"})
     config.erase(key);
+  config["head_dim"] = 48;  // an eighth of it turns
   const ModelSpec spec = read(config);
   EXPECT_EQ(spec.layer_pattern, (std::vector{kHeavy, kHeavy, kHeavy, kSparse, kHeavy}));
   EXPECT_EQ(spec.moe->num_hash_layers, 3);
