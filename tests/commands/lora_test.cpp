@@ -1,4 +1,6 @@
 // A user trains an adapter, takes it along as a PEFT folder, goes on from it, and uses the model.
+#include <map>
+
 #include "tests/commands/workshop.h"
 
 namespace qianli::testing {
@@ -18,8 +20,14 @@ class LoraTest : public Workshop {
   void make_base() const {
     expect_success(pretrain({"run.dir=base", "train.steps=2", "checkpoint.hugging_face=true"}));
   }
-  std::string stored(const std::string& run, int64_t step, const std::string& file) const {
-    return read_text(path(run) / "checkpoints" / ("step_" + std::to_string(step)) / file);
+  // By name, what the files of weights and optimizer states of the last checkpoint hold.
+  std::map<std::string, std::string> stored(const std::string& run) const {
+    std::map<std::string, std::string> files;
+    for (const auto& entry : fs::directory_iterator(path(run) / "checkpoints" / "step_6")) {
+      if (entry.path().extension() == ".safetensors")
+        files[entry.path().filename()] = read_text(entry.path());
+    }
+    return files;
   }
 };
 
@@ -29,12 +37,11 @@ TEST_F(LoraTest, TrainsSavesAndGoesOnBitForBit) {
   expect_success(tune("straight", 6));
   expect_success(tune("parts", 3));
   expect_success(tune("parts", 6));
-  for (const std::string file : {"model.safetensors", "optimizer.safetensors"})
-    EXPECT_TRUE(stored("straight", 6, file) == stored("parts", 6, file)) << file << " differs";
-  const auto metrics = read_metrics(path("straight"));
-  EXPECT_LT(metrics.back().at("loss").get<double>(), metrics.front().at("loss").get<double>());
+  const auto files = stored("straight");
+  EXPECT_GE(files.size(), 2u);
+  EXPECT_TRUE(files == stored("parts"));
   // The base is not in the checkpoint.
-  EXPECT_LT(fs::file_size(path("straight/checkpoints/step_6/model.safetensors")),
+  EXPECT_LT(files.at("model-00001-of-00001.safetensors").size(),
             fs::file_size(path("base/hugging_face/model.safetensors")) / 2);
 }
 

@@ -28,8 +28,9 @@ TEST_F(ServeTest, AnswersWhatGenerateSaysAndEndsOnSigterm) {
   how.standard_output = path("url");
   how.environment["QIANLI_API_KEY"] = "key";
   Program server({"serve", model, "--port", "0", "--name", "tiny", "--template", "default"}, how);
-  ASSERT_TRUE(server.wait_for([&] { return port_in(read_text(path("url"))) > 0; }))
-      << server.finish().err;
+  ASSERT_TRUE(server.wait_for([&] {
+    return fs::exists(path("url")) && port_in(read_text(path("url"))) > 0;
+  })) << server.finish().err;
   const int port = port_in(read_text(path("url")));
   httplib::Client client("127.0.0.1", port);
   client.set_read_timeout(60);

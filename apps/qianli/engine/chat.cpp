@@ -120,7 +120,9 @@ class Chat {
   void set_system(const std::string& text) {
     system_ = text;
     if (!messages_.empty() && messages_[0].value("role", "") == "system") messages_.erase(0);
-    if (!text.empty()) messages_.insert(messages_.begin(), {{"role", "system"}, {"content", text}});
+    if (text.empty()) return;
+    const OrderedJson system{{"role", "system"}, {"content", text}};
+    messages_.insert(messages_.begin(), system);
   }
 
   void load(const std::string& file) {
