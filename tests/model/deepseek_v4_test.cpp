@@ -92,8 +92,8 @@ TEST(DeepSeekV4, reads_what_is_published) {
   EXPECT_TRUE(spec.limit_before_activation);
   EXPECT_EQ(spec.activation_limit, std::vector{10.0});
   EXPECT_EQ(spec.moe->shared_ffn_hidden_size, 20);
-  // Plain layers turn by the plain rule, those with compressed keys by the stretched one, which does
-  // not make its models louder.
+  // Plain layers turn by the plain rule, those with compressed keys by the stretched one, which
+  // does not make its models louder.
   EXPECT_EQ(spec.layer(0).rope->base, 10000.0);
   EXPECT_EQ(spec.layer(0).rope->scaling.kind, RopeScalingKind::kNone);
   EXPECT_EQ(spec.layer(1).rope->base, 160000.0);
@@ -128,7 +128,7 @@ TEST(DeepSeekV4, takes_what_its_class_takes_where_nothing_is_said) {
     config.erase(key);
   config["head_dim"] = 48;  // an eighth of it turns
   const ModelSpec spec = read(config);
-  EXPECT_EQ(spec.layer_pattern, (std::vector{kHeavy, kHeavy, kHeavy, kSparse, kHeavy}));
+  EXPECT_EQ(spec.layer_pattern, (std::vector{kHeavy, kHeavy, kHeavy, kSparse}));
   EXPECT_EQ(spec.moe->num_hash_layers, 3);
   EXPECT_EQ(spec.rope.fraction, 0.125);
   config["compress_rates"] = {{"heavily_compressed_attention", 64}};
