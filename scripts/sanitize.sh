@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds tests and program with sanitizers and runs the tests.
 #
-#   scripts/sanitize.sh asan|tsan [TEST ...]    tests as ctest names them; default: engine kernels commands
+#   scripts/sanitize.sh asan|tsan [TEST ...]    tests as ctest names them; default: engine_1 engine_2 kernels commands
 #
 # asan: address and undefined behaviour, in build-asan. tsan: threads, in build-tsan; with one OpenMP thread,
 # because LibTorch's OpenMP is not compiled for it and its barriers would go unseen.
@@ -12,7 +12,7 @@ case $kind in
   asan | tsan) shift ;;
   *) sed -n '2,7s/^#\( \|$\)//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac
-[ $# -gt 0 ] || set -- engine kernels commands
+[ $# -gt 0 ] || set -- engine_1 engine_2 kernels commands
 targets=()
 for test in "$@"; do
   case $test in

@@ -13,4 +13,4 @@ esac
 "$root/scripts/build.sh"
 select=(-LE slow)
 $all && select=()
-exec ctest --test-dir "$build" --output-on-failure --no-tests=error "${select[@]}"
+exec ctest --test-dir "$build" --output-on-failure --no-tests=error --parallel 2 "${select[@]}"
