@@ -17,6 +17,7 @@ targets=()
 for test in "$@"; do
   case $test in
     commands*) targets+=(command_tests) ;;
+    engine_*) targets+=(engine_tests) ;;
     fuzz_*) targets+=("$test") ;;
     *) targets+=("${test}_tests") ;;
   esac
