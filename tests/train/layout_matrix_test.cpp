@@ -132,14 +132,15 @@ TEST_P(LayoutMatrix, equals_the_serial_run) {
   EXPECT_EQ(grids > 2, dense) << grids;
 }
 
-// Adapters beside frozen weights; on every other layout they are of some layers and modules, and the
-// embedding and a norm are trained whole.
+// Adapters beside frozen weights; on every other layout they are of some layers and modules, and
+// the embedding and a norm are trained whole.
 TEST_P(LayoutMatrix, equals_the_serial_run_with_adapters) {
   const model::ModelSpec spec = tiny_model(GetParam());
   const config::TuneConfig all{.method = "lora", .r = 3};
   config::TuneConfig some{.method = "lora", .r = 2, .use_rslora = true, .layers = "1,3"};
   some.target_modules = {{"linear_proj"}, {"linear_fc1"}, {"linear_fc2"}};
-  if (!spec.latent_attention) some.target_modules.push_back({"linear_qkv"});
+  if (!spec.latent_attention)
+    some.target_modules.push_back({spec.compressed_attention ? "linear_kv_proj" : "linear_qkv"});
   some.modules_to_save = {{"word_embeddings"}, {"*.3.input_layernorm"}};
   std::map<std::tuple<int64_t, bool, bool, bool>, RunResult> serial;
   std::set<std::string> seen;
@@ -151,8 +152,8 @@ TEST_P(LayoutMatrix, equals_the_serial_run_with_adapters) {
     if (!fits(spec, layout) || !seen.insert(text_of(layout)).second) continue;
     const std::string text = text_of(layout) + (number % 2 == 0 ? " (all)" : " (some)");
     zero.insert(layout.zero);
-    const auto [expected, is_new] = serial.try_emplace(
-        {layout.samples, layout.packed, layout.dropout > 0, number % 2 == 0});
+    const auto [expected, is_new] =
+        serial.try_emplace({layout.samples, layout.packed, layout.dropout > 0, number % 2 == 0});
     if (is_new) expected->second = run_serially(spec, layout);
     dist::run_ranks(layout.ranks(), [&](const dist::World& world) {
       SCOPED_TRACE(text);

@@ -63,8 +63,9 @@ TEST(TensorParallel, SendsWhatTheFormulaSays) {
       const auto h = static_cast<double>(spec.hidden_size), layers = double(spec.num_layers);
       const auto share = static_cast<double>(ranks - 1) / static_cast<double>(ranks);
       const double all_reduce = 2 * kTokens * h * kBytes * share;
-      // The largest logits, and the sums of exponentials and of logits at labels.
-      const double softmax = 2 * 3 * kTokens * kBytes * share;
+      // The largest logits, and the sums of exponentials and of logits at labels; to count the
+      // labels that are the likeliest tokens, the largest logits and those at labels.
+      const double softmax = 2 * 5 * kTokens * kBytes * share;
       const double again = sequence ? 2 * layers * all_reduce / 2 : 0;
       const double microbatch = (4 * layers + 2) * all_reduce + again + softmax;
       // Norms: two of a layer and the last one, whose gradients are of a rank's own tokens.
@@ -135,7 +136,7 @@ TEST(Grid, SendsWhatTheFormulaSays) {
                            3 * of_y(heads) + 2 * of_y(2 * width) + 3 * of_y(width);
     const double norm = 2 * 2 * of_y(1);  // a sum forward and one backward, both ways
     const double ends = 4 * (h * (x * y - 1) / (x * y));
-    const double softmax = 2 * 3 * (x * y - 1.0) / (x * y);
+    const double softmax = 2 * 5 * (x * y - 1.0) / (x * y);
     const double layers = static_cast<double>(spec.num_layers);
     const double microbatch =
         kTokens * kBytes * (layers * (linears + 2 * norm) + norm + ends + softmax);
