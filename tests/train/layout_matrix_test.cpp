@@ -1,7 +1,9 @@
 // Layouts of every kind at once, drawn from all that fit on up to 16 ranks, against the serial run.
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <set>
+#include <string>
 #include <tuple>
 
 #include "qianli/base/error.h"
@@ -16,7 +18,12 @@ namespace {
 using data::ContextAlgorithm;
 
 constexpr int64_t kMostRanks = 16;
-constexpr size_t kLayoutsOfAModel = 30;
+
+// Of a model. The slow test draws more.
+size_t layouts() {
+  const char* given = std::getenv("QIANLI_TEST_LAYOUTS");
+  return given ? std::stoul(given) : 12;
+}
 
 struct PipelineOf {
   int64_t stages, chunks;
@@ -113,7 +120,7 @@ TEST_P(LayoutMatrix, equals_the_serial_run) {
   std::map<std::tuple<int64_t, bool, bool>, RunResult> serial;  // by samples, packed, dropout
   std::set<std::string> seen;
   int64_t most_ranks = 0, grids = 0;
-  for (uint64_t number = 0; seen.size() < kLayoutsOfAModel; ++number) {
+  for (uint64_t number = 0; seen.size() < layouts(); ++number) {
     ASSERT_LT(number, 10'000U);
     const Layout layout = drawn(random_key(number, GetParam()), spec.moe.has_value());
     if (!fits(spec, layout) || !seen.insert(text_of(layout)).second) continue;
@@ -145,7 +152,7 @@ TEST_P(LayoutMatrix, equals_the_serial_run_with_adapters) {
   std::map<std::tuple<int64_t, bool, bool, bool>, RunResult> serial;
   std::set<std::string> seen;
   std::set<int64_t> zero;
-  for (uint64_t number = 0; seen.size() < kLayoutsOfAModel / 2; ++number) {
+  for (uint64_t number = 0; seen.size() < layouts() / 2; ++number) {
     ASSERT_LT(number, 10'000U);
     Layout layout = drawn(random_key(number, "adapters of " + GetParam()), spec.moe.has_value());
     layout.tune = number % 2 == 0 ? all : some;
@@ -160,7 +167,7 @@ TEST_P(LayoutMatrix, equals_the_serial_run_with_adapters) {
       expect_equal(run_layout(spec, layout, world), expected->second);
     });
   }
-  EXPECT_GE(zero.size(), 3U);
+  EXPECT_GE(zero.size(), 2U);
 }
 
 // One rank has a number that is not finite; all end the same step with the same words.
