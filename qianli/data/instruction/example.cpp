@@ -4,6 +4,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/strings.h"
+#include "qianli/data/instruction/legacy.h"
 
 namespace qianli::data {
 namespace {
@@ -292,6 +293,13 @@ class ExampleReader {
 
 Example read_example(const OrderedJson& row, const ExampleRules& rules) {
   return ExampleReader(row, rules).read();
+}
+
+std::vector<Example> read_examples(const OrderedJson& row, const ExampleRules& rules) {
+  if (rules.legacy != Legacy::kNone) return read_legacy(row, rules);
+  std::vector<Example> one;
+  one.push_back(read_example(row, rules));
+  return one;
 }
 
 }  // namespace qianli::data
