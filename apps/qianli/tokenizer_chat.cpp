@@ -121,7 +121,8 @@ chat::TurnOptions turn_options(const Options& options) {
 
 // A named template: turns, and the sample that training makes of them.
 void print_named(const Options& options) {
-  const auto& named = chat::named_template(options.named);
+  const auto found = chat::find_template(options.named);
+  const chat::NamedTemplate& named = *found;
   const auto tokenizer = Tokenizer::load(options.model);
   chat::Conversation conversation =
       chat::read_conversation(read(options.messages), options.messages);
