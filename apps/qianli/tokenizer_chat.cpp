@@ -14,6 +14,7 @@
 #include "qianli/data/instruction/configured.h"
 #include "qianli/text/chat/encode_turns.h"
 #include "qianli/text/chat/model_template.h"
+#include "qianli/text/chat/template_file.h"
 #include "qianli/text/tokenizer.h"
 
 namespace qianli::app {

@@ -1,6 +1,6 @@
 """Keeps `qianli serve` busy, then bothers it.
 
-usage: soak_server.py PROGRAM MODEL [--streams 200] [--seconds 120] [--requests 10000] [--seed 1]
+usage: soak_server.py PROGRAM MODEL [--streams 200] [--seconds 120] [--requests 10000] [--cache-gb 0.3] [--seed 1]
 
 Soak: so many clients at once, each asking for one stream after the other. Every stream must end with [DONE], every answer to
 the same greedy question must be the same as that of a client alone up to ties, and memory must not grow. Fuzz: so many
@@ -25,10 +25,10 @@ QUESTION = "What is the largest planet?"
 
 
 class Server:
-    def __init__(self, program, model, streams):
+    def __init__(self, program, model, streams, cache):
         self.process = subprocess.Popen(
             [program, "serve", model, "--port", "0", "--name", "m", "--max-sequences", "32", "--max-waiting",
-             str(max(streams, 64))], stdout=subprocess.PIPE, text=True)
+             str(max(streams, 64)), "--cache-gb", str(cache)], stdout=subprocess.PIPE, text=True)
         for line in self.process.stdout:
             if found := re.search(r"http://127.0.0.1:(\d+)/", line):
                 self.port = int(found[1])
@@ -278,7 +278,7 @@ async def fuzz(server, report, requests, seed):
 
 
 async def run(arguments):
-    server = Server(arguments.program, arguments.model, arguments.streams)
+    server = Server(arguments.program, arguments.model, arguments.streams, arguments.cache_gb)
     report = Report(server)
     await soak(server, report, arguments.streams, arguments.seconds)
     await fuzz(server, report, arguments.requests, arguments.seed)
@@ -293,6 +293,7 @@ def main():
     parser.add_argument("--streams", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--requests", type=int, default=10000)
+    parser.add_argument("--cache-gb", type=float, default=0.3, help="small, so that what it comes to hold shows beside it")
     parser.add_argument("--seed", type=int, default=1)
     sys.exit(1 if asyncio.run(run(parser.parse_args())) else 0)
 

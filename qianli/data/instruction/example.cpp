@@ -56,6 +56,8 @@ class ExampleReader {
   const OrderedJson& value(const std::string& column) const {
     const OrderedJson* found = find(column);
     if (found) return *found;
+    if (row_.contains(column))
+      refuse(fmt::format("expected a value in the column '{}', got null", column));
     std::vector<std::string> there;
     for (const auto& [key, value] : row_.items()) there.push_back(key);
     refuse(fmt::format("expected the column '{}', got '{}'{}", column, join(there, "', '"),

@@ -61,7 +61,7 @@ Example one_turn(std::string question, std::string answer) {
   return example;
 }
 
-std::vector<std::string_view> pieces(const std::string& text, std::string_view separator) {
+std::vector<std::string_view> pieces(std::string_view text, std::string_view separator) {
   return text::jinja::split_text(text, separator, -1);
 }
 
@@ -72,7 +72,7 @@ Example belle(const OrderedJson& row, const ColumnMap& columns) {
   const std::string conversation = text_of(row, columns.prompt);
   for (const std::string_view piece : pieces(conversation, kHuman)) {
     if (piece.empty()) continue;
-    const auto sides = pieces(std::string(piece), kAssistant);
+    const auto sides = pieces(piece, kAssistant);
     if (sides.size() > 2) {
       refuse(fmt::format("expected '{}' once behind each '{}' in the column '{}'", kAssistant,
                          kHuman, columns.prompt));

@@ -194,7 +194,8 @@ void InstructionPreparation::make_part(const Part& part) const {
   };
   const auto bad = [&](const std::string& problem) {
     if (options_.fail_on_bad_rows) {
-      throw DataError("data", problem, "--bad-rows skip leaves such rows out");
+      const bool has_hint = problem.find("Hint: ") != problem.npos;
+      throw DataError("data", problem, has_hint ? "" : "--bad-rows skip leaves such rows out");
     }
     counts.add({.rows = 1, .bad_rows = 1, .first_bad_rows = {problem}});
   };
