@@ -72,19 +72,19 @@ std::string alpaca_text(const simdjson::dom::object& row, const Place& place) {
 }
 
 std::string sharegpt_text(const simdjson::dom::object& row, const Place& place) {
-  simdjson::dom::array messages;
-  for (const auto field : row) {
-    const bool names = field.key == "conversations" || field.key == "messages";
-    if (names && field.value.get(messages) != simdjson::SUCCESS)
-      refuse(place(), fmt::format("a list of messages under '{}'", field.key), "another value");
-  }
   std::string text;
-  for (const simdjson::dom::element message : messages) {
-    std::string_view words;
-    if (message["value"].get(words) != simdjson::SUCCESS &&
-        message["content"].get(words) != simdjson::SUCCESS)
-      refuse(place(), "'value' or 'content' in every message", "a message without");
-    text += words;
+  for (const auto field : row) {
+    if (field.key != "conversations" && field.key != "messages") continue;
+    simdjson::dom::array messages;
+    if (field.value.get(messages) != simdjson::SUCCESS)
+      refuse(place(), fmt::format("a list of messages under '{}'", field.key), "another value");
+    for (const simdjson::dom::element message : messages) {
+      std::string_view words;
+      if (message["value"].get(words) != simdjson::SUCCESS &&
+          message["content"].get(words) != simdjson::SUCCESS)
+        refuse(place(), "'value' or 'content' in every message", "a message without");
+      text += words;
+    }
   }
   if (text.empty()) refuse(place(), "messages under 'conversations' or 'messages'", "none");
   return text;

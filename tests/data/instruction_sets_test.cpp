@@ -198,7 +198,7 @@ TEST_F(InstructionSets, entries_that_cannot_be_used) {
     }
   };
   refused({{"hf_hub_url", "someone/data"}}, "expected a file_name, got hf_hub_url");
-  refused({{"file_name", "a.jsonl"}, {"format", "alpaca"}}, "did you mean 'formatting'?");
+  refused({{"file_name", "a.jsonl"}, {"formating", "alpaca"}}, "did you mean 'formatting'?");
   refused({{"file_name", "a.jsonl"}, {"formatting", "chat"}}, "expected the formatting");
   refused({{"file_name", "a.jsonl"}, {"columns", {{"question", "ask"}}}}, "'question'");
   refused({{"file_name", 7}}, "expected a text under 'file_name'");

@@ -15,7 +15,8 @@ Json golden() {
 }
 
 TEST(Mixing, bits_are_those_of_numpy) {
-  for (const auto& [seed, bits] : golden().at("bits").items()) {
+  const Json all = golden();
+  for (const auto& [seed, bits] : all.at("bits").items()) {
     NumpyGenerator generator(std::stoull(seed));
     for (const Json& word : bits) EXPECT_EQ(generator.bits(), word.get<uint64_t>()) << seed;
   }
@@ -23,7 +24,8 @@ TEST(Mixing, bits_are_those_of_numpy) {
 
 TEST(Mixing, rows_are_those_of_datasets) {
   int number = 0;
-  for (const Json& one : golden().at("cases")) {
+  const Json all = golden();
+  for (const Json& one : all.at("cases")) {
     SCOPED_TRACE(one.at("strategy").get<std::string>() + one.at("lengths").dump());
     const Mixing mixing{mix_strategy(one.at("strategy")),
                         one.at("probabilities").get<std::vector<double>>(),

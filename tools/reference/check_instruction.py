@@ -1,17 +1,19 @@
 """Compares the samples of `qianli data prepare` with those of an independent renderer, to the last id and label.
 
-    check_instruction.py build/bin/qianli TEMPLATES.json DATA TOKENIZERS [--write GOLDEN.json] [--only NAME…]
+    check_instruction.py build/bin/qianli TEMPLATES.json DATA TOKENIZERS [--write GOLDEN.json] [--quick] [--jobs N] [--only NAME…]
 
 TEMPLATES.json: the slot tables of the named templates. DATA: a folder with sft/ and preference/. TOKENIZERS: a folder of
 folders llama2, llama3, qwen3, deepseek_v3. Every named template renders, masks, cuts and packs all rows of every file under
-all sets of options (instruction_reference.py); the tokenizers' own templates are rendered by transformers; the handlers of
+many sets of options (instruction_reference.py); the tokenizers' own templates are rendered by transformers; the handlers of
 old, those of pretraining data and mixed data sets follow. Templates with tokens that no tokenizer has get a copy of qwen3's
 to which they are added. Prints a table: samples compared and equal, by template and file. --write keeps the ids and labels
 of a few rows for the tests."""
 
 import argparse
+import concurrent.futures
 import gzip
 import json
+import os
 import re
 import shutil
 import struct
@@ -83,7 +85,15 @@ class Check:
         count[1] += min(len(wanted), len(actual)) - len(wrong)
         if wrong or len(actual) != len(wanted):
             self.bad += 1
-            print(f"DIFFERENT {row} {file} {options}: {len(actual)} sequences for {len(wanted)}, wrong {wrong[:5]}")
+            print(f"DIFFERENT {row} {file} {options}: {len(actual)} sequences for {len(wanted)}, wrong {wrong[:5]}", flush=True)
+
+    def take(self, other):
+        """What another process compared."""
+        counts, bad = other
+        self.bad += bad
+        for place, (compared, equal) in counts:
+            self.counts[place][0] += compared
+            self.counts[place][1] += equal
 
     def table(self):
         rows = list(dict.fromkeys(row for row, _ in self.counts))
@@ -140,7 +150,7 @@ def load(path):
 class Everything:
     def __init__(self, args, work):
         self.tables = json.loads(Path(args.templates).read_text())["templates"]
-        self.check, self.work, self.data, self.only = Check(args.qianli, work), Path(work), Path(args.data), args.only
+        self.check, self.work, self.data, self.quick = Check(args.qianli, work), Path(work), Path(args.data), args.quick
         source = Path(args.tokenizers)
         self.folders = {name: folder_of(source / name, self.work / name, [])
                         for name in ("qwen3", "llama2", "llama3", "deepseek_v3")}
@@ -149,9 +159,6 @@ class Everything:
         self.words = {name: Words(folder) for name, folder in self.folders.items()}
         self.files = {name: load(self.data / name) for name in FILES}
         self.golden = []
-
-    def wants(self, name):
-        return not self.only or name in self.only
 
     def named(self, table):
         name, place = table["name"], OWN.get(table["name"], "all")
@@ -169,7 +176,9 @@ class Everything:
                     actual = self.check.samples([self.data / file], self.folders[place], more, PAIR)
                     self.check.compare(name, file, {"thinking": thinking}, actual, pairwise(template, rows))
                     continue
-                for options, extra in RUNS if thinking is None else RUNS[:6]:
+                small = file == FILES[1] and name not in OWN
+                runs = [RUNS[i] for i in (0, 3, 6, 8, 9)] if self.quick else RUNS
+                for options, extra in runs[:1] if small else runs if thinking is None else runs[:2 if self.quick else 6]:
                     self.sft(table, place, file, rows, thinking, options, more + extra)
 
     def sft(self, table, place, file, rows, thinking, options, flags):
@@ -199,8 +208,6 @@ class Everything:
         from transformers import AutoTokenizer
         folder, words = self.folders[name], self.words[name]
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        if not tokenizer.chat_template:
-            return
         specials = sorted(map(str, tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
         mark = re.compile("|".join(map(re.escape, specials)))
         for file in FILES[:2]:
@@ -269,23 +276,38 @@ class Everything:
             actual = self.check.samples(["a,g"], self.folders["qwen3"], flags + more)
             self.check.compare("mixed sets", "two files", (strategy, most, groups, pack), actual, wanted)
 
-    def run(self):
-        for table in self.tables:
-            if self.wants(table["name"]):
-                self.named(table)
-                print(f"{table['name']} done, {self.check.bad} runs differ so far", file=sys.stderr, flush=True)
-        for name in ("qwen3", "llama2", "llama3", "deepseek_v3"):
-            if self.wants("model"):
-                self.own(name)
-        for name, (make, render) in LEGACY.items():
-            if self.wants(name):
-                self.legacy(name, make, render)
-        for name, (make, text) in PRETRAIN.items():
-            if self.wants(name):
-                self.pretrain(name, make, text)
-        if self.wants("mixed"):
+    def run(self, name):
+        if name in LEGACY:
+            self.legacy(name, *LEGACY[name])
+        elif name in PRETRAIN:
+            self.pretrain(name, *PRETRAIN[name])
+        elif name == "mixed":
             self.mixed()
-        self.check.table()
+        elif name.startswith("model "):
+            self.own(name.split()[1])
+        else:
+            self.named(next(table for table in self.tables if table["name"] == name))
+
+
+# Each process has an Everything of its own.
+
+
+def begin(args, work):
+    begin.everything = Everything(args, tempfile.mkdtemp(dir=work))
+
+
+def work_on(name):
+    everything = begin.everything
+    everything.check.counts.clear()
+    everything.check.bad, everything.golden = 0, []
+    everything.run(name)
+    return (list(everything.check.counts.items()), everything.check.bad), everything.golden
+
+
+def names_of(args):
+    templates = [table["name"] for table in json.loads(Path(args.templates).read_text())["templates"]]
+    names = templates + [f"model {name}" for name in ("qwen3", "llama3", "deepseek_v3")] + [*LEGACY, *PRETRAIN, "mixed"]
+    return [name for name in names if not args.only or name.split()[0] in args.only]
 
 
 def main():
@@ -293,15 +315,24 @@ def main():
     for name in ("qianli", "templates", "data", "tokenizers"):
         parser.add_argument(name)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="a template, `model`, a handler, or `mixed`")
+    parser.add_argument("--quick", action="store_true", help="five sets of options instead of fifteen")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--write")
     args = parser.parse_args()
+    golden = []
     with tempfile.TemporaryDirectory() as work:
-        everything = Everything(args, work)
-        everything.run()
-        if args.write:
-            lines = ",\n".join(json.dumps(one) for one in everything.golden)
-            Path(args.write).write_text(f"[{lines}]\n")
-    sys.exit(1 if everything.check.bad else 0)
+        check = Check(args.qianli, work)
+        with concurrent.futures.ProcessPoolExecutor(args.jobs, initializer=begin, initargs=(args, work)) as pool:
+            names = names_of(args)
+            for name, (counts, samples) in zip(names, pool.map(work_on, names)):
+                check.take(counts)
+                golden += samples
+                print(f"{name} done, {check.bad} runs differ so far", file=sys.stderr, flush=True)
+    check.table()
+    if args.write:
+        lines = ",\n".join(json.dumps(one) for one in golden)
+        Path(args.write).write_text(f"[{lines}]\n")
+    sys.exit(1 if check.bad else 0)
 
 
 if __name__ == "__main__":

@@ -224,7 +224,7 @@ def sft(template, row, options):
         mask = [IGNORE] * len(source)
         if options.get("train_on_prompt"):
             mask = source
-        elif template.efficient and k > 0 and not back:
+        elif template.efficient and k > 0 and not back and source:  # a source that was cut away has no place for it
             mask = [template.eos] + mask[1:]
         ids += source + target
         labels += mask + ([IGNORE] * len(target) if back and k + 1 < len(cut) else target)

@@ -28,7 +28,8 @@ class Server:
     def __init__(self, program, model, streams, cache):
         self.process = subprocess.Popen(
             [program, "serve", model, "--port", "0", "--name", "m", "--max-sequences", "32", "--max-waiting",
-             str(max(streams, 64)), "--cache-gb", str(cache)], stdout=subprocess.PIPE, text=True)
+             str(max(streams, 64)), "--cache-gb", str(cache),
+             "--max-tokens", "64"], stdout=subprocess.PIPE, text=True)
         for line in self.process.stdout:
             if found := re.search(r"http://127.0.0.1:(\d+)/", line):
                 self.port = int(found[1])
