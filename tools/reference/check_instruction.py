@@ -327,7 +327,8 @@ def main():
             for name, (counts, samples) in zip(names, pool.map(work_on, names)):
                 check.take(counts)
                 golden += samples
-                print(f"{name} done, {check.bad} runs differ so far", file=sys.stderr, flush=True)
+                compared, equal = (sum(count[k] for _, count in counts[0]) for k in (0, 1))
+                print(f"{name}: {equal} of {compared} equal", file=sys.stderr, flush=True)
     check.table()
     if args.write:
         lines = ",\n".join(json.dumps(one) for one in golden)
