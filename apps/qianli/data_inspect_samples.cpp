@@ -37,16 +37,13 @@ OrderedJson to_json(const std::vector<data::ShownSequence>& sequences,
 // The first rows of the files, through the encoder.
 class Look {
  public:
-  Look(const InspectSamples& options, const data::KnownRows& rows,
+  Look(const InspectSamples& options, const std::vector<data::KnownRows>& sets,
        const data::SampleEncoder& encoder)
-      : options_(options), encoder_(encoder), rules_{rows.format, rows.task, rows.columns, {}} {
-    rules_.additional = encoder.options().additional;
-    for (const fs::path& file : rows.files) {
-      data::for_first_rows(
-          file, left(), [this](const OrderedJson& row, const std::string&) { take(row); },
-          [this](const std::string& problem) {
-            counts_.add({.rows = 1, .bad_rows = 1, .first_bad_rows = {problem}});
-          });
+      : options_(options), encoder_(encoder) {
+    for (const data::KnownRows& rows : sets) {
+      const int64_t end = counts_.rows + rows.max_rows.value_or(options.rows);
+      for (const fs::path& file : rows.files)
+        look(file, rows, std::min(options.rows, end) - counts_.rows);
     }
   }
 
@@ -61,15 +58,28 @@ class Look {
   }
 
  private:
-  size_t left() const { return static_cast<size_t>(options_.rows - counts_.rows); }
+  void look(const fs::path& file, const data::KnownRows& rows, int64_t most) {
+    const data::ExampleRules rules{rows.format, rows.task, rows.columns, rows.legacy,
+                                   encoder_.options().additional};
+    data::for_first_rows(
+        file, static_cast<size_t>(most),
+        [&](const OrderedJson& row, const std::string&) {
+          std::vector<data::Sample> samples;
+          for (const data::Example& example : data::read_examples(row, rules))
+            samples.push_back(encoder_.encode(example));
+          for (const data::Sample& sample : samples) take(sample);
+          counts_.add({.rows = 1});
+        },
+        [this](const std::string& problem) {
+          counts_.add({.rows = 1, .bad_rows = 1, .first_bad_rows = {problem}});
+        });
+  }
 
-  void take(const OrderedJson& row) {
+  void take(const data::Sample& sample) {
     throw_if_stopped("data");
-    const data::Sample sample = encoder_.encode(data::read_example(row, rules_));
     if (options_.sample == counts_.samples + counts_.too_long) shown_ = sample;
     longest_ = std::max(longest_, sample.longest());
-    counts_.add({.rows = 1,
-                 .too_long = sample.too_long ? 1 : 0,
+    counts_.add({.too_long = sample.too_long ? 1 : 0,
                  .cut = sample.cut ? 1 : 0,
                  .samples = sample.too_long ? 0 : 1,
                  .tokens = sample.tokens(encoder_.fields()),
@@ -78,7 +88,6 @@ class Look {
 
   const InspectSamples& options_;
   const data::SampleEncoder& encoder_;
-  data::ExampleRules rules_;
   data::InstructionCounts counts_;
   std::optional<data::Sample> shown_;
   int64_t longest_ = 0;
@@ -101,10 +110,11 @@ std::string text_of(const data::InstructionCounts& counts, int64_t longest) {
 void inspect_rows(const InspectSamples& options, const InstructionFlags& flags) {
   if (options.tokenizer.empty())
     throw ConfigError("data", "expected --tokenizer with instruction data, got none");
-  const auto rows = flags.rows(options.paths);
+  const auto sets = flags.sets(options.paths);
+  const data::KnownRows& rows = sets[0];
   const auto tokenizer = text::Tokenizer::load(options.tokenizer);
   const auto encoder = flags.encoder(tokenizer, options.tokenizer, rows);
-  const Look look(options, rows, encoder);
+  const Look look(options, sets, encoder);
   const data::Sample& sample = look.sample();
   const auto sequences = data::sequences_of(encoder.fields(), sample.fields);
   if (options.json) {

@@ -20,11 +20,12 @@ namespace {
 struct Options {
   std::vector<std::string> inputs;
   std::string tokenizer, output;
-  std::string key = "text";
+  std::vector<std::string> keys = {"text"};
   std::string separator;
   std::string bad_rows = "skip";
   std::vector<std::string> merge_keys;
   int threads = 0;
+  int64_t num_subs = 1;
   bool no_append_eod = false, overwrite = false, json = false;
   InstructionFlags instruction;
 };
@@ -46,6 +47,20 @@ class Bar {
   std::optional<Progress> progress_;
 };
 
+// MindSpeed-LLM's handlers of pretraining data.
+constexpr std::pair<const char*, data::DocumentText> kTextHandlers[] = {
+    {"GeneralPretrainHandler", data::DocumentText::kKey},
+    {"AlpacaPretrainHandler", data::DocumentText::kAlpaca},
+    {"SharegptPretrainHandler", data::DocumentText::kSharegpt},
+    {"StackOverflowPythonPretrainHandler", data::DocumentText::kStackOverflow}};
+
+std::optional<data::DocumentText> text_handler(const std::string& name) {
+  for (const auto& [known, text] : kTextHandlers) {
+    if (name == known) return text;
+  }
+  return std::nullopt;
+}
+
 void print(const Options& options, const std::string& prefix,
            const data::CorpusManifest& manifest) {
   if (options.json) {
@@ -63,21 +78,53 @@ void print(const Options& options, const std::string& prefix,
             << fmt::format("Train on it with data.path={}\n", prefix);
 }
 
+void prepare_documents(const Options& options, data::PrepareOptions work) {
+  const auto encoder = data::document_encoder(text::Tokenizer::load(options.tokenizer));
+  work.threads = options.threads;
+  work.overwrite = options.overwrite;
+  if (!options.separator.empty()) work.rules.separator = options.separator;
+  for (const std::string& key : options.keys) {
+    const std::string prefix = fmt::format("{}_{}_document", options.output, key);
+    Bar bar;
+    work.rules.text_key = key;
+    work.report = bar.report();
+    const auto manifest = data::prepare_corpus(prefix, work, encoder);
+    bar.finish();
+    print(options, prefix, manifest);
+  }
+}
+
 void prepare_documents(const Options& options) {
   options.instruction.check_unasked();
-  const std::string prefix = fmt::format("{}_{}_document", options.output, options.key);
-  const auto encoder = data::document_encoder(text::Tokenizer::load(options.tokenizer));
-  Bar bar;
-  data::PrepareOptions work{.rules = {.text_key = options.key},
-                            .append_eod = !options.no_append_eod,
-                            .threads = options.threads,
-                            .overwrite = options.overwrite,
-                            .report = bar.report()};
-  if (!options.separator.empty()) work.rules.separator = options.separator;
+  data::PrepareOptions work{.append_eod = !options.no_append_eod};
   work.inputs.assign(options.inputs.begin(), options.inputs.end());
-  const auto manifest = data::prepare_corpus(prefix, work, encoder);
-  bar.finish();
-  print(options, prefix, manifest);
+  prepare_documents(options, work);
+}
+
+// As MindSpeed-LLM's handlers read text: rows, also of folders, of .txt files one a line; documents
+// end with the end-of-document token where that is asked for.
+void prepare_documents(const Options& options, data::DocumentText text) {
+  InstructionFlags others = options.instruction;
+  others.config.handler_name.clear();
+  others.append_eod = false;
+  others.check_unasked();
+  if (options.no_append_eod)
+    throw ConfigError("data", "expected --append-eod or nothing with --handler-name");
+  if (text != data::DocumentText::kKey && options.keys != std::vector<std::string>{"text"})
+    throw ConfigError("data", "expected the keys of text with GeneralPretrainHandler only");
+  const auto input =
+      data::input_files(std::vector<fs::path>(options.inputs.begin(), options.inputs.end()));
+  for (const std::string& notice : input.notices) log::info("data", "{}", notice);
+  for (const fs::path& file : input.files) {
+    if (data::row_kind_of(file, "") != data::RowKind::kCsv) continue;
+    throw DataError("data", fmt::format("expected text in .jsonl, .json, .parquet, .arrow or .txt "
+                                        "files, got {}",
+                                        file.string()));
+  }
+  data::PrepareOptions work{.inputs = input.files,
+                            .rules = {.text = text, .separator = "\n"},
+                            .append_eod = options.instruction.append_eod};
+  prepare_documents(options, work);
 }
 
 void print(const Options& options, const data::InstructionManifest& manifest,
@@ -125,18 +172,25 @@ void print(const Options& options, const data::InstructionManifest& manifest,
 
 void prepare_samples(const Options& options) {
   const InstructionFlags& flags = options.instruction;
-  if (options.no_append_eod || !options.separator.empty() || options.key != "text") {
+  if (options.no_append_eod || !options.separator.empty() ||
+      options.keys != std::vector<std::string>{"text"}) {
     throw ConfigError("data", "expected --key, --separator and --no-append-eod with text only",
                       "--map-keys names the columns of instruction data");
   }
   const auto packing = flags.packing();
-  const auto rows = flags.rows(options.inputs);
+  auto sets = flags.sets(options.inputs);
+  const auto mixing = flags.mixing(sets.size());
+  const auto rows = sets[0];
+  sets.erase(sets.begin());
   const auto encoder =
       flags.encoder(text::Tokenizer::load(options.tokenizer), options.tokenizer, rows);
   Bar bar;
   const auto manifest = data::prepare_instructions(options.output,
                                                    {.rows = rows,
+                                                    .more = sets,
+                                                    .mixing = mixing,
                                                     .packing = packing,
+                                                    .num_subs = options.num_subs,
                                                     .fail_on_bad_rows = options.bad_rows == "fail",
                                                     .threads = options.threads,
                                                     .overwrite = options.overwrite,
@@ -166,6 +220,8 @@ void merge(const Options& options) {
 void run(const Options& options) {
   if (!options.merge_keys.empty()) return merge(options);
   if (options.tokenizer.empty()) throw ConfigError("data", "expected --tokenizer, got none");
+  const auto text = text_handler(options.instruction.config.handler_name);
+  if (text) return prepare_documents(options, *text);
   options.instruction.asked() ? prepare_samples(options) : prepare_documents(options);
 }
 
@@ -185,13 +241,17 @@ void add_data_prepare(CLI::App& data) {
       "unless --separator is given. Files ending in .gz are unpacked on the way. Interrupted work "
       "is\n"
       "kept in a .parts folder: the same command goes on.");
-  command->add_option("INPUT", options->inputs, "Files, in this order; of rows also folders")
+  command
+      ->add_option("INPUT", options->inputs,
+                   "Files, in this order; of rows also folders, or names (--dataset-dir)")
       ->required();
   command->add_option("--tokenizer", options->tokenizer,
                       "Folder with tokenizer files, or one of them");
   command->add_option("--output,--output-prefix", options->output, "PREFIX of the files written")
       ->required();
-  command->add_option("--key", options->key, "Field of a JSON record that holds the text [text]");
+  command->add_option(
+      "--key,--json-keys", options->keys,
+      "Fields of a JSON record that hold text, each for a corpus of its own [text]");
   command->add_option("--separator", options->separator,
                       "Text between two documents of a plain text file");
   command->add_option("--threads,--workers", options->threads, "Threads [all cores]")
@@ -207,6 +267,13 @@ void add_data_prepare(CLI::App& data) {
       ->capture_default_str()
       ->group("Instruction data");
   options->instruction.add_to(*command);
+  options->instruction.add_mixing_to(*command);
+  command
+      ->add_option("--n-subs", options->num_subs,
+                   "With --pack: as many groups of rows are packed, each by itself. Without, the "
+                   "files are the same for any number")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->group("Instruction data: samples");
   command
       ->add_option("--merge-group-keys", options->merge_keys,
                    "Put all .bin/.idx pairs of a folder with such a key in their names one behind "

@@ -4,16 +4,22 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
 
 #include "apps/qianli/template_options.h"
 #include "qianli/base/error.h"
 #include "qianli/base/log.h"
+#include "qianli/base/strings.h"
 #include "qianli/config/field.h"
+#include "qianli/data/instruction/dataset_info.h"
+#include "qianli/text/chat/template_file.h"
 
 namespace qianli::app {
 namespace {
 
 constexpr const char* kRows = "Instruction data";
+constexpr const char* kMixing = "Instruction data: several data sets";
+constexpr const char* kListed = "LlamaFactoryInstructionHandler";
 constexpr const char* kSamples = "Instruction data: samples";
 
 // "train_on_prompt" as "--train-on-prompt".
@@ -65,6 +71,11 @@ void InstructionFlags::add_to(CLI::App& command) {
       .add_option("--task", task,
                   "sft, preference, process-reward, ppo or prompts [as the rows look]")
       ->group(kRows);
+  command
+      .add_option("--prompt-type-path", template_file,
+                  "File of templates, as MindSpeed-LLM's templates.json, that --template names one "
+                  "of")
+      ->group(kRows);
   command.add_option("--set", variables, "Of --template model: NAME=VALUE for its variables")
       ->group(kRows);
   command
@@ -75,6 +86,16 @@ void InstructionFlags::add_to(CLI::App& command) {
       ->group(kRows);
   command.add_option("--reward-tokens", reward_tokens, "Of process rewards: the labels")
       ->group(kRows);
+  command
+      .add_option(
+          "--dataset-dir", dataset_folder,
+          "With --handler-name LlamaFactoryInstructionHandler: folder of dataset_info.json, "
+          "whose data sets the inputs name")
+      ->capture_default_str()
+      ->group(kMixing);
+  command.add_option("--max-samples", max_rows, "Only the first rows of each data set")
+      ->check(CLI::PositiveNumber)
+      ->group(kMixing);
   command
       .add_option("--seq-length", sequence_length,
                   "Tokens of a training sequence; samples as long or longer are left out")
@@ -88,9 +109,25 @@ void InstructionFlags::add_to(CLI::App& command) {
       ->group(kSamples);
 }
 
+void InstructionFlags::add_mixing_to(CLI::App& command) {
+  command
+      .add_option("--mix-strategy", mix_strategy,
+                  "Data sets one behind the other (concat), or by turns until the first "
+                  "(interleave_under) or the last (interleave_over) is used up")
+      ->capture_default_str()
+      ->group(kMixing);
+  command
+      .add_option("--interleave-probs", probabilities,
+                  "How often each set is drawn from, as 0.3,0.7 [by turns]")
+      ->delimiter(',')
+      ->group(kMixing);
+  command.add_option("--seed", mix_seed, "Of these draws")->capture_default_str()->group(kMixing);
+}
+
 bool InstructionFlags::asked() const {
   return !config.chat_template.empty() || !config.format.empty() || !task.empty() ||
-         !config.handler_name.empty() || !config.map_keys.empty() || pack || neat_pack;
+         !config.handler_name.empty() || !config.map_keys.empty() || !template_file.empty() ||
+         pack || neat_pack;
 }
 
 void InstructionFlags::check_unasked() const {
@@ -107,13 +144,51 @@ void InstructionFlags::check_unasked() const {
   refuse(!variables.empty(), "--set");
   refuse(!reward_tokens.empty(), "--reward-tokens");
   refuse(!additional.empty(), "--dataset-additional-keys");
+  refuse(pack, "--pack");
+  refuse(neat_pack, "--neat-pack");
+  refuse(!template_file.empty(), "--prompt-type-path");
+  refuse(max_rows > 0, "--max-samples");
+  refuse(!probabilities.empty(), "--interleave-probs");
+  refuse(mix_strategy != "concat", "--mix-strategy");
 }
 
-data::KnownRows InstructionFlags::rows(const std::vector<std::string>& inputs) const {
-  data::KnownRows rows =
-      data::configured_rows(config, task, std::vector<fs::path>(inputs.begin(), inputs.end()));
-  for (const std::string& notice : rows.notices) log::info("data", "{}", notice);
-  return rows;
+bool InstructionFlags::lists_sets() const { return config.handler_name == kListed; }
+
+std::vector<data::KnownRows> InstructionFlags::sets(const std::vector<std::string>& inputs) const {
+  std::vector<data::KnownRows> sets;
+  if (lists_sets()) {
+    if (!config.format.empty() || !task.empty() || !config.map_keys.empty())
+      throw ConfigError("data",
+                        "expected format, task and columns in dataset_info.json, got them "
+                        "as options, too");
+    std::vector<std::string> names;
+    for (const std::string& input : inputs) {
+      for (const std::string& name : split(input, ',')) names.emplace_back(trim(name));
+    }
+    sets = data::listed_rows(dataset_folder, names);
+  } else {
+    sets = {
+        data::configured_rows(config, task, std::vector<fs::path>(inputs.begin(), inputs.end()))};
+  }
+  for (data::KnownRows& rows : sets) {
+    if (max_rows > 0) rows.max_rows = std::min(max_rows, rows.max_rows.value_or(max_rows));
+    for (const std::string& notice : rows.notices) log::info("data", "{}", notice);
+  }
+  return sets;
+}
+
+data::Mixing InstructionFlags::mixing(size_t num_sets) const {
+  data::Mixing mixing{.strategy = data::mix_strategy(mix_strategy), .seed = mix_seed};
+  for (const std::string& text : probabilities) {
+    double share = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), share);
+    if (error != std::errc() || end != text.data() + text.size())
+      throw ConfigError("data",
+                        fmt::format("expected numbers as --interleave-probs, got '{}'", text));
+    mixing.probabilities.push_back(share);
+  }
+  data::check_mixing(mixing, num_sets);
+  return mixing;
 }
 
 data::SampleEncoder InstructionFlags::encoder(std::shared_ptr<const text::Tokenizer> tokenizer,
@@ -126,6 +201,15 @@ data::SampleEncoder InstructionFlags::encoder(std::shared_ptr<const text::Tokeni
                               .additional = additional};
   if (sequence_length > 0) options.sequence_length = sequence_length;
   config::InstructionConfig wanted = config;
+  if (!template_file.empty()) {
+    if (config.chat_template.empty())
+      throw ConfigError("data", "expected --template NAME with --prompt-type-path, got none");
+    wanted.chat_template = fmt::format("{}:{}", template_file, config.chat_template);
+    if (!text::chat::is_in_file(wanted.chat_template)) {
+      throw ConfigError("data", fmt::format("expected a .json file as --prompt-type-path, got '{}'",
+                                            template_file));
+    }
+  }
   if (!variables.empty()) {
     if (!wanted.template_variables.empty())
       throw ConfigError("data", "expected --set or --template-variables, got both");

@@ -14,6 +14,7 @@
 #include "qianli/data/instruction/configured.h"
 #include "qianli/text/chat/encode_turns.h"
 #include "qianli/text/chat/model_template.h"
+#include "qianli/text/chat/template_file.h"
 #include "qianli/text/tokenizer.h"
 
 namespace qianli::app {
@@ -121,7 +122,8 @@ chat::TurnOptions turn_options(const Options& options) {
 
 // A named template: turns, and the sample that training makes of them.
 void print_named(const Options& options) {
-  const auto& named = chat::named_template(options.named);
+  const auto found = chat::find_template(options.named);
+  const chat::NamedTemplate& named = *found;
   const auto tokenizer = Tokenizer::load(options.model);
   chat::Conversation conversation =
       chat::read_conversation(read(options.messages), options.messages);

@@ -26,11 +26,17 @@ std::string place_of(std::string_view content, uint64_t offset, const std::strin
   throw DataError("data", fmt::format("{}: expected {}, got {}", place, expected, got), hint);
 }
 
-// The text of a record. Of a key that stands twice the last one counts, as in Python.
-std::string_view text_of(const simdjson::dom::element& record, const std::string& key,
-                         const std::function<std::string()>& place) {
+using Place = std::function<std::string()>;
+
+simdjson::dom::object object_of(const simdjson::dom::element& record, const Place& place) {
   simdjson::dom::object object;
   if (record.get(object) != simdjson::SUCCESS) refuse(place(), "a JSON object", "another value");
+  return object;
+}
+
+// Of a key that stands twice the last one counts, as in Python.
+std::string_view value_of(const simdjson::dom::object& object, const std::string& key,
+                          const Place& place) {
   std::optional<simdjson::dom::element> found;
   for (const auto field : object) {
     if (field.key == key) found = field.value;
@@ -49,6 +55,62 @@ std::string_view text_of(const simdjson::dom::element& record, const std::string
   return text;
 }
 
+// A frame of words as MindSpeed-LLM writes it; where there is no input, nothing stands for it.
+std::string alpaca_text(const simdjson::dom::object& row, const Place& place) {
+  std::string_view input;
+  for (const auto field : row) {
+    if (field.key == "input" && field.value.get(input) != simdjson::SUCCESS) input = {};
+  }
+  return fmt::format(
+      "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
+      "helpful, detailed, and polite answers to the user's questions.USER: Below is an instruction "
+      "that describes a task. Write a response that appropriately completes the request.\n\n"
+      "### Instruction:\n{}\n\n{}### Response: ASSISTANT: {}",
+      value_of(row, "instruction", place),
+      input.empty() ? "" : fmt::format("### Input:\n{}\n\n", input),
+      value_of(row, "output", place));
+}
+
+std::string sharegpt_text(const simdjson::dom::object& row, const Place& place) {
+  std::string text;
+  for (const auto field : row) {
+    if (field.key != "conversations" && field.key != "messages") continue;
+    simdjson::dom::array messages;
+    if (field.value.get(messages) != simdjson::SUCCESS)
+      refuse(place(), fmt::format("a list of messages under '{}'", field.key), "another value");
+    for (const simdjson::dom::element message : messages) {
+      std::string_view words;
+      if (message["value"].get(words) != simdjson::SUCCESS &&
+          message["content"].get(words) != simdjson::SUCCESS)
+        refuse(place(), "'value' or 'content' in every message", "a message without");
+      text += words;
+    }
+  }
+  if (text.empty()) refuse(place(), "messages under 'conversations' or 'messages'", "none");
+  return text;
+}
+
+std::string stack_overflow_text(const simdjson::dom::object& row, const Place& place) {
+  return fmt::format("In python, {}\n### Question:\n{}\n### Response:\n{}\n",
+                     value_of(row, "title", place), value_of(row, "question_body", place),
+                     value_of(row, "answer_body", place));
+}
+
+void visit_record(const simdjson::dom::element& record, const DocumentRules& rules,
+                  const Place& place, const std::function<void(std::string_view)>& visit) {
+  const simdjson::dom::object object = object_of(record, place);
+  switch (rules.text) {
+    case DocumentText::kKey:
+      return visit(value_of(object, rules.text_key, place));
+    case DocumentText::kAlpaca:
+      return visit(alpaca_text(object, place));
+    case DocumentText::kSharegpt:
+      return visit(sharegpt_text(object, place));
+    case DocumentText::kStackOverflow:
+      return visit(stack_overflow_text(object, place));
+  }
+}
+
 void visit_lines(std::string_view content, ByteRange range, const DocumentRules& rules,
                  const std::string& source, const std::function<void(std::string_view)>& visit) {
   simdjson::dom::parser parser;
@@ -64,7 +126,7 @@ void visit_lines(std::string_view content, ByteRange range, const DocumentRules&
         refuse(place(), "a JSON object",
                fmt::format("invalid JSON ({})", simdjson::error_message(error)));
       }
-      visit(text_of(record, rules.text_key, place));
+      visit_record(record, rules, place, visit);
     }
     begin = end + 1;
   }
@@ -82,8 +144,8 @@ void visit_array(std::string_view content, const DocumentRules& rules, const std
   size_t number = 0;
   for (const simdjson::dom::element record : records) {
     ++number;
-    visit(text_of(record, rules.text_key,
-                  [&] { return fmt::format("{}: record {}", source, number); }));
+    visit_record(
+        record, rules, [&] { return fmt::format("{}: record {}", source, number); }, visit);
   }
 }
 

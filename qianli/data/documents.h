@@ -23,8 +23,18 @@ namespace qianli::data {
 
 enum class DocumentKind { kPlainText, kJsonLines, kJsonArray };
 
+// What the text of a JSON record is made of. The last three are MindSpeed-LLM's handlers of
+// pretraining data.
+enum class DocumentText {
+  kKey,
+  kAlpaca,         // instruction, input and output in a frame of fixed words
+  kSharegpt,       // all messages of conversations (or messages), nothing between them
+  kStackOverflow,  // title, question_body and answer_body in such a frame
+};
+
 struct DocumentRules {
   std::string text_key = "text";
+  DocumentText text = DocumentText::kKey;
   std::optional<std::string> separator;  // plain text: ends a document and belongs to none
 };
 

@@ -62,6 +62,7 @@ std::string CorpusManifest::identity() const {
               {"tokenizer", tokenizer},
               {"vocab_size", vocab_size},
               {"eod", or_null(eod)}};
+  if (rules.text != DocumentText::kKey) all["text"] = static_cast<int>(rules.text);
   for (const SourceFile& source : sources) {
     // The name decides whether it is JSON or plain text.
     all["sources"].push_back(
@@ -81,6 +82,7 @@ std::string CorpusManifest::to_json() const {
                       {"append_eod", append_eod},
                       {"text_key", rules.text_key},
                       {"separator", or_null(rules.separator)},
+                      {"text", static_cast<int>(rules.text)},
                       {"bin_fingerprint", bin_fingerprint},
                       {"idx_fingerprint", idx_fingerprint},
                       {"sources", OrderedJson::array()}};
@@ -103,6 +105,8 @@ CorpusManifest CorpusManifest::read(const fs::path& path) {
     manifest.rules.text_key = json.at("text_key");
     if (!json.at("separator").is_null())
       manifest.rules.separator = json.at("separator").get<std::string>();
+    if (const int text = json.value("text", 0); text >= 0 && text <= 3)
+      manifest.rules.text = static_cast<DocumentText>(text);
     manifest.append_eod = json.at("append_eod");
     manifest.tokenizer = json.at("tokenizer");
     manifest.vocab_size = json.at("vocab_size");

@@ -31,9 +31,9 @@ std::vector<fs::path> training_paths(const config::DataConfig& data) {
 }
 
 // A template that nobody named is the model's own.
-config::InstructionConfig with_template(const config::DataConfig& data) {
+config::InstructionConfig with_template(const config::DataConfig& data, Legacy legacy) {
   config::InstructionConfig config = data.instruction;
-  if (!config.chat_template.empty()) return config;
+  if (!config.chat_template.empty() || legacy != Legacy::kNone) return config;
   config.chat_template = kOwnTemplate;
   return config;
 }
@@ -103,14 +103,14 @@ fs::path Opening::resolve(const std::vector<fs::path>& paths) {
 
 fs::path Opening::prepare(const KnownRows& rows) {
   const SampleEncoder encoder = configured_encoder(
-      with_template(data_), rows, input_.tokenizer, input_.tokenizer_folder,
+      with_template(data_, rows.legacy), rows, input_.tokenizer, input_.tokenizer_folder,
       {.append_eod = data_.append_eod.value_or(false), .sequence_length = data_.sequence_length});
   warnings_.insert(warnings_.end(), encoder.warnings().begin(), encoder.warnings().end());
   InstructionOptions options{.rows = rows, .fail_on_bad_rows = data_.bad_rows == "fail"};
   const std::string name = rows.files[0].filename().string();
   const std::string identity = instruction_identity(options, encoder);
-  const fs::path prefix = input_.cache / "instruction" /
-                          fmt::format("{}-{}", rows.files[0].stem().string(), identity);
+  const fs::path prefix =
+      input_.cache / "instruction" / fmt::format("{}-{}", rows.files[0].stem().string(), identity);
   std::optional<Progress> progress;
   options.report = [&](uint64_t done, uint64_t total) {
     if (!progress) progress.emplace(fmt::format("preparing {}", name), total, "bytes");

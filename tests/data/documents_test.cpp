@@ -79,6 +79,31 @@ TEST(Documents, bad_records_are_named_with_their_line) {
             std::string::npos);
 }
 
+TEST(Documents, frames_of_pretraining_handlers) {
+  const auto text = [](const std::string& row, DocumentText kind) {
+    return documents(row, DocumentKind::kJsonLines, {.text = kind}, 1 << 20).at(0);
+  };
+  const std::string asked =
+      text(R"({"instruction": "I", "input": "Q", "output": "A"})", DocumentText::kAlpaca);
+  EXPECT_TRUE(asked.starts_with("A chat between a curious user and an artificial intelligence"));
+  EXPECT_TRUE(
+      asked.ends_with("### Instruction:\nI\n\n### Input:\nQ\n\n### Response: ASSISTANT: A"));
+  EXPECT_TRUE(text(R"({"instruction": "I", "input": "", "output": "A"})", DocumentText::kAlpaca)
+                  .ends_with("### Instruction:\nI\n\n### Response: ASSISTANT: A"));
+  EXPECT_EQ(text(R"({"conversations": [{"from": "human", "value": "a"}, {"value": "b"}]})",
+                 DocumentText::kSharegpt),
+            "ab");
+  EXPECT_EQ(text(R"({"messages": [{"role": "user", "content": "c"}]})", DocumentText::kSharegpt),
+            "c");
+  EXPECT_EQ(text(R"({"title": "t", "question_body": "q", "answer_body": "a"})",
+                 DocumentText::kStackOverflow),
+            "In python, t\n### Question:\nq\n### Response:\na\n");
+  EXPECT_THROW(text(R"({"conversations": [{"from": "human"}]})", DocumentText::kSharegpt),
+               DataError);
+  EXPECT_THROW(text("{}", DocumentText::kSharegpt), DataError);
+  EXPECT_THROW(text(R"({"title": "t"})", DocumentText::kStackOverflow), DataError);
+}
+
 TEST(Documents, separators_split_and_vanish) {
   const DocumentRules rules{.separator = "\n\n"};
   EXPECT_EQ(documents("a\n\nb\n\n\nc\n\n", DocumentKind::kPlainText, rules, 1 << 20),

@@ -64,7 +64,8 @@ TEST(Example, alpaca_rows_that_do_not_fit) {
   expect_has(
       problem(R"({"instruction": "a", "outputs": "b"})"),
       "expected the column 'output', got 'instruction', 'outputs' (did you mean 'outputs'?)");
-  expect_has(problem(R"({"instruction": "a", "output": null})"), "expected the column 'output'");
+  expect_has(problem(R"({"instruction": "a", "output": null})"),
+             "expected a value in the column 'output', got null");
   expect_has(problem(R"({"instruction": "a", "output": 7})"),
              "expected a text in the column 'output', got number");
   expect_has(problem(R"({"instruction": "a", "output": ["b", "c"]})"), "--task preference");

@@ -57,6 +57,14 @@ expect_exit 0 inspect "$folder/one" --sample 399
 shows "sample 399 of 400"
 shows "]there<|im_end|>"
 
+# Groups of rows make no difference where nothing is packed.
+expect_exit 0 prepare four --template chatml --n-subs 4 --workers 8
+for field in input_ids attention_mask labels; do
+  for end in bin idx; do
+    cmp "$folder/one_packed_${field}_document.$end" "$folder/four_packed_${field}_document.$end" || fail "$field.$end"
+  done
+done
+
 # The same is not made twice, and other data are not replaced unasked.
 expect_exit 0 prepare one --template chatml
 says "is there already, made from the same"
@@ -88,6 +96,62 @@ done
 rm "$folder/parts/b_packed_labels_document.idx"
 expect_exit 3 "$qianli" data prepare "$folder/parts" --merge-group-keys $keys --output "$folder/merged"
 says "expected both"
+
+# Data sets under names.
+mkdir "$folder/sets"
+head -4 "$folder/rows.jsonl" > "$folder/sets/a.jsonl"
+echo '{"conversations": [{"from": "human", "value": "hello"}, {"from": "gpt", "value": "again"}]}' > "$folder/sets/b.jsonl"
+echo '{"a": {"file_name": "a.jsonl"}, "b": {"file_name": "b.jsonl", "formatting": "sharegpt"}}' > "$folder/sets/dataset_info.json"
+named() {
+  "$qianli" data prepare "$1" --handler-name LlamaFactoryInstructionHandler --dataset-dir "$folder/sets" \
+    --template chatml --tokenizer "$folder/model" --output "$folder/$2" "${@:3}"
+}
+expect_exit 0 named a,b concat
+shows "5 samples of 5 rows"
+expect_exit 0 named b,a over --mix-strategy interleave_over
+shows "8 samples of 5 rows"
+expect_exit 0 inspect "$folder/over" --sample 6
+shows "]again<|im_end|>"
+expect_exit 0 named a,b drawn --mix-strategy interleave_under --interleave-probs 0.5,0.5 --max-samples 2 --seed 7
+expect_exit 0 "$qianli" data inspect a,b --handler-name LlamaFactoryInstructionHandler --dataset-dir "$folder/sets" \
+  --template chatml --tokenizer "$folder/model" --sample 4
+shows "]again<|im_end|>"
+expect_exit 2 named a,c x
+says "expected a data set of this list, got 'c'"
+expect_exit 2 named a,b x --mix-strategy interleave_under --interleave-probs 0.5,0.6
+says "the sum 1, got the sum 1.1"
+expect_exit 2 named a,b x --interleave-probs 0.5,0.5
+says "expected probabilities with --mix-strategy"
+
+# A template of one's own.
+cat > "$folder/mine.json" <<'JSON'
+[{"name": "mine", "format_user": {"slots": ["hello {{content}} again "]}, "format_assistant": {"slots": ["{{content}}"]}}]
+JSON
+expect_exit 0 inspect "$folder/rows.jsonl" --prompt-type mine --prompt-type-path "$folder/mine.json"
+shows "[hello hello 1 again ]there"
+expect_exit 0 prepare own --template "$folder/mine.json:mine"
+expect_exit 2 prepare x --template "$folder/mine.json:min"
+says "did you mean 'mine'?"
+
+# Handlers of old, and those of text.
+echo '{"instruction": "Human: hello Assistant: there Human: again Assistant:", "output": "hello"}' > "$folder/belle.jsonl"
+expect_exit 0 inspect "$folder/belle.jsonl" --handler-name BelleMultiTurnInstructionHandler
+shows "### Instruction:"
+shows "]hello"
+expect_exit 2 inspect "$folder/belle.jsonl" --handler-name BelleMultiTurnInstructionHandler --template chatml
+says "expected no chat template with the handler BelleMultiTurnInstructionHandler"
+head -5 "$folder/rows.jsonl" > "$folder/five.jsonl"
+pretrain() { "$qianli" data prepare "$folder/$1" --tokenizer "$folder/model" --output "$folder/$2" "${@:3}"; }
+expect_exit 0 pretrain five.jsonl five --handler-name AlpacaPretrainHandler --append-eod
+shows "5 documents"
+expect_exit 0 pretrain five.jsonl keys --handler-name GeneralPretrainHandler --json-keys instruction output
+shows "keys_instruction_document"
+shows "keys_output_document"
+printf 'one\ntwo\n' > "$folder/lines.txt"
+expect_exit 0 pretrain lines.txt lines --handler-name GeneralPretrainHandler
+shows "2 documents"
+expect_exit 2 pretrain five.jsonl x --handler-name GeneralPretrainHandler --pack
+says "expected --pack with instruction data only"
 
 # What does not fit is said with a way out.
 expect_exit 2 prepare x --format alpaca

@@ -183,7 +183,7 @@ TEST_F(PrepareInstructions, files_of_several_formats_are_no_data_set) {
             2u);
 }
 
-// Samples of an independent renderer: tools/reference/instruction_reference.py.
+// Samples of an independent renderer: tools/reference/check_instruction.py.
 TEST_F(PrepareInstructions, real_rows_with_real_tokenizers) {
   QIANLI_REQUIRE_DATA(data, "sft/identity.json");
   const fs::path shared = data.parent_path().parent_path();

@@ -307,6 +307,17 @@ std::string rendered(const TemporaryFolder& folder, const std::string& name = ""
   return ModelTemplate(files, name, tools).render({.messages = OrderedJson::array()}).text;
 }
 
+TEST(DeepSeek4, takes_a_default_system_text_where_the_conversation_has_none) {
+  const TurnOptions options{.default_system = "S"};
+  const auto source = [&](const char* json) {
+    return to_text(render("deepseek4", json, options).turns[0].source, "", "");
+  };
+  EXPECT_EQ(source(R"([{"role":"user","content":"q"}])"),
+            "<｜begin▁of▁sentence｜>S<｜User｜>q<｜Assistant｜></think>");
+  EXPECT_EQ(source(R"([{"role":"system","content":"T"},{"role":"user","content":"q"}])"),
+            "<｜begin▁of▁sentence｜>T<｜User｜>q<｜Assistant｜></think>");
+}
+
 TEST(ModelTemplates, are_read_from_every_form) {
   const TemporaryFolder folder;
   EXPECT_THROW(rendered(folder), DataError);

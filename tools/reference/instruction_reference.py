@@ -1,41 +1,16 @@
-"""Differences between the samples of `qianli data prepare` and those of an independent renderer.
+"""An independent renderer of instruction data: rows to ids and labels by the tables of the named templates and the rules of
+MindSpeed-LLM, tokenized with `tokenizers`. Used by check_instruction.py."""
 
-    instruction_reference.py build/bin/qianli TEMPLATES.json DATA TOKENIZERS [--write GOLDEN.json] [--only NAME]
-
-TEMPLATES.json: the slot tables of the named templates. DATA: a folder with sft/ and preference/. TOKENIZERS: a folder of
-folders llama2, llama3, qwen3, deepseek_v3. Every template renders, masks, cuts and packs all rows here, from the tables
-and the rules of MindSpeed-LLM, tokenizes with `tokenizers`, and compares ids, masks and labels to the last token. Templates
-with tokens that no tokenizer has get a copy of qwen3's to which they are added. --write keeps the ids and labels of a few
-rows for the tests."""
-
-import argparse
-import gzip
 import json
 import re
-import shutil
-import struct
-import subprocess
-import sys
-import tempfile
 from bisect import bisect
 from collections import defaultdict
 from functools import lru_cache
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import Tokenizer
 
 IGNORE = -100
-
-
-def read_pair(prefix):
-    """All sequences of a .bin/.idx pair of int32."""
-    idx, data = Path(f"{prefix}.idx").read_bytes(), Path(f"{prefix}.bin").read_bytes()
-    assert idx[:9] == b"MMIDIDX\0\0" and struct.unpack_from("<QB", idx, 9) == (1, 4)
-    count, documents = struct.unpack_from("<QQ", idx, 18)
-    lengths = struct.unpack_from(f"<{count}i", idx, 34)
-    offsets = struct.unpack_from(f"<{count}q", idx, 34 + 4 * count)
-    assert struct.unpack_from(f"<{documents}q", idx, 34 + 12 * count) == tuple(range(count + 1))
-    return [list(struct.unpack_from(f"<{n}i", data, at)) for n, at in zip(lengths, offsets)]
 
 
 class Words:
@@ -49,12 +24,57 @@ class Words:
         self.bos, self.eos, self.pad = (ident(name(key)) for key in ("bos_token", "eos_token", "pad_token"))
         self.encode = lru_cache(maxsize=400000)(lambda text: tuple(self.tokenizer.encode(text, add_special_tokens=False).ids))
 
+    def with_specials(self, text):
+        """As a tokenizer of transformers is called by default."""
+        return self.tokenizer.encode(text).ids
+
+
+def deepseek4(messages, system, thinking, one_turn):
+    """[(source, target)] as texts: the part of DeepSeek-V4's layout that rows of ShareGPT and Alpaca can reach."""
+    bos, eos, user, assistant = "<\uff5cbegin\u2581of\u2581sentence\uff5c>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>"
+    entries = [("system", system)] if system else []
+    collects = False
+    for message in messages:
+        role, content = message["role"], message["content"]
+        if role in ("function", "observation"):
+            content = f"<tool_result>{content}</tool_result>"
+            if collects:
+                entries[-1] = ("user", entries[-1][1] + "\n\n" + content)
+            else:
+                entries.append(("user", content))
+            collects = True
+        elif role == "user" and collects:
+            entries[-1] = ("user", entries[-1][1] + "\n\n" + content)
+        else:
+            entries.append((role, content))
+            collects = False
+    last_question = max(i for i, (role, _) in enumerate(entries) if role == "user")
+    pairs, source = [], bos
+    for i, (role, content) in enumerate(entries):
+        keeps = thinking and i >= last_question
+        if role == "assistant":
+            thought = ""
+            if content.startswith("<think>") and "</think>" in content:
+                thought, content = content[len("<think>"):].split("</think>", 1)
+            content = (thought + "</think>" if keeps else "") + content + eos
+            if one_turn and any(r == "assistant" for r, _ in entries[i + 1:]):
+                source += content
+            else:
+                pairs.append((source, content))
+                source = ""
+            continue
+        source += (user if role == "user" else "") + content
+        if role == "user" and (i + 1 == len(entries) or entries[i + 1][0] == "assistant"):
+            source += assistant + ("<think>" if keeps else "</think>")
+    return pairs
+
 
 class Template:
-    def __init__(self, table, words, thinking=None):
+    def __init__(self, table, words, thinking=None, default_system=None):
         self.table, self.words, self.thinking = table, words, thinking
+        self.default_system = table["default_system"] if default_system is None else default_system
         self.efficient = table["efficient_eos"]
-        self.eos = words.tokenizer.token_to_id(table["stop_words"][0]) if table["replace_eos"] else words.eos
+        self.eos = words.tokenizer.token_to_id(table["stop_words"][0]) if table.get("replace_eos") else words.eos
         self.pad = self.eos if words.pad is None else words.pad
         self.thoughts = table.get("thought_words") or ["<think>\n", "\n</think>\n\n"]
 
@@ -86,13 +106,14 @@ class Template:
         tools = json.loads(text) if text else []
         if not tools:
             return ""
-        if self.table["tool_format"] in ("qwen3", "qwen"):
+        if self.table["tool_format"] in ("qwen3", "qwen", "ling"):
+            ling = self.table["tool_format"] == "ling"
             lines = "".join("\n" + json.dumps(t if t.get("type") == "function" else {"type": "function", "function": t},
                                               ensure_ascii=False) for t in tools)
-            return ("\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with "
+            return (("" if ling else "\n\n") + "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with "
                     "function signatures within <tools></tools> XML tags:\n<tools>" + lines + "\n</tools>\n\nFor each function "
                     "call, return a json object with function name and arguments within <tool_call></tool_call> XML "
-                    "tags:\n<tool_call>\n{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call>")
+                    "tags:\n<tool_call>\n{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call>" + ("\ndetailed thinking off" if ling else ""))
         assert self.table["tool_format"] == "default", self.table["tool_format"]
         text = ""
         for tool in tools:
@@ -125,13 +146,16 @@ class Template:
     def pairs(self, messages, system, tools, one_turn=False):
         """[(source, target)] in ids, uncut."""
         kind, table = self.table["class"], self.table
+        if kind == "DeepSeek4Template":
+            return [(list(self.words.encode(s)), list(self.words.encode(t)))
+                    for s, t in deepseek4(messages, system or self.default_system, self.thinking, one_turn)]
         messages = [dict(m) for m in messages]
         if kind == "ReasoningTemplate":
             for i in range(1, len(messages), 2):
                 last = i == len(messages) - 1
                 if self.thinking is False or (one_turn and not last):
                     messages[i]["content"] = self.without_thought(messages[i]["content"])
-        system = (system or table["default_system"]) + self.tools(tools)
+        system = (system or self.default_system) + self.tools(tools)
         sides = []
         for i, message in enumerate(messages):
             parts, content = [], message["content"]
@@ -181,9 +205,12 @@ def sft(template, row, options):
     length, back = options.get("seq"), options.get("mask_history")
     rule = proportional if template.table["class"] in ("Template", "Llama2Template") else two_sided
     left = (length or 100000) - (rule is two_sided)
+    if options.get("cut"):
+        rule = {"two-sided": two_sided, "proportional": proportional, "drop": lambda s, t, c: (s, t)}[options["cut"]]
+        left = length - 1 - template.efficient - bool(options.get("append_eod"))
     cut = []
     for source, target in reversed(pairs) if back else pairs:
-        if left <= 0:
+        if left <= 0 and options.get("cut") != "drop":
             break
         s, t = rule(len(source), len(target), left)
         left -= s + t
@@ -197,7 +224,7 @@ def sft(template, row, options):
         mask = [IGNORE] * len(source)
         if options.get("train_on_prompt"):
             mask = source
-        elif template.efficient and k > 0 and not back:
+        elif template.efficient and k > 0 and not back and source:  # a source that was cut away has no place for it
             mask = [template.eos] + mask[1:]
         ids += source + target
         labels += mask + ([IGNORE] * len(target) if back and k + 1 < len(cut) else target)
@@ -273,105 +300,77 @@ def load(path):
     return rows
 
 
-RUNS = [({}, []), ({"seq": 200}, []), ({"mask_history": True, "seq": 300}, ["--mask-history"]),
-        ({"append_eod": True}, ["--append-eod"]), ({"train_on_prompt": True}, ["--train-on-prompt"]),
-        ({"seq": 700, "pack": True}, ["--pack"]), ({"seq": 500, "pack": True, "neat": True}, ["--pack", "--neat-pack"])]
+# MindSpeed-LLM's handlers of its first generation: {name: (row made of alpaca rows, (ids, labels) of a row)}.
+
+FRAME = ("\nBelow is an instruction that describes a task, paired with an input that provides further context. Write a response "
+         "that appropriately completes the request. Please note that you need to think through your response logically and step "
+         "by step.\n")
 
 
-class Check:
-    def __init__(self, qianli, work):
-        self.qianli, self.work, self.bad, self.samples = qianli, Path(work), 0, 0
-
-    def prepare(self, file, folder, name, flags, fields):
-        command = [self.qianli, "data", "prepare", str(file), "--tokenizer", str(folder), "--template", name, "--output",
-                   str(self.work / "out"), "--overwrite", "--bad-rows", "fail", "--json", *flags]
-        result = subprocess.run(command, capture_output=True, text=True)
-        if result.returncode != 0:
-            raise SystemExit(f"{' '.join(command)}\n{result.stderr}")
-        return list(zip(*(read_pair(f"{self.work}/out_packed_{field}_document") for field in fields)))
-
-    def compare(self, what, actual, wanted):
-        self.samples += len(wanted)
-        wrong = [i for i, (a, w) in enumerate(zip(actual, wanted)) if tuple(map(list, a)) != tuple(map(list, w))]
-        if wrong or len(actual) != len(wanted):
-            self.bad += 1
-            print(f"DIFFERENT {what}: {len(actual)} sequences for {len(wanted)}, wrong {wrong[:5]}")
+def framed(words, turns):
+    text = FRAME + "".join(f"### {'Response' if k % 2 else 'Instruction'}:\n{turn}\n" for k, turn in enumerate(turns))
+    ids = words.with_specials(text)
+    before = words.with_specials(text.rsplit("### Response:", 1)[0] + "### Response:\n")
+    return ids, [IGNORE] * min(len(before), len(ids)) + ids[len(before):]
 
 
-def folder_of(source, target, tokens):
-    """A tokenizer folder, unpacked; with more tokens."""
-    shutil.copytree(source, target)
-    packed = target / "tokenizer.json.gz"
-    if packed.exists():
-        (target / "tokenizer.json").write_bytes(gzip.decompress(packed.read_bytes()))
-        packed.unlink()
-    if tokens:
-        tokenizer = Tokenizer.from_file(str(target / "tokenizer.json"))
-        tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in tokens])
-        tokenizer.save(str(target / "tokenizer.json"))
-    return target
+def marked(words, turns):
+    ids, labels = [], []
+    for k, turn in enumerate(turns):
+        tokens = words.with_specials(turn)
+        ids += [196 if k % 2 else 195] + tokens
+        labels += [IGNORE] + tokens if k % 2 else [words.eos] + [IGNORE] * len(tokens)
+    return ids + [words.eos], labels + [words.eos]
 
 
-def tokens_of(tables):
-    found = []
-    for table in tables:
-        for slot in ("prefix", "system", "user", "assistant", "observation", "function", "separator"):
-            found += [part["token"] for part in table.get(slot, []) if "token" in part]
-        found += table["stop_words"]
-    return list(dict.fromkeys(found))
+def moss_row(a, b):
+    turn = lambda r: {"Human": f"<|Human|>: {question(r)}<eoh>\n", "MOSS": f"<|MOSS|>: {r['output']}<eom>\n"}
+    return {"chat": {"turn_1": turn(a), "turn_2": {}, "turn_3": turn(b)}}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("qianli", "templates", "data", "tokenizers"):
-        parser.add_argument(name)
-    parser.add_argument("--only")
-    parser.add_argument("--write")
-    args = parser.parse_args()
-    tables = [t for t in json.loads(Path(args.templates).read_text())["templates"] if t["class"] != "DeepSeek4Template"]
-    data, golden = Path(args.data), []
-    with tempfile.TemporaryDirectory() as work:
-        check, source = Check(args.qianli, work), Path(args.tokenizers)
-        folders = {name: folder_of(source / name, Path(work) / name, [])
-                   for name in ("qwen3", "llama2", "llama3", "deepseek_v3")}
-        folders["all"] = folder_of(source / "qwen3", Path(work) / "all", tokens_of(tables))
-        words = {name: Words(folder) for name, folder in folders.items()}
-        own = {"qwen": "qwen3", "qwen3": "qwen3", "llama2": "llama2", "llama3": "llama3", "deepseek3": "deepseek_v3"}
-        files = {name: load(data / name) for name in ("sft/alpaca_en_demo.json", "sft/identity.json",
-                                                      "sft/glaive_toolcall_en_demo.json", "preference/dpo_en_demo.json")}
-        for table in tables:
-            name = table["name"]
-            if args.only and name != args.only:
-                continue
-            place = own.get(name, "all")
-            thinkings = (None, True, False) if table["class"] == "ReasoningTemplate" else (None,)
-            for file, rows in files.items():
-                if file.startswith("sft/glaive") and not table["tool_format"] in ("default", "qwen3", "qwen"):
-                    continue  # formats of tools that no program defines are refused
-                for thinking in thinkings:
-                    template = Template(table, words[place], thinking)
-                    flags = ["--enable-thinking", {None: "none", True: "true", False: "false"}[thinking]]
-                    if file.startswith("preference"):
-                        fields = ["chosen_input_ids", "chosen_labels", "rejected_input_ids", "rejected_labels"]
-                        actual = check.prepare(data / file, folders[place], name, flags, fields)
-                        check.compare(f"{name} {file} {thinking}", actual, pairwise(template, rows))
-                        continue
-                    for options, more in RUNS if name in own or thinking is None and file != "sft/identity.json" else RUNS[:1]:
-                        more = more + (["--seq-length", str(options["seq"])] if "seq" in options else [])
-                        wanted = expected(template, rows, options)
-                        if not wanted:
-                            continue  # all are too long, which is an error
-                        actual = check.prepare(data / file, folders[place], name, flags + more,
-                                               ["input_ids", "attention_mask", "labels"])
-                        check.compare(f"{name} {file} {thinking} {options}", actual, wanted)
-                        if args.write and name in own and not options and thinking is None and file != "sft/alpaca_en_demo.json":
-                            golden.append({"template": name, "tokenizer": place, "file": file, "rows": len(rows),
-                                           "tokens": sum(len(a[0]) for a in actual), "first": [actual[0][0], actual[0][2]]})
-            print(f"{name}: {check.samples} sequences compared so far, {check.bad} runs differ", flush=True)
-    if args.write:
-        Path(args.write).write_text("[" + ",\n".join(json.dumps(one) for one in golden) + "]\n")
-    sys.exit(1 if check.bad else 0)
+def question(row):
+    return "\n".join(text for text in (row["instruction"], row["input"]) if text)
 
 
-if __name__ == "__main__":
-    main()
+def moss_turns(row):
+    turns = [turn for turn in row["chat"].values() if turn]
+    return [text for turn in turns for text in (turn["Human"].replace("<eoh>", "").replace("<|Human|>: ", "").strip(),
+                                                turn["MOSS"].replace("<|MOSS|>:", "").replace("<eom>", "").strip())]
+
+
+LEGACY = {
+    "GeneralInstructionHandler": (
+        lambda a, b: a,
+        lambda words, row: [framed(words, [row["instruction"] + "\n" + row["input"], row["output"]])]),
+    "BelleMultiTurnInstructionHandler": (
+        lambda a, b: {"instruction": f"Human: {question(a)}\nAssistant: {a['output']}\nHuman: {question(b)}\nAssistant:\n",
+                      "output": b["output"], "turns": [question(a), a["output"], question(b), b["output"]]},
+        lambda words, row: [framed(words, [turn.strip() for turn in row["turns"]])]),
+    "LeetcodePythonInstructionHandler": (
+        lambda a, b: {"code_with_problem": question(a) + "\n```python\npass\n```", "code_only": a["output"],
+                      "explanation_only": b["output"]},
+        lambda words, row: [framed(words, [row["code_with_problem"].split("```")[0].strip(),
+                                           row["code_only"] + "\n" + row["explanation_only"]])]),
+    "MOSSInstructionHandler": (
+        moss_row,
+        lambda words, row: [framed(words, moss_turns(row)[:k]) for k in range(2, len(moss_turns(row)) + 1, 2)]),
+    "MOSSMultiTurnHandler": (moss_row, lambda words, row: [marked(words, moss_turns(row))]),
+}
+
+# Its handlers of text for pretraining: {name: text of an alpaca row as it stands in the corpus, given the row made of it}.
+
+PRETRAIN = {
+    "GeneralPretrainHandler": (lambda a: {"text": a["output"]}, lambda row: row["text"]),
+    "AlpacaPretrainHandler": (
+        lambda a: a,
+        lambda row: "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+                    "and polite answers to the user's questions.USER: Below is an instruction that describes a task. Write a "
+                    f"response that appropriately completes the request.\n\n### Instruction:\n{row['instruction']}\n\n"
+                    + (f"### Input:\n{row['input']}\n\n" if row["input"] else "") + f"### Response: ASSISTANT: {row['output']}"),
+    "SharegptPretrainHandler": (
+        lambda a: {"conversations": [{"from": "human", "value": a["instruction"]}, {"from": "gpt", "value": a["output"]}]},
+        lambda row: "".join(m["value"] for m in row["conversations"])),
+    "StackOverflowPythonPretrainHandler": (
+        lambda a: {"title": a["instruction"], "question_body": a["input"], "answer_body": a["output"]},
+        lambda row: f"In python, {row['title']}\n### Question:\n{row['question_body']}\n### Response:\n{row['answer_body']}\n"),
+}

@@ -10,7 +10,8 @@ void InstructionConfig::fields(Visitor& v) {
   v(chat_template,
     {.key = "template",
      .help = "Chat template of instruction data: a name (`qianli tokenizer chat --help` lists "
-             "them), or `model` for the one in the tokenizer's folder.",
+             "them), FILE.json:NAME for one in a file of templates, or `model` for the one in the "
+             "tokenizer's folder.",
      .flag = "--prompt-type"});
   v(format, {.key = "format",
              .help = "Columns of the rows: alpaca, sharegpt, openai, completion, text or steps.",

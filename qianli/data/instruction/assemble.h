@@ -7,6 +7,7 @@
 
 #include "qianli/base/file.h"
 #include "qianli/data/instruction/packing.h"
+#include "qianli/data/instruction/sample_order.h"
 
 namespace qianli::data {
 
@@ -17,6 +18,7 @@ struct Assembly {
   Packing packing = Packing::kNone;
   int64_t sequence_length = 0;  // of packed data
   int32_t pad = 0;
+  std::optional<SampleOrder> order;  // else as they stand in the parts
 
   fs::path part_of(const fs::path& part, const std::string& field) const {
     return part.string() + "." + field;
@@ -27,7 +29,11 @@ struct Assembly {
 // their own.
 std::vector<std::string> written_fields(const std::vector<std::string>& fields);
 
-// Returns the number of sequences written.
-int64_t assemble(const Assembly& assembly);
+struct Assembled {
+  int64_t sequences = 0;
+  // Of what was put into an order: some samples may be missing, others there several times.
+  int64_t samples = 0, tokens = 0, trained = 0;
+};
+Assembled assemble(const Assembly& assembly);
 
 }  // namespace qianli::data

@@ -15,6 +15,17 @@ OrderedJson variables_of(const std::string& text) {
                     fmt::format("expected a JSON object as template variables, got '{}'", text));
 }
 
+void check_frame(const config::InstructionConfig& config, Legacy legacy) {
+  const std::string& name = config.chat_template;
+  if (legacy == Legacy::kNone || name.empty()) return;
+  if (legacy == Legacy::kHunyuan && (name == kOwnTemplate || name == "hunyuan")) return;
+  throw ConfigError("data",
+                    fmt::format("expected no chat template with the handler {}, got '{}'",
+                                config.handler_name, name),
+                    legacy == Legacy::kHunyuan ? "it takes the one in the tokenizer's folder"
+                                               : "its frame is its own");
+}
+
 }  // namespace
 
 text::chat::Thinking thinking_of(const std::string& text) {
@@ -31,6 +42,7 @@ KnownRows configured_rows(const config::InstructionConfig& config, const std::st
     const Handler known = handler(config.handler_name);
     options.format = known.format;
     options.task = known.task;
+    options.legacy = known.legacy;
   }
   if (!config.format.empty()) options.format = row_format(config.format);
   if (!task.empty()) options.task = instruction_task(task);
@@ -42,8 +54,11 @@ SampleEncoder configured_encoder(const config::InstructionConfig& config, const 
                                  const fs::path& model, SampleOptions options) {
   options.task = rows.task;
   options.plain_text = rows.format == RowFormat::kText;
-  const bool needs = !options.plain_text && rows.task != InstructionTask::kProcessReward;
-  const bool own = config.chat_template == kOwnTemplate;
+  options.legacy = rows.legacy;
+  const bool framed = rows.legacy != Legacy::kNone;
+  const bool needs = !options.plain_text && !framed && rows.task != InstructionTask::kProcessReward;
+  const bool own = config.chat_template == kOwnTemplate || rows.legacy == Legacy::kHunyuan;
+  check_frame(config, rows.legacy);
   if (needs && config.chat_template.empty()) {
     throw ConfigError(
         "data", fmt::format("expected a chat template for {} data, got none", name_of(rows.format)),

@@ -4,6 +4,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/strings.h"
+#include "qianli/data/instruction/legacy.h"
 
 namespace qianli::data {
 namespace {
@@ -55,6 +56,8 @@ class ExampleReader {
   const OrderedJson& value(const std::string& column) const {
     const OrderedJson* found = find(column);
     if (found) return *found;
+    if (row_.contains(column))
+      refuse(fmt::format("expected a value in the column '{}', got null", column));
     std::vector<std::string> there;
     for (const auto& [key, value] : row_.items()) there.push_back(key);
     refuse(fmt::format("expected the column '{}', got '{}'{}", column, join(there, "', '"),
@@ -292,6 +295,13 @@ class ExampleReader {
 
 Example read_example(const OrderedJson& row, const ExampleRules& rules) {
   return ExampleReader(row, rules).read();
+}
+
+std::vector<Example> read_examples(const OrderedJson& row, const ExampleRules& rules) {
+  if (rules.legacy != Legacy::kNone) return read_legacy(row, rules);
+  std::vector<Example> one;
+  one.push_back(read_example(row, rules));
+  return one;
 }
 
 }  // namespace qianli::data

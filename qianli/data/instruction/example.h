@@ -28,6 +28,7 @@ struct ExampleRules {
   RowFormat format = RowFormat::kAlpaca;
   InstructionTask task = InstructionTask::kSft;
   ColumnMap columns;
+  Legacy legacy = Legacy::kNone;
   // Kept beside the prompts; "labels" is the answer and no column.
   std::vector<std::string> additional;
 };
@@ -37,5 +38,7 @@ struct ExampleRules {
 // function call) alternate in ShareGPT's format; OpenAI's begins with system or user, and ends with
 // assistant.
 Example read_example(const OrderedJson& row, const ExampleRules& rules);
+// Of handlers that make several samples of a row; else one.
+std::vector<Example> read_examples(const OrderedJson& row, const ExampleRules& rules);
 
 }  // namespace qianli::data

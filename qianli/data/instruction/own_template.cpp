@@ -182,6 +182,11 @@ std::vector<EncodedTurn> OwnTemplate::encode_as_spelt(const OrderedJson& message
   return turns_of(ids, text::chat::tokens_in_ranges(tokenizer_, ids, rendered.text, ranges));
 }
 
+std::vector<int32_t> OwnTemplate::whole(const OrderedJson& messages,
+                                        const OrderedJson& tools) const {
+  return tokenizer_->encode(render(messages, tools, false).text, false);
+}
+
 std::vector<int32_t> OwnTemplate::prompt(const OrderedJson& messages,
                                          const OrderedJson& tools) const {
   return tokenizer_->encode(render(messages, tools, true).text, false);

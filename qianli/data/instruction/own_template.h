@@ -31,6 +31,8 @@ class OwnTemplate {
   // them, or changes earlier turns when later ones come, so that the answers cannot be found.
   std::vector<text::chat::EncodedTurn> encode(const OrderedJson& messages, const OrderedJson& tools,
                                               bool last_answer_only) const;
+  // The whole conversation, whatever it is made of.
+  std::vector<int32_t> whole(const OrderedJson& messages, const OrderedJson& tools) const;
   // The text of the conversation, asking for an answer.
   std::vector<int32_t> prompt(const OrderedJson& messages, const OrderedJson& tools) const;
 

@@ -15,7 +15,6 @@ namespace {
 using formats::IndexedDataset;
 using formats::IndexedDatasetWriter;
 
-constexpr size_t kLookedAt = 100;
 constexpr const char* kSuffixes[] = {".bin", ".idx"};
 
 std::vector<fs::path> field_prefixes(const fs::path& prefix, const SampleEncoder& encoder) {
@@ -25,17 +24,41 @@ std::vector<fs::path> field_prefixes(const fs::path& prefix, const SampleEncoder
   return prefixes;
 }
 
+std::vector<const KnownRows*> sets_of(const InstructionOptions& options) {
+  std::vector<const KnownRows*> sets = {&options.rows};
+  for (const KnownRows& rows : options.more) sets.push_back(&rows);
+  return sets;
+}
+
+// Whether samples are written as they stand in the parts, or have an order of their own.
+bool has_order(const InstructionOptions& options) {
+  return (!options.more.empty() && options.mixing.strategy != MixStrategy::kConcat) ||
+         (options.packing != Packing::kNone && options.num_subs > 1);
+}
+
 InstructionManifest describe_job(const InstructionOptions& options, const SampleEncoder& encoder) {
   InstructionManifest job;
-  for (const fs::path& file : options.rows.files) {
-    SourceFile source = SourceFile::stat(file);
-    source.xxh3 = xxh3_hex(MappedFile::open(file, FileRole::kData)->bytes());
-    job.sources.push_back(std::move(source));
+  OrderedJson sets = OrderedJson::array();
+  for (const KnownRows* rows : sets_of(options)) {
+    for (const fs::path& file : rows->files) {
+      SourceFile source = SourceFile::stat(file);
+      source.xxh3 = xxh3_hex(MappedFile::open(file, FileRole::kData)->bytes());
+      job.sources.push_back(std::move(source));
+    }
+    sets.push_back({{"format", name_of(rows->format)},
+                    {"columns", rows->columns.to_json()},
+                    {"files", rows->files.size()},
+                    {"max_rows", rows->max_rows.value_or(0)}});
   }
   job.settings = {{"format", name_of(options.rows.format)},
                   {"columns", options.rows.columns.to_json()},
                   {"packing", static_cast<int>(options.packing)},
                   {"samples", encoder.identity()}};
+  if (!options.more.empty() || options.rows.max_rows) job.settings["sets"] = std::move(sets);
+  if (has_order(options)) {
+    job.settings["mixing"] = options.mixing.to_json();
+    job.settings["num_subs"] = options.num_subs;
+  }
   job.fields = written_fields(encoder.fields());
   if (options.packing != Packing::kNone) job.sequence_length = *encoder.options().sequence_length;
   return job;
@@ -55,7 +78,7 @@ class InstructionPreparation {
 
  private:
   struct Part {
-    size_t input;
+    size_t set, input;
     RowRange range;
     fs::path prefix;  // PART.FIELD.{bin,idx} and, last, PART.json
     fs::path counts() const { return prefix.string() + ".json"; }
@@ -63,6 +86,7 @@ class InstructionPreparation {
 
   std::optional<InstructionManifest> finished_before(const InstructionManifest& job) const;
   void cut_parts();
+  void cut_file(size_t set, const fs::path& path, std::optional<int64_t>& rows_left);
   void make_part(const Part& part) const;
   InstructionManifest put_together(InstructionManifest manifest) const;
 
@@ -105,17 +129,25 @@ std::optional<InstructionManifest> InstructionPreparation::finished_before(
 }
 
 void InstructionPreparation::cut_parts() {
-  for (size_t i = 0; i < options_.rows.files.size(); ++i) {
-    const fs::path& path = options_.rows.files[i];
-    const auto& map = maps_.emplace_back(work_.input(i, path));
-    files_.push_back(row_file(path, {reinterpret_cast<const char*>(map->data()), map->size()}));
-    const RowFile& file = files_.back();
-    for (const RowRange& range :
-         cut_rows(file.content, file.kind, file.name, options_.part_bytes)) {
-      parts_.push_back(
-          {i, range,
-           work_.folder() / fmt::format("{}-{}-{}", i, range.bytes.begin, range.bytes.end)});
-    }
+  const auto sets = sets_of(options_);
+  for (size_t set = 0; set < sets.size(); ++set) {
+    std::optional<int64_t> rows_left = sets[set]->max_rows;
+    for (const fs::path& path : sets[set]->files) cut_file(set, path, rows_left);
+  }
+}
+
+void InstructionPreparation::cut_file(size_t set, const fs::path& path,
+                                      std::optional<int64_t>& rows_left) {
+  const size_t input = maps_.size();
+  const auto& map = maps_.emplace_back(work_.input(input, path));
+  files_.push_back(row_file(path, {reinterpret_cast<const char*>(map->data()), map->size()}));
+  const RowFile& file = files_.back();
+  for (RowRange range : cut_rows(file.content, file.kind, file.name, options_.part_bytes)) {
+    if (rows_left && *rows_left == 0) return;
+    if (rows_left) *rows_left -= keep_first_rows(file.content, file.kind, range, *rows_left);
+    parts_.push_back(
+        {set, input, range,
+         work_.folder() / fmt::format("{}-{}-{}", input, range.bytes.begin, range.bytes.end)});
   }
 }
 
@@ -124,13 +156,14 @@ void InstructionPreparation::make_part(const Part& part) const {
   std::vector<std::unique_ptr<IndexedDatasetWriter>> writers;
   for (const std::string& field : fields)
     writers.push_back(std::make_unique<IndexedDatasetWriter>(part.prefix.string() + "." + field));
-  const ExampleRules rules{options_.rows.format, options_.rows.task, options_.rows.columns,
+  std::optional<IndexedDatasetWriter> row_writer;
+  if (has_order(options_)) row_writer.emplace(row_prefix(part.prefix));
+  const KnownRows& rows = *sets_of(options_)[part.set];
+  const ExampleRules rules{rows.format, rows.task, rows.columns, rows.legacy,
                            encoder_.options().additional};
   InstructionCounts counts;
-  const auto visit = [&](const OrderedJson& columns, const std::string& place) {
-    throw_if_stopped("data");
-    const Sample sample = encoder_.encode(read_example(columns, rules));
-    InstructionCounts one{.rows = 1};
+  const auto add = [&](const Sample& sample, const std::string& place) {
+    InstructionCounts one;
     for (const std::string& warning : sample.warnings)
       one.warnings.push_back(fmt::format("{}: {}", place, warning));
     one.too_long = sample.too_long ? 1 : 0;
@@ -143,17 +176,32 @@ void InstructionPreparation::make_part(const Part& part) const {
         writers[f]->add_item(std::span<const int32_t>(sample.fields[f]));
         writers[f]->end_document();
       }
+      if (row_writer) {
+        const auto row = static_cast<int32_t>(counts.rows - counts.bad_rows);
+        row_writer->add_item(std::span<const int32_t>(&row, 1));
+        row_writer->end_document();
+      }
     }
     counts.add(one);
   };
+  const auto visit = [&](const OrderedJson& columns, const std::string& place) {
+    throw_if_stopped("data");
+    std::vector<Sample> samples;
+    for (const Example& example : read_examples(columns, rules))
+      samples.push_back(encoder_.encode(example));
+    for (const Sample& sample : samples) add(sample, place);
+    counts.add({.rows = 1});
+  };
   const auto bad = [&](const std::string& problem) {
     if (options_.fail_on_bad_rows) {
-      throw DataError("data", problem, "--bad-rows skip leaves such rows out");
+      const bool has_hint = problem.find("Hint: ") != problem.npos;
+      throw DataError("data", problem, has_hint ? "" : "--bad-rows skip leaves such rows out");
     }
     counts.add({.rows = 1, .bad_rows = 1, .first_bad_rows = {problem}});
   };
   for_each_row(files_[part.input], part.range, visit, bad);
   for (auto& writer : writers) writer->commit();
+  if (row_writer) row_writer->commit();
   write_file_atomically(part.counts(), counts.to_json().dump(), FileRole::kData);
 }
 
@@ -163,9 +211,12 @@ InstructionManifest InstructionPreparation::put_together(InstructionManifest man
                     .packing = options_.packing,
                     .sequence_length = manifest.sequence_length,
                     .pad = encoder_.pad().value_or(0)};
+  std::vector<PartRows> rows;
   for (const Part& part : parts_) {
-    manifest.counts.add(InstructionCounts::from_json(read_json(part.counts(), FileRole::kData)));
+    const auto counts = InstructionCounts::from_json(read_json(part.counts(), FileRole::kData));
+    manifest.counts.add(counts);
     assembly.parts.push_back(part.prefix);
+    rows.push_back({part.prefix, part.set, counts.rows - counts.bad_rows});
   }
   if (manifest.counts.samples == 0) {
     const auto& counts = manifest.counts;
@@ -179,7 +230,17 @@ InstructionManifest InstructionPreparation::put_together(InstructionManifest man
   }
   // An old manifest must not speak of the new files.
   fs::remove(instruction_manifest_path(prefix_));
-  manifest.counts.sequences = assemble(assembly);
+  if (has_order(options_)) {
+    assembly.order =
+        sample_order(rows, options_.more.size() + 1, options_.mixing, options_.num_subs);
+  }
+  const Assembled made = assemble(assembly);
+  manifest.counts.sequences = made.sequences;
+  if (assembly.order) {
+    manifest.counts.samples = made.samples;
+    manifest.counts.tokens = made.tokens;
+    manifest.counts.trained = made.trained;
+  }
   for (const std::string& field : fields_) {
     for (const char* suffix : kSuffixes) {
       manifest.fingerprints[field + "_document" + suffix] =
@@ -210,30 +271,8 @@ InstructionManifest InstructionPreparation::run() {
   return manifest;
 }
 
-// Those that can be read; the others are told when all rows are.
-std::vector<OrderedJson> first_rows(const fs::path& path) {
-  std::vector<OrderedJson> rows;
-  for_first_rows(
-      path, kLookedAt,
-      [&](const OrderedJson& columns, const std::string&) { rows.push_back(columns); },
-      [](const std::string&) {});
-  return rows;
-}
-
-// Files of several formats are no one data set.
-void check_alike(const std::vector<fs::path>& files, const DetectedFormat& first) {
-  for (size_t i = 1; i < files.size(); ++i) {
-    const DetectedFormat other = detect_format(first_rows(files[i]), files[i].string());
-    if (other.format == first.format && other.task == first.task) continue;
-    throw DataError("data",
-                    fmt::format("expected rows of one format, got {} ({}) in {} and {} ({}) in {}",
-                                name_of(first.format), name_of(first.task), files[0].string(),
-                                name_of(other.format), name_of(other.task), files[i].string()),
-                    "prepare them one by one, or say --format");
-  }
-}
-
 void check_options(const InstructionOptions& options, const SampleEncoder& encoder) {
+  check_mixing(options.mixing, options.more.size() + 1);
   if (options.packing == Packing::kNone) return;
   if (encoder.options().task != InstructionTask::kSft)
     throw ConfigError("data", "expected --pack with the task sft only");
@@ -254,36 +293,6 @@ InstructionManifest prepare_instructions(const fs::path& prefix, const Instructi
                                          const SampleEncoder& encoder) {
   check_options(options, encoder);
   return InstructionPreparation(prefix, options, encoder).run();
-}
-
-KnownRows look_at_rows(const RowsOptions& options) {
-  InputFiles input = input_files(options.inputs);
-  if (input.files.empty()) throw ConfigError("data", "expected at least one input file, got none");
-  KnownRows known{.files = std::move(input.files), .notices = std::move(input.notices)};
-  const fs::path& first = known.files[0];
-  const std::vector<OrderedJson> rows = first_rows(first);
-  std::string map_keys = options.map_keys;
-  if (options.format) {
-    known.format = *options.format;
-    known.task =
-        options.task.value_or(known.format == RowFormat::kSteps ? InstructionTask::kProcessReward
-                                                                : InstructionTask::kSft);
-  } else {
-    const DetectedFormat found = detect_format(rows, first.string());
-    check_alike(known.files, found);
-    known.format = found.format;
-    known.task = options.task.value_or(found.task);
-    if (map_keys.empty()) map_keys = found.map_keys;
-    known.notices.push_back(fmt::format("{}: rows look like the format {}, used for {}",
-                                        first.string(), name_of(known.format),
-                                        name_of(known.task)));
-  }
-  if ((known.format == RowFormat::kSteps) != (known.task == InstructionTask::kProcessReward))
-    throw ConfigError("data",
-                      "expected the format steps with the task process-reward and no other");
-  known.columns = column_map(known.format, map_keys);
-  check_columns(known.columns, rows, first.string());
-  return known;
 }
 
 }  // namespace qianli::data

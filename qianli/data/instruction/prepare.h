@@ -13,6 +13,7 @@
 
 #include "qianli/base/file.h"
 #include "qianli/data/instruction/manifest.h"
+#include "qianli/data/instruction/mixing.h"
 #include "qianli/data/instruction/packing.h"
 #include "qianli/data/instruction/rows.h"
 #include "qianli/data/instruction/sample_encoder.h"
@@ -27,6 +28,8 @@ struct RowsOptions {
   std::optional<RowFormat> format;
   std::optional<InstructionTask> task;
   std::string map_keys;  // --map-keys, JSON or ""
+  Legacy legacy = Legacy::kNone;
+  std::optional<int64_t> max_rows;  // only the first ones
 };
 
 // The same, known.
@@ -35,6 +38,8 @@ struct KnownRows {
   RowFormat format = RowFormat::kAlpaca;
   InstructionTask task = InstructionTask::kSft;
   ColumnMap columns;
+  Legacy legacy = Legacy::kNone;
+  std::optional<int64_t> max_rows;
   std::vector<std::string> notices;  // what was found out or left out, to be told
 };
 // Reads the first rows of the first file. DataError where they are not understood.
@@ -42,7 +47,11 @@ KnownRows look_at_rows(const RowsOptions& options);
 
 struct InstructionOptions {
   KnownRows rows;
+  std::vector<KnownRows> more;  // further data sets, for the same task
+  Mixing mixing;                // of these with the first
   Packing packing = Packing::kNone;
+  // So many groups of samples are packed, each by itself (MindSpeed-LLM's --n-subs).
+  int64_t num_subs = 1;
   bool fail_on_bad_rows = false;  // else they are counted and left out
   int threads = 0;                // 0: available_cores()
   bool overwrite = false;         // replace data made from something else

@@ -34,7 +34,20 @@ constexpr std::pair<Handler, const char*> kHandlers[] = {
     {{RowFormat::kSteps, InstructionTask::kProcessReward}, "AlpacaStyleProcessRewardHandler"},
     {{RowFormat::kAlpaca, InstructionTask::kPpo}, "PPOAlpacaStyleInstructionHandler"},
     {{RowFormat::kAlpaca, InstructionTask::kPrompts}, "R1AlpacaStyleInstructionHandler"},
-    {{RowFormat::kSharegpt, InstructionTask::kPrompts}, "R1SharegptStyleInstructionHandler"}};
+    {{RowFormat::kSharegpt, InstructionTask::kPrompts}, "R1SharegptStyleInstructionHandler"},
+    {{RowFormat::kSharegpt, InstructionTask::kSft, Legacy::kHunyuan}, "HunyuanInstructionHandler"},
+    {{RowFormat::kAlpaca, InstructionTask::kSft, Legacy::kGeneral}, "GeneralInstructionHandler"},
+    {{RowFormat::kAlpaca, InstructionTask::kSft, Legacy::kBelle},
+     "BelleMultiTurnInstructionHandler"},
+    {{RowFormat::kAlpaca, InstructionTask::kSft, Legacy::kLeetcode},
+     "LeetcodePythonInstructionHandler"},
+    {{RowFormat::kAlpaca, InstructionTask::kSft, Legacy::kMoss}, "MOSSInstructionHandler"},
+    {{RowFormat::kAlpaca, InstructionTask::kSft, Legacy::kMossMultiTurn}, "MOSSMultiTurnHandler"}};
+
+// Of `data prepare`, where they make corpora of text or take several data sets.
+constexpr const char* kOtherHandlers[] = {
+    "GeneralPretrainHandler", "AlpacaPretrainHandler", "SharegptPretrainHandler",
+    "StackOverflowPythonPretrainHandler", "LlamaFactoryInstructionHandler"};
 
 template <class Table>
 std::vector<std::string> names(const Table& table) {
@@ -183,6 +196,12 @@ InstructionTask instruction_task(std::string_view name) {
 Handler handler(std::string_view name) {
   for (const auto& [entry, known] : kHandlers) {
     if (known == name) return entry;
+  }
+  if (std::find(std::begin(kOtherHandlers), std::end(kOtherHandlers), name) !=
+      std::end(kOtherHandlers)) {
+    throw ConfigError("data",
+                      fmt::format("expected a handler of rows for instruction data, got {}", name),
+                      "prepare its data first, with `qianli data prepare --handler-name`");
   }
   refuse_name("a handler of instruction data", name, handler_names());
 }

@@ -30,6 +30,9 @@ enum class InstructionTask {
   kPrompts,        // ids of all but the last answer, and additional columns (R1, GRPO)
 };
 
+// Handlers of MindSpeed-LLM that go another way than by a named template (legacy.h).
+enum class Legacy { kNone, kGeneral, kBelle, kLeetcode, kMoss, kMossMultiTurn, kHunyuan };
+
 const char* name_of(RowFormat format);
 const char* name_of(InstructionTask task);
 // ConfigError with a suggestion.
@@ -73,6 +76,7 @@ void check_columns(const ColumnMap& map, const std::vector<OrderedJson>& rows,
 struct Handler {
   RowFormat format;
   InstructionTask task;
+  Legacy legacy = Legacy::kNone;
 };
 Handler handler(std::string_view name);
 std::vector<std::string> handler_names();

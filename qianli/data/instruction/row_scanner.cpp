@@ -193,6 +193,14 @@ size_t RowScanner::element_end() const {
   return depth == 0 ? content_.size() : std::string_view::npos;
 }
 
+int64_t keep_first_rows(std::string_view content, RowKind kind, RowRange& range, int64_t most) {
+  RowScanner scanner(content, kind, std::string(), range);
+  int64_t count = 0;
+  while (count < most && scanner.next()) ++count;
+  range.bytes.end = std::min(range.bytes.end, scanner.rest().bytes.begin);
+  return count;
+}
+
 std::vector<RowRange> cut_rows(std::string_view content, RowKind kind, const std::string& source,
                                uint64_t target_bytes) {
   RowScanner scanner(content, kind, source);

@@ -69,6 +69,9 @@ class RowScanner {
   int64_t line_ = 1;
 };
 
+// Shortens a range to its first rows, at most `most`. Returns how many it has.
+int64_t keep_first_rows(std::string_view content, RowKind kind, RowRange& range, int64_t most);
+
 // Cuts a file into ranges of about `target_bytes`. The header of a .csv belongs to none of them.
 std::vector<RowRange> cut_rows(std::string_view content, RowKind kind, const std::string& source,
                                uint64_t target_bytes);

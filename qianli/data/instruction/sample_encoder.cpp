@@ -6,7 +6,9 @@
 
 #include "qianli/base/error.h"
 #include "qianli/base/strings.h"
+#include "qianli/data/instruction/legacy.h"
 #include "qianli/data/instruction/openai_messages.h"
+#include "qianli/text/chat/template_file.h"
 #include "qianli/text/chat/truncation.h"
 
 namespace qianli::data {
@@ -37,12 +39,16 @@ SampleEncoder::SampleEncoder(std::shared_ptr<const text::Tokenizer> tokenizer,
     return;
   }
   if (options_.plain_text) return;
+  if (options_.legacy != Legacy::kNone) {
+    if (options_.legacy == Legacy::kHunyuan) own_.emplace(options_.own_template, tokenizer_);
+    return;
+  }
   options_.turns.last_answer_only = options_.task == InstructionTask::kPreference;
   if (options_.named_template.empty()) {
     own_.emplace(options_.own_template, tokenizer_);
     return;
   }
-  named_ = &text::chat::named_template(options_.named_template);
+  named_ = text::chat::find_template(options_.named_template);
   encoder_.emplace(tokenizer_, *named_);
 }
 
@@ -82,6 +88,9 @@ OrderedJson SampleEncoder::identity() const {
       {"eos", eos().value_or(-1)},
       {"pad", pad().value_or(-1)}};
   if (own_) json["own_template"] = own_->identity();
+  if (options_.legacy != Legacy::kNone) json["legacy"] = static_cast<int>(options_.legacy);
+  if (named_ && text::chat::is_in_file(options_.named_template))
+    json["named_template"] = text::chat::to_json(*named_);
   if (options_.task == InstructionTask::kProcessReward) {
     json["step_marker"] = options_.step_marker;
     json["reward_tokens"] = options_.reward_tokens;
@@ -262,6 +271,10 @@ Sample SampleEncoder::encode(const Example& example) const {
   Sample sample;
   switch (options_.task) {
     case InstructionTask::kSft:
+      if (options_.legacy != Legacy::kNone) {
+        sample = encode_legacy(options_.legacy, example, *tokenizer_, own_ ? &*own_ : nullptr);
+        break;
+      }
       example.conversation.messages.empty() ? encode_text(example, sample)
                                             : encode_conversation(example, sample);
       break;

@@ -48,7 +48,7 @@ class SampleEncoder {
   std::shared_ptr<const text::Tokenizer> tokenizer_;
   SampleOptions options_;
   std::vector<std::string> fields_;
-  const text::chat::NamedTemplate* named_ = nullptr;
+  std::shared_ptr<const text::chat::NamedTemplate> named_;
   std::optional<text::chat::TurnEncoder> encoder_;
   std::optional<OwnTemplate> own_;
   int32_t step_marker_ = -1;

@@ -70,6 +70,16 @@ void check_sample_options(const SampleOptions& options) {
     throw ConfigError("data", "expected --train-on-prompt or --mask-history, got both");
   if (options.sequence_length && *options.sequence_length < 2)
     throw ConfigError("data", "expected a sequence length of at least 2");
+  const bool moss = options.legacy == Legacy::kMoss || options.legacy == Legacy::kMossMultiTurn;
+  if (moss && options.append_eod)
+    throw ConfigError("data", "expected --append-eod with other handlers than MOSS's");
+  const bool labels = options.labels.train_on_prompt || options.labels.mask_history;
+  if (options.legacy != Legacy::kNone && (labels || cuts || options.neat_pack)) {
+    throw ConfigError(
+        "data",
+        "expected a handler with a template for --train-on-prompt, --mask-history, --truncation "
+        "and --neat-pack, got one with a frame of its own");
+  }
   if (!options.additional.empty() && options.task != InstructionTask::kPrompts)
     throw ConfigError("data", "expected additional keys with the task prompts only");
 }

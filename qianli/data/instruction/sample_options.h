@@ -29,7 +29,9 @@ struct SampleOptions {
   InstructionTask task = InstructionTask::kSft;
   // Rows of plain text: no template.
   bool plain_text = false;
-  // Of the named templates; "": the model's own.
+  // Handlers with a frame of their own: no template, but Hunyuan's takes the model's.
+  Legacy legacy = Legacy::kNone;
+  // Of the named templates, or "FILE.json:NAME" (template_file.h); "": the model's own.
   std::string named_template;
   OwnTemplateOptions own_template;
   text::chat::TurnOptions turns;  // last_answer_only follows the task

@@ -13,7 +13,16 @@ Part token(const char* value) { return {Part::Kind::kToken, value}; }
 Part bos() { return {Part::Kind::kBos, {}}; }
 Part eos() { return {Part::Kind::kEos, {}}; }
 
-// Fills in what an entry of the table leaves out.
+std::vector<NamedTemplate> table() {
+  std::vector<NamedTemplate> entries = {
+#include "qianli/text/chat/named_templates.inc"
+  };
+  for (NamedTemplate& entry : entries) entry = completed(std::move(entry));
+  return entries;
+}
+
+}  // namespace
+
 NamedTemplate completed(NamedTemplate entry) {
   const auto with_eos = [&](const char* value) {
     return entry.efficient_eos ? Slot{text(value)} : Slot{text(value), eos()};
@@ -24,16 +33,6 @@ NamedTemplate completed(NamedTemplate entry) {
   if (entry.observation.empty()) entry.observation = entry.user;
   return entry;
 }
-
-std::vector<NamedTemplate> table() {
-  std::vector<NamedTemplate> entries = {
-#include "qianli/text/chat/named_templates.inc"
-  };
-  for (NamedTemplate& entry : entries) entry = completed(std::move(entry));
-  return entries;
-}
-
-}  // namespace
 
 std::span<const NamedTemplate> named_templates() {
   static const std::vector<NamedTemplate> entries = table();

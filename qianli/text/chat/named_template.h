@@ -54,5 +54,7 @@ struct NamedTemplate {
 std::span<const NamedTemplate> named_templates();
 // Throws ConfigError with a suggestion.
 const NamedTemplate& named_template(std::string_view name);
+// With what an entry of a table leaves out: the slots of assistant, function and observation.
+NamedTemplate completed(NamedTemplate entry);
 
 }  // namespace qianli::text::chat
