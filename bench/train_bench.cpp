@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <ctime>
 #include <string>
 #include <vector>
 
@@ -86,6 +87,11 @@ data::Batch random_batch(const Shape& shape, uint64_t seed) {
   return batch;
 }
 
+// Of all threads of this process.
+double processor_seconds() {
+  return static_cast<double>(std::clock()) / static_cast<double>(CLOCKS_PER_SEC);
+}
+
 config::TuneConfig tuning(const std::string& method) {
   config::TuneConfig tune;
   if (method == "full") return tune;
@@ -111,15 +117,17 @@ void run(const std::string& name, int steps, const std::string& precision,
   optim::FlatOptimizer optimizer(parameters, config);
   train::Step step({&decoder}, parameters, optimizer, {.optim = config});
   std::vector<double> seconds;
-  double loss = 0;
+  double loss = 0, busy = 0;
   for (int i = 0; i < steps + 2; ++i) {
     const std::vector<data::Batch> batch{random_batch(shape, i)};
+    if (i == 2) busy = processor_seconds();
     const auto begin = std::chrono::steady_clock::now();
     loss = step.run(batch).loss;
     if (i >= 2)
       seconds.push_back(
           std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
+  busy = (processor_seconds() - busy) / steps;
   std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
   const double median = seconds[seconds.size() / 2];
   const double rate = static_cast<double>(shape.sequences * shape.length) / median;
@@ -127,10 +135,11 @@ void run(const std::string& name, int steps, const std::string& precision,
       model::tuned_training_flops(shape.spec, tune, shape.sequences, shape.length) / median;
   fmt::print(
       "{{\"model\": \"{}\", \"precision\": \"{}\", \"threads\": {}, \"tokens_per_second\": {:.1f}, "
-      "\"step_seconds\": "
-      "{:.4f}, \"loss\": {:.4f}, \"peak_rss_bytes\": {}, \"model_gflops\": {:.1f}, "
+      "\"step_seconds\": {:.4f}, \"processor_seconds_per_1000_tokens\": {:.3f}, "
+      "\"loss\": {:.4f}, \"peak_rss_bytes\": {}, \"model_gflops\": {:.1f}, "
       "\"gemm_peak_gflops\": {:.1f}}}\n",
-      name, device::dtype_name(compute.dtype), device::threads(), rate, median, loss,
+      name, device::dtype_name(compute.dtype), device::threads(), rate, median,
+      1000 * busy / static_cast<double>(shape.sequences * shape.length), loss,
       peak_resident_bytes(), flops / 1e9, ops::measure_gemm_flops(device, compute.dtype) / 1e9);
 }
 

@@ -81,6 +81,14 @@ struct Call : SharedLinears, torch::CustomClassHolder {
     }
     return sum;
   }
+  // Whether gradients of weights are made of all rows of x. Those of adapters alone are not, where
+  // ranks hold rows each: the gradient of x A^T, which is narrow, is summed to those who hold the
+  // rows, and each makes its part of A's gradient (CCLoRA).
+  bool gathers_input() const {
+    if (!in.rows || out.group || out.rows) return true;
+    return std::ranges::any_of(linears,
+                               [](const Linear& linear) { return linear.weight->trainable(); });
+  }
   // What gradients of adapters are made of: x A^T of the rows that this rank holds of x, and its
   // gradient on all. Made while the parameters have values.
   struct Narrow {
@@ -96,14 +104,17 @@ struct Call : SharedLinears, torch::CustomClassHolder {
     }
     return made;
   }
+  // x: all rows, or those that this rank holds, as gathers_input() has it.
   void accumulate_weights(const Tensors& grads, const at::Tensor& x, const Narrow& narrow) const {
     const trace::Span span([] { return std::string("gradient of weights"); });
     for (size_t i = 0; i < linears.size(); ++i) {
       if (linears[i].weight->trainable())
         ops::accumulate_weight_gradient(*linears[i].weight, grads[i], x);
       if (!linears[i].adapter) continue;
+      const at::Tensor grad_z =
+          gathers_input() ? narrow.grads[i] : in.start_leaving(narrow.grads[i]).wait();
       ops::accumulate_low_rank(*linears[i].adapter, grads[i], x,
-                               in.start_entering(narrow.held[i]).wait(), narrow.grads[i]);
+                               in.start_entering(narrow.held[i]).wait(), grad_z);
     }
   }
   void accumulate_biases(const Tensors& grads) const {
@@ -243,14 +254,17 @@ class SharedLinearFunction : public torch::autograd::Function<SharedLinearFuncti
     // Weights' gradients that are made later gather then: nothing is kept until they are.
     const bool later = call->learns && ops::is_deferred(context);
     MovingRows entering;
-    if (call->learns && !later) entering = call->in.start_entering(x);
+    const auto start_entering = [call, x] {
+      return call->gathers_input() ? call->in.start_entering(x) : MovingRows(x);
+    };
+    if (call->learns && !later) entering = start_entering();
     const Gradients found = gradients_of(*call, grads);
     const Call::Narrow narrow = call->learns ? call->narrow(found.results, x) : Call::Narrow();
     MovingRows leaving;
     if (found.input.defined()) leaving = call->in.start_leaving(found.input);
     if (later) {
-      ops::add_deferred(context, [call, results = found.results, x, narrow] {
-        call->accumulate_weights(results, call->in.start_entering(x).wait(), narrow);
+      ops::add_deferred(context, [call, results = found.results, start_entering, narrow] {
+        call->accumulate_weights(results, start_entering().wait(), narrow);
       });
     } else if (call->learns) {
       call->accumulate_weights(found.results, entering.wait(), narrow);

@@ -162,37 +162,84 @@ class NormalizedRows {
   at::Tensor scale_, before_;
 };
 
+// Rows that count, picked out: the others have no loss and no gradient, and instruction data have
+// many of them.
+class CountedRows {
+ public:
+  // Takes all of them on a device, which would have to be waited for.
+  explicit CountedRows(const at::Tensor& weights) : rows_(weights.size(0)) {
+    if (!weights.is_cpu()) return;
+    const at::Tensor counted = weights.nonzero().squeeze(1);
+    if (counted.size(0) < rows_) counted_ = counted;
+  }
+  at::Tensor pick(const at::Tensor& all) const {
+    return counted_.defined() ? all.index_select(0, counted_) : all;
+  }
+  // To where they were; zeros elsewhere.
+  at::Tensor put_back(const at::Tensor& picked) const {
+    if (!counted_.defined()) return picked;
+    std::vector<int64_t> shape = picked.sizes().vec();
+    shape.front() = rows_;
+    return at::zeros(shape, picked.options()).index_copy_(0, counted_, picked);
+  }
+
+ private:
+  int64_t rows_;
+  at::Tensor counted_;  // undefined: all
+};
+
+// Rows of the hidden state with what they are to predict, and parts of them.
+struct PredictingRows {
+  at::Tensor x, labels, weights;
+  int64_t first = 0;
+
+  std::vector<PredictingRows> in_chunks(const OutputLayer& layer) const {
+    const int64_t rows = x.size(0);
+    // The same for all ranks, which compute the chunks together.
+    const int64_t columns = layer.sharers ? (layer.vocabulary - 1) / layer.sharers->size() + 1
+                                          : layer.weight.value().size(0);
+    const int64_t step = chunk_rows(rows, columns, x.element_size());
+    std::vector<PredictingRows> chunks;
+    for (int64_t begin = 0; begin < rows; begin += step) {
+      const int64_t count = std::min(step, rows - begin);
+      chunks.push_back({x.narrow(0, begin, count), labels.narrow(0, begin, count),
+                        weights.narrow(0, begin, count), begin});
+    }
+    return chunks;
+  }
+};
+
 class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossEntropyFunction> {
  public:
   static variable_list forward(AutogradContext* context, const at::Tensor& hidden,
                                const at::Tensor&, const OutputLayer& layer,
                                const at::Tensor& labels, const at::Tensor& weights,
                                const at::Tensor* correct, bool record) {
-    const int64_t rows = hidden.size(0);
+    const CountedRows counted(weights);
+    const PredictingRows all{.x = counted.pick(hidden),
+                             .labels = counted.pick(labels),
+                             .weights = counted.pick(weights)};
     const at::ScalarType wide = hidden.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-    at::Tensor losses = at::empty({rows}, hidden.options().dtype(wide));
-    at::Tensor grad_hidden = record ? at::empty_like(hidden) : at::Tensor();
+    const at::Tensor losses = at::empty({all.x.size(0)}, hidden.options().dtype(wide));
+    const at::Tensor grad_x = record ? at::empty_like(all.x) : at::Tensor();
     NormalizedRows normalized(layer.weight, layer.normalized_rows, record);
-    // The same for all ranks, which compute the chunks together.
-    const int64_t columns = layer.sharers ? (layer.vocabulary - 1) / layer.sharers->size() + 1
-                                          : layer.weight.value().size(0);
-    const int64_t step = chunk_rows(rows, columns, hidden.element_size());
-    for (int64_t begin = 0; begin < rows; begin += step) {
-      const int64_t count = std::min(step, rows - begin);
-      const at::Tensor x = hidden.narrow(0, begin, count);
-      at::Tensor logits = raw_logits(x, layer, normalized);
+    for (const PredictingRows& chunk : all.in_chunks(layer)) {
+      at::Tensor logits = raw_logits(chunk.x, layer, normalized);
       if (correct->defined())
-        correct->add_(correct_rows(logits, layer, labels.narrow(0, begin, count),
-                                   weights.narrow(0, begin, count)));
-      chunk_losses(logits, layer, labels.narrow(0, begin, count), weights.narrow(0, begin, count),
-                   losses.narrow(0, begin, count), record);
-      if (!record) continue;
-      grad_hidden.narrow(0, begin, count).copy_(chunk_gradients(x, layer, normalized, logits));
+        correct->add_(correct_rows(logits, layer, chunk.labels, chunk.weights));
+      const auto own = [&](const at::Tensor& of) {
+        return of.narrow(0, chunk.first, chunk.x.size(0));
+      };
+      chunk_losses(logits, layer, chunk.labels, chunk.weights, own(losses), record);
+      if (record) own(grad_x).copy_(chunk_gradients(chunk.x, layer, normalized, logits));
     }
-    if (record) normalized.finish();
-    if (record) context->save_for_backward({grad_hidden});
-    context->mark_non_differentiable({losses});
-    return {(losses * weights).sum(), losses};
+    if (record) {
+      normalized.finish();
+      context->save_for_backward({counted.put_back(grad_x)});
+    }
+    const at::Tensor every_loss = counted.put_back(losses);
+    context->mark_non_differentiable({every_loss});
+    return {(losses * all.weights).sum(), every_loss};
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {

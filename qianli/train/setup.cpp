@@ -102,6 +102,14 @@ model::ModelSpec declared_model(const config::ModelConfig& model) {
   return resolve(model, open_weights(model).get());
 }
 
+// Adapters beside layers of multi-token prediction that start fresh would belong to no model.
+void leave_out_missing_heads(model::ModelSpec& spec, const convert::ModelSource& weights) {
+  if (spec.mtp.num_layers <= weights.spec.mtp.num_layers) return;
+  spec.mtp.num_layers = weights.spec.mtp.num_layers;
+  log::info("tune", "{} holds no further multi-token prediction heads: the adapter has none",
+            weights.path.string());
+}
+
 void report_trained(const Run& run) {
   const tune::Trained trained = tune::count_trained(run.spec, run.config.tune);
   log::info("tune", "{} of {} parameters are trained",
@@ -120,6 +128,7 @@ void open_model(Run& run) {
         "set model to a folder with weights");
   }
   run.spec = resolve(run.config.model, weights.get());
+  if (run.config.tune.lora()) leave_out_missing_heads(run.spec, *weights);
   run.tokenizer_folder = find_tokenizer(run.config, weights.get());
   if (!run.tokenizer_folder.empty()) {
     run.tokenizer = text::Tokenizer::load(run.tokenizer_folder);

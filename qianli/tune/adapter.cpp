@@ -4,6 +4,7 @@
 #include <fmt/core.h>
 
 #include <cmath>
+#include <string_view>
 
 #include "qianli/base/error.h"
 #include "qianli/convert/adapter/trained.h"
@@ -33,6 +34,14 @@ double scale_of(const fs::path& folder, const convert::Adapter& adapter) {
   return scale;
 }
 
+// Of names of experts that of the first.
+bool is_first_or_none(const std::string& module) {
+  constexpr std::string_view kExperts = ".experts.";
+  const size_t at = module.find(kExperts);
+  return at == module.npos ||
+         std::string_view(module).substr(at + kExperts.size()).starts_with("0.");
+}
+
 }  // namespace
 
 config::TuneConfig tuning_of(const fs::path& folder) {
@@ -49,7 +58,8 @@ config::TuneConfig tuning_of(const fs::path& folder) {
                          module),
              "merge it into the model: qianli convert --adapter");
     }
-    tune.target_modules.push_back({module});
+    // The first expert stands for all of them.
+    if (is_first_or_none(module)) tune.target_modules.push_back({module});
   }
   for (const auto& [name, tensor] : adapter.tensors.whole)
     tune.modules_to_save.push_back({name.substr(0, name.rfind('.'))});

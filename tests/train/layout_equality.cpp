@@ -10,6 +10,7 @@
 #include "qianli/base/random.h"
 #include "qianli/dist/rank_threads.h"
 #include "qianli/model/presets.h"
+#include "qianli/ops/quantized_weight.h"
 #include "qianli/plan/stages.h"
 #include "qianli/train/stage.h"
 #include "qianli/train/step.h"
@@ -181,6 +182,22 @@ void draw_adapters(nn::ParameterSet& parameters) {
   }
 }
 
+// Numbers that 4 bits hold, in any block of any part of a matrix: their largest magnitude is 0.5.
+void draw_codes(nn::ParameterSet& parameters) {
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    if (!parameters.part(i).quantized) continue;
+    const model::ParameterEntry& entry = parameters.entry(i);
+    const uint64_t key = random_key(12, entry.name);
+    std::vector<float> values(static_cast<size_t>(entry.elements()));
+    for (size_t k = 0; k < values.size(); ++k) {
+      const bool largest = k % static_cast<size_t>(entry.shape.back()) % 4 == 0;
+      const auto code = static_cast<size_t>(16 * uniform_at(key, k));
+      values[k] = 0.5F * (largest ? (code < 8 ? -1.0F : 1.0F) : ops::nf4_numbers()[code]);
+    }
+    parameters.write(i, 0, at::from_blob(values.data(), {entry.elements()}, at::kFloat));
+  }
+}
+
 void expect_near(const at::Tensor& value, const at::Tensor& expected, const std::string& name) {
   const double scale = std::max(expected.abs().max().item<double>(), 1e-30);
   const double difference = (value - expected).abs().max().item<double>();
@@ -289,6 +306,7 @@ RunResult run_layout(const model::ModelSpec& spec, const Layout& layout, const d
                               ranks.owners(parallel), &layout.tune);
   parameters.initialize(5);
   draw_adapters(parameters);
+  draw_codes(parameters);
   if (ops::Parameter* victim = layout.poisoned.empty() ? nullptr : parameters.find(layout.poisoned);
       victim && ranks.part.tensor.index + 1 == ranks.part.tensor.count &&
       ranks.samples.index == 0) {

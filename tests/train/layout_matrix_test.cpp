@@ -170,6 +170,34 @@ TEST_P(LayoutMatrix, equals_the_serial_run_with_adapters) {
   EXPECT_GE(zero.size(), 2U);
 }
 
+// The base in 4 bits. Blocks are those of the rank's own part, so its numbers are such as 4 bits
+// hold.
+TEST_P(LayoutMatrix, equals_the_serial_run_with_a_quantised_base) {
+  constexpr size_t kLayouts = 10;
+  const model::ModelSpec spec = tiny_model(GetParam());
+  std::map<std::tuple<int64_t, bool, bool>, RunResult> serial;
+  std::set<std::string> seen;
+  std::set<int64_t> zero, tensor;
+  for (uint64_t number = 0; seen.size() < kLayouts; ++number) {
+    ASSERT_LT(number, 10'000U);
+    Layout layout = drawn(random_key(number, "4 bits of " + GetParam()), spec.moe.has_value());
+    layout.tune = {.method = "lora", .r = 3, .quantization = "nf4"};
+    layout.tune.double_quant = number % 2 == 0;  // the magnitudes are all the same
+    if (!fits(spec, layout) || !seen.insert(text_of(layout)).second) continue;
+    zero.insert(layout.zero);
+    tensor.insert(layout.tensor);
+    const auto [expected, is_new] =
+        serial.try_emplace({layout.samples, layout.packed, layout.dropout > 0});
+    if (is_new) expected->second = run_serially(spec, layout);
+    dist::run_ranks(layout.ranks(), [&](const dist::World& world) {
+      SCOPED_TRACE(text_of(layout));
+      expect_equal(run_layout(spec, layout, world), expected->second);
+    });
+  }
+  EXPECT_GE(zero.size(), 2U);
+  EXPECT_GE(tensor.size(), 2U);
+}
+
 // One rank has a number that is not finite; all end the same step with the same words.
 TEST(NonFinite, EveryRankNamesTheSameTensor) {
   for (Layout layout : {Layout{.data = 2, .tensor = 2, .pipeline = 2},

@@ -255,25 +255,36 @@ TEST_P(SftRun, the_mean_of_means_counts_a_microbatch_without_labels_as_zero) {
 INSTANTIATE_TEST_SUITE_P(Models, SftRun, ::testing::Values("llama"),
                          [](const auto& info) { return info.param; });
 
-class SftPacking : public SftRun {};
+class SftPacking : public SftRun {
+ protected:
+  // The same samples in a step, in microbatches of 1, 3 and 12, and by a budget of tokens.
+  void expect_same_learning(const model::ModelSpec& spec, const config::TuneConfig& tune) {
+    const RunResult serial = run_serially(spec, {.source = source(), .tune = tune});
+    for (Layout layout : {Layout{.rows = 3}, Layout{.rows = 12}}) {
+      layout.source = source();
+      layout.tune = tune;
+      SCOPED_TRACE(text_of(layout));
+      dist::run_ranks(1, [&](const dist::World& world) {
+        expect_equal(run_layout(spec, layout, world), serial);
+      });
+    }
+    dist::run_ranks(2, [&](const dist::World& world) {
+      const Layout budget{.data = 2, .source = source(data::RowPacking::kNone, 32), .tune = tune};
+      expect_equal(run_layout(spec, budget, world), serial);
+    });
+  }
+};
 
 // A model without balancing losses, which look at microbatches.
 TEST_P(SftPacking, packed_samples_learn_what_single_ones_do) {
   model::ModelSpec spec = tiny_model(GetParam());
   if (spec.moe) spec.moe->aux_loss_coeff = spec.moe->sequence_aux_loss_coeff = 0;
-  const RunResult serial = run_serially(spec, {.source = source()});
-  // The same samples in a step, in microbatches of 1, 3 and 12, and by a budget of tokens.
-  for (Layout layout : {Layout{.rows = 3}, Layout{.rows = 12}}) {
-    layout.source = source();
-    SCOPED_TRACE(text_of(layout));
-    dist::run_ranks(1, [&](const dist::World& world) {
-      expect_equal(run_layout(spec, layout, world), serial);
-    });
+  {
+    SCOPED_TRACE("all weights");
+    expect_same_learning(spec, {});
   }
-  dist::run_ranks(2, [&](const dist::World& world) {
-    const Layout budget{.data = 2, .source = source(data::RowPacking::kNone, 32)};
-    expect_equal(run_layout(spec, budget, world), serial);
-  });
+  SCOPED_TRACE("adapters");
+  expect_same_learning(spec, {.method = "lora", .r = 3});
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, SftPacking, ::testing::Values("llama", "qwen3_moe", "deepseek_v3"),

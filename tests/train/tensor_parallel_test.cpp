@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <mutex>
+#include <numeric>
 
 #include "qianli/dist/rank_threads.h"
 #include "tests/train/layout_equality.h"
@@ -49,6 +50,13 @@ TEST_P(TensorParallelRun, equals_the_serial_run_in_slices) {
 INSTANTIATE_TEST_SUITE_P(Models, TensorParallelRun, ::testing::ValuesIn(tiny_model_names()),
                          [](const auto& info) { return info.param; });
 
+// What ranks sum for each token with a label: the largest logit, the sum of exponentials and the
+// logit at the label; for those predicted rightly the largest logit and that at the label.
+constexpr double kOfLabel = 5;
+double labels_of(const RunResult& run) {
+  return std::accumulate(run.labels.begin(), run.labels.end(), 0.0);
+}
+
 // Forward and backward every layer sends four all-reduces of [T, h], or their halves; so does what
 // stands around the layers, embedding and output layer, with two. With sequence parallelism the
 // inputs of two blocks are gathered again in the backward pass. Slices change nothing.
@@ -63,20 +71,40 @@ TEST(TensorParallel, SendsWhatTheFormulaSays) {
       const auto h = static_cast<double>(spec.hidden_size), layers = double(spec.num_layers);
       const auto share = static_cast<double>(ranks - 1) / static_cast<double>(ranks);
       const double all_reduce = 2 * kTokens * h * kBytes * share;
-      // The largest logits, and the sums of exponentials and of logits at labels; to count the
-      // labels that are the likeliest tokens, the largest logits and those at labels.
-      const double softmax = 2 * 5 * kTokens * kBytes * share;
+      const double softmax = 2 * kOfLabel * kBytes * share;
       const double again = sequence ? 2 * layers * all_reduce / 2 : 0;
-      const double microbatch = (4 * layers + 2) * all_reduce + again + softmax;
+      const double microbatch = (4 * layers + 2) * all_reduce + again;
       // Norms: two of a layer and the last one, whose gradients are of a rank's own tokens.
       const double norms = sequence ? 2 * (2 * layers + 1) * h * kBytes * share : 0;
       const double expected = kEqualitySteps * (2 * microbatch + norms);
       dist::run_ranks(ranks, [&](const dist::World& world) {
-        const double bytes = run_layout(spec, layout, world).tensor_bytes;
-        EXPECT_DOUBLE_EQ(bytes, expected);
+        const RunResult run = run_layout(spec, layout, world);
+        EXPECT_DOUBLE_EQ(run.tensor_bytes, expected + softmax * labels_of(run));
       });
     }
   }
+}
+
+// The inputs of q, k, v and of gate and up are not gathered again for adapters: x A^T and its
+// gradient are, which are narrow. What is left of these two gathers behind the sums of A's and B's
+// gradients is one of them at least.
+TEST(TensorParallel, AdaptersSendNarrowGradients) {
+  const model::ModelSpec spec = tiny_model("llama");
+  constexpr double kTokens = 16, kBytes = 8, kShare = 0.5;
+  const Layout all{.tensor = 2, .sequence = true, .samples = 2};
+  Layout adapters = all;
+  adapters.tune = {.method = "lora", .r = 1};
+  const double gather = kTokens * static_cast<double>(spec.hidden_size) * kBytes * kShare;
+  const double gathers = kEqualitySteps * 2 * static_cast<double>(spec.num_layers);
+  const auto sent = [&](const Layout& layout) {
+    double bytes = 0;
+    dist::run_ranks(2, [&](const dist::World& world) {
+      const double own = run_layout(spec, layout, world).tensor_bytes;
+      if (world.rank() == 0) bytes = own;
+    });
+    return bytes;
+  };
+  EXPECT_LT(sent(adapters), sent(all) - gathers * gather);
 }
 
 // Two-dimensional: of x by y ranks.
@@ -136,13 +164,13 @@ TEST(Grid, SendsWhatTheFormulaSays) {
                            3 * of_y(heads) + 2 * of_y(2 * width) + 3 * of_y(width);
     const double norm = 2 * 2 * of_y(1);  // a sum forward and one backward, both ways
     const double ends = 4 * (h * (x * y - 1) / (x * y));
-    const double softmax = 2 * 5 * (x * y - 1.0) / (x * y);
+    const double softmax = 2 * kOfLabel * kBytes * (x * y - 1.0) / (x * y);
     const double layers = static_cast<double>(spec.num_layers);
-    const double microbatch =
-        kTokens * kBytes * (layers * (linears + 2 * norm) + norm + ends + softmax);
+    const double microbatch = kTokens * kBytes * (layers * (linears + 2 * norm) + norm + ends);
     dist::run_ranks(layout.ranks(), [&](const dist::World& world) {
-      const double bytes = run_layout(spec, layout, world).tensor_bytes;
-      EXPECT_NEAR(bytes, kEqualitySteps * 2 * microbatch, 1e-6);
+      const RunResult run = run_layout(spec, layout, world);
+      EXPECT_NEAR(run.tensor_bytes, kEqualitySteps * 2 * microbatch + softmax * labels_of(run),
+                  1e-6);
     });
   }
 }

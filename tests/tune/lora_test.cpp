@@ -6,6 +6,8 @@
 
 #include <map>
 
+#include "qianli/base/file.h"
+#include "qianli/base/json.h"
 #include "qianli/checkpoint/checkpoint.h"
 #include "qianli/convert/adapter/trained.h"
 #include "qianli/model/hugging_face.h"
@@ -24,7 +26,14 @@ namespace {
 namespace fs = std::filesystem;
 
 fs::path adapter_folder(const std::string& name) { return source_path("tests/golden/lora") / name; }
-std::string base_of(const std::string& name) { return name.substr(0, name.find('_')); }
+// A model of tests/golden/models, or of tests/golden/sft.
+fs::path base_of(const std::string& name) {
+  const std::string text =
+      read_file(adapter_folder(name) / "adapter_config.json", FileRole::kCheckpoint, 1 << 20);
+  const std::string base = Json::parse(text).at("base_model_name_or_path");
+  const fs::path folder = golden_model_folder(base);
+  return fs::exists(folder) ? folder : source_path("tests/golden/sft") / base;
+}
 at::Tensor golden_of(const std::string& name, const std::string& tensor) {
   return read_tensor(adapter_folder(name) / "run.safetensors", tensor);
 }
@@ -37,13 +46,13 @@ struct Tuned {
   nn::Decoder decoder;
 
   Tuned(const std::string& name, at::ScalarType dtype, bool master)
-      : spec(model::load_spec(golden_model_folder(base_of(name)))),
+      : spec(model::load_spec(base_of(name))),
         tune(tune::tuning_of(adapter_folder(name))),
         parameters(spec, dtype, at::kCPU, master, {}, {}, &tune),
         decoder((fill(name), spec), parameters) {}
 
   void fill(const std::string& name) {
-    checkpoint::load_weights(golden_model_folder(base_of(name)), parameters);
+    checkpoint::load_weights(base_of(name), parameters);
     tune::load_adapter(adapter_folder(name), spec, parameters);
   }
 };
@@ -89,8 +98,8 @@ TEST_P(GoldenAdapter, logits_equal_peft_merged_or_not) {
   Tuned tuned(GetParam(), at::kDouble, /*master=*/false);
   const at::Tensor prompt = golden_of(GetParam(), "prompt");
   expect_close(logits_of(tuned.decoder, prompt), golden_of(GetParam(), "logits"), 1e-9, "beside");
-  const auto merged = convert::open_model(golden_model_folder(base_of(GetParam())),
-                                          {.adapter = adapter_folder(GetParam())});
+  const auto merged =
+      convert::open_model(base_of(GetParam()), {.adapter = adapter_folder(GetParam())});
   nn::ParameterSet parameters(tuned.spec, at::kDouble, at::kCPU, /*master=*/false);
   checkpoint::load_weights(*merged, parameters);
   nn::Decoder decoder(tuned.spec, parameters);
@@ -144,8 +153,8 @@ TEST_P(GoldenAdapter, thirty_steps_follow_peft) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, GoldenAdapter,
-                         ::testing::Values("llama2", "llama2_some", "llama2_dora", "gpt2",
-                                           "qwen3"));
+                         ::testing::Values("llama2", "llama2_some", "llama2_dora", "gpt2", "qwen3",
+                                           "qwen3_moe", "deepseek_v2"));
 
 // Bytes of gradients, masters and states are those of what is trained.
 TEST(Adapter, FrozenWeightsHaveValuesOnly) {

@@ -98,7 +98,9 @@ def measure(arguments):
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     step = make_step(torch.compile(model) if arguments.compile else model, config.vocab_size, batch)
     first, _ = timed(step, WARMUP_STEPS)
+    busy = time.process_time()
     seconds, losses = timed(step, arguments.steps)
+    busy = time.process_time() - busy
     median = statistics.median(seconds)
     return {
         "peer": ("PEFT " if arguments.lora else "transformers ") + ("compiled" if arguments.compile else "eager"),
@@ -108,6 +110,7 @@ def measure(arguments):
         "threads": torch.get_num_threads(),
         "tokens_per_second": batch[0] * batch[1] / median,
         "step_seconds": median,
+        "processor_seconds_per_1000_tokens": 1000 * busy / (arguments.steps * batch[0] * batch[1]),
         "fastest_step_seconds": min(seconds),
         "first_step_seconds": first[0],
         "loss": losses[-1],

@@ -1,8 +1,9 @@
 """Makes tests/golden/lora: adapters of tiny models trained by PEFT, exactly.
 
-usage: golden_lora.py MODELS_DIR OUT_DIR
+usage: golden_lora.py GOLDEN_DIR
 
-Starts from the weights of MODELS_DIR (made by golden_models.py). Each case is a folder:
+Starts from the weights of GOLDEN_DIR/models (made by golden_models.py) and GOLDEN_DIR/sft (by golden_sft.py). Each case is a
+folder of GOLDEN_DIR/lora:
   adapter_config.json, adapter_model.safetensors   where it starts, as PEFT saves it: A and B drawn, float32
   run.safetensors
     tokens [30, 4, 33] int32, loss, grad_norm, lr [30]   as in golden_training.py, float64
@@ -10,11 +11,13 @@ Starts from the weights of MODELS_DIR (made by golden_models.py). Each case is a
     final.<tensor>                                       of the adapter after the run, float64, by its name in a PEFT folder
 
 Batches, optimizer (AdamW, decay on matrices), clipping and schedule are those of golden_training.py; what the
-adapter does not name is frozen.
+adapter does not name is frozen. Experts, which transformers keeps in one tensor, are taken apart into linear layers first, as
+their files name them; PEFT then makes an adapter for each.
 """
 
 import argparse
 from pathlib import Path
+from unittest import mock
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
@@ -24,15 +27,53 @@ from transformers import AutoModelForCausalLM
 import golden_training
 import tiny_models
 
-LLAMA_LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+LATENT_ATTENTION = ["q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"]
+MLP = ["gate_proj", "up_proj", "down_proj"]
+LLAMA_LINEARS = ATTENTION + MLP
 # name: (model, options of LoraConfig)
 CASES = {
-    "llama2": ("llama2", dict(r=4, lora_alpha=8, target_modules=LLAMA_LINEARS)),
-    "llama2_some": ("llama2", dict(r=2, lora_alpha=8, use_rslora=True, target_modules=["k_proj", "up_proj"])),
-    "llama2_dora": ("llama2", dict(r=3, lora_alpha=6, use_dora=True, target_modules=LLAMA_LINEARS)),
-    "gpt2": ("gpt2", dict(r=3, lora_alpha=6, target_modules=["c_attn", "c_fc", "c_proj"], fan_in_fan_out=True)),
-    "qwen3": ("qwen3", dict(r=4, lora_alpha=4, target_modules=LLAMA_LINEARS, modules_to_save=["norm", "q_norm"])),
+    "llama2": ("models/llama2", dict(r=4, lora_alpha=8, target_modules=LLAMA_LINEARS)),
+    "llama2_some": ("models/llama2", dict(r=2, lora_alpha=8, use_rslora=True, target_modules=["k_proj", "up_proj"])),
+    "llama2_dora": ("models/llama2", dict(r=3, lora_alpha=6, use_dora=True, target_modules=LLAMA_LINEARS)),
+    "gpt2": ("models/gpt2", dict(r=3, lora_alpha=6, target_modules=["c_attn", "c_fc", "c_proj"], fan_in_fan_out=True)),
+    "qwen3": ("models/qwen3", dict(r=4, lora_alpha=4, target_modules=LLAMA_LINEARS, modules_to_save=["norm", "q_norm"])),
+    "qwen3_moe": ("sft/qwen3_moe", dict(r=2, lora_alpha=6, target_modules=ATTENTION + MLP)),
+    "deepseek_v2": ("sft/deepseek_v2", dict(r=2, lora_alpha=4, target_modules=LATENT_ATTENTION + MLP)),
 }
+
+
+class Expert(torch.nn.Module):
+    def __init__(self, gate_up, down, activation):
+        super().__init__()
+        gate, up = gate_up.chunk(2)
+        self.activation = activation
+        for name, weight in (("gate_proj", gate), ("up_proj", up), ("down_proj", down)):
+            linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype)
+            linear.weight.data.copy_(weight)
+            setattr(self, name, linear)
+
+    def forward(self, x):
+        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
+
+
+class SeparateExperts(torch.nn.ModuleList):
+    """In the place of a module that holds gate_up_proj [E, 2 f, h] and down_proj [E, h, f]."""
+
+    def __init__(self, fused):
+        super().__init__(Expert(*weights, fused.act_fn) for weights in zip(fused.gate_up_proj, fused.down_proj))
+
+    def forward(self, hidden, chosen, weights):
+        every = torch.stack([expert(hidden) for expert in self])  # [E, T, h]
+        return sum(every[chosen[:, k], torch.arange(len(hidden))] * weights[:, k, None] for k in range(chosen.shape[1]))
+
+
+def take_experts_apart(model):
+    for module in list(model.modules()):
+        experts = getattr(module, "experts", None)
+        if isinstance(getattr(experts, "gate_up_proj", None), torch.nn.Parameter):
+            module.experts = SeparateExperts(experts)
+    return model
 
 
 def draw_adapter(model, seed):
@@ -47,16 +88,19 @@ def draw_adapter(model, seed):
         parameter.data.copy_(values)
 
 
-def golden_case(models_dir, family, options, folder):
-    single = AutoModelForCausalLM.from_pretrained(models_dir / family, attn_implementation="eager", dtype=torch.float32)
-    model = get_peft_model(tiny_models.to_float64(single.eval()), LoraConfig(task_type="CAUSAL_LM", **options)).eval()
+def golden_case(base, options, folder):
+    single = AutoModelForCausalLM.from_pretrained(base, attn_implementation="eager", dtype=torch.float32)
+    exact = take_experts_apart(tiny_models.to_float64(single.eval()))
+    # PEFT would look for the experts where transformers has them.
+    with mock.patch("peft.utils.transformers_weight_conversion.convert_peft_config_for_transformers"):
+        model = get_peft_model(exact, LoraConfig(task_type="CAUSAL_LM", **options)).eval()
     model = model.double()
     draw_adapter(model, tiny_models.SEED)
     start = {name: value.detach().float().contiguous().clone() for name, value in get_peft_model_state_dict(model).items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(start, folder / "adapter_model.safetensors")
     config = model.peft_config["default"]
-    config.base_model_name_or_path = family
+    config.base_model_name_or_path = base.name
     config.inference_mode = True
     config.target_modules = sorted(config.target_modules)
     config.save_pretrained(folder)
@@ -74,12 +118,11 @@ def golden_case(models_dir, family, options, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models_dir", type=Path)
-    parser.add_argument("out_dir", type=Path)
-    arguments = parser.parse_args()
+    parser.add_argument("golden_dir", type=Path)
+    golden_dir = parser.parse_args().golden_dir
     torch.set_num_threads(1)
-    for name, (family, options) in CASES.items():
-        print(f"{name}: {golden_case(arguments.models_dir, family, options, arguments.out_dir / name)}")
+    for name, (base, options) in CASES.items():
+        print(f"{name}: {golden_case(golden_dir / base, options, golden_dir / 'lora' / name)}")
 
 
 if __name__ == "__main__":
