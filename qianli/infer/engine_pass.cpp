@@ -44,17 +44,18 @@ void Engine::run(std::vector<Segment> pass) {
   // Few tokens behind others, then prompts that go on, then those that begin: the order in which
   // the cache and latent attention want them. Those with the same adapter stand together.
   const auto order = [](const Segment& segment) {
-    const bool few = segment.active->remaining() == 1;
-    return std::pair(few                                ? 0
-                     : segment.active->place.length > 0 ? 1
-                                                        : 2,
-                     segment.active->request.adapter);
+    const Active& active = *segment.active;
+    int kind = active.place.length > 0 ? 1 : 2;
+    if (active.remaining() == 1) kind = 0;
+    return std::pair(kind, active.request.adapter);
   };
   std::ranges::stable_sort(pass, {}, order);
   try {
     const auto hidden = forward(pass);
     choose_tokens(pass, hidden.normed);
-    for (const Segment& segment : pass) publish_full_blocks(*segment.active);
+    for (const Segment& segment : pass) {
+      if (!segment.active->generation.error) publish_full_blocks(*segment.active);
+    }
     if (heads_ > 0) draft(pass, hidden.state);
     for (const Segment& segment : pass) release_behind_window(*segment.active);
   } catch (...) {

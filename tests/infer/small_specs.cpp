@@ -1,5 +1,8 @@
 #include "tests/infer/small_specs.h"
 
+#include <algorithm>
+
+#include "qianli/model/checks.h"
 #include "qianli/model/presets.h"
 
 namespace qianli::testing {
@@ -67,9 +70,12 @@ model::ModelSpec mixture() {
 model::ModelSpec recurrent(std::vector<Kind> pattern) {
   model::ModelSpec spec = dense();
   spec.layer_pattern = std::move(pattern);
-  spec.gated_delta_net = model::GatedDeltaNet{
-      .num_key_heads = 2, .num_value_heads = 4, .key_head_dim = 8, .value_head_dim = 6};
+  if (std::ranges::find(spec.layer_pattern, Kind::kGatedDeltaNet) != spec.layer_pattern.end())
+    spec.gated_delta_net = model::GatedDeltaNet{
+        .num_key_heads = 2, .num_value_heads = 4, .key_head_dim = 8, .value_head_dim = 6};
   spec.mamba2 = model::Mamba2{.state_size = 12, .head_dim = 12, .inner_size = 48};
+  if (!model::uses_attention(spec))
+    spec.num_attention_heads = spec.num_query_groups = spec.head_dim = 0;
   return spec;
 }
 
