@@ -16,6 +16,8 @@ void add_chat(CLI::App& app) {
       "clear and new begin again, /help shows the other commands. Ctrl-C ends an answer.\n" +
       list_of_templates());
   add_model_options(*command, arguments->model);
+  add_adapter_option(*command, arguments->model.adapters, /*named=*/false);
+  add_speculate_option(*command, arguments->model);
   add_sampling_options(*command, arguments->sampling);
   command
       ->add_option("-n,--max-new-tokens", arguments->max_new_tokens,

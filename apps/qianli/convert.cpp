@@ -13,6 +13,7 @@
 #include "qianli/base/progress.h"
 #include "qianli/base/strings.h"
 #include "qianli/convert/adapter/trained.h"
+#include "qianli/convert/adapter/unmerge.h"
 #include "qianli/convert/checkpoint/reader.h"
 #include "qianli/convert/megatron/adapter.h"
 #include "qianli/convert/megatron/optimizer_states.h"
@@ -27,7 +28,8 @@ using convert::MegatronNames;
 
 struct Arguments {
   std::string source, target, to, dtype = "same";
-  bool verify = false, ignore_unknown = false, drop_mtp = false;
+  std::string unmerge;  // an adapter to take out; empty: none
+  bool verify = false, ignore_unknown = false, drop_mtp = false, reversible = false;
   convert::SourceOptions from;
   convert::Upcycling upcycling;  // 0 experts: none
   MegatronLayout layout;
@@ -157,7 +159,7 @@ void prove(const convert::ModelSource& model, const Arguments& arguments) {
       "bit\n",
       proof.parameters, proof.elements, arguments.target,
       proof.rounded ? "as the target's types round it, " : "");
-  prove_logits(arguments, proof.rounded);
+  if (arguments.unmerge.empty()) prove_logits(arguments, proof.rounded);
 }
 
 // An adapter without its base.
@@ -203,7 +205,11 @@ void run(const CLI::App& command, Arguments arguments) {
   if (convert::is_peft_adapter(arguments.source)) return run_megatron_adapter(command, arguments);
   if (arguments.to == kPeft) return run_adapter(command, arguments);
   if (arguments.upcycling.experts > 0) arguments.from.upcycling = arguments.upcycling;
-  const auto model = convert::open_model(arguments.source, arguments.from);
+  if (arguments.reversible && arguments.to != "hf")
+    throw ConfigError("convert", "expected --to hf with --reversible, got " + arguments.to);
+  const auto model = arguments.unmerge.empty()
+                         ? convert::open_model(arguments.source, arguments.from)
+                         : convert::open_unmerged(arguments.source, arguments.unmerge);
   warn_of_idle_options(command, arguments, model->spec);
   if (arguments.from.lora_alpha && !model->lora_alpha)
     log::warn("convert", "--lora-alpha has no effect: this is no Megatron checkpoint of LoRA");
@@ -224,6 +230,7 @@ void run(const CLI::App& command, Arguments arguments) {
   options.layout.names = target.names;
   target.write(*model, arguments.target, options, shown);
   if (progress) progress->finish();
+  if (arguments.reversible) convert::write_unmerge_record(*model, arguments.target);
   if (!arguments.verify) return;
   prove(*model, arguments);
 }
@@ -300,9 +307,20 @@ void add_convert(CLI::App& app) {
       "--config", arguments->from.config,
       "Folder with the model's config.json, or a preset: for checkpoints that do not say what they "
       "hold");
-  command->add_option("--adapter", arguments->from.adapter,
-                      "Adapter to merge into the model: PEFT's folder (LoRA, rsLoRA, DoRA) or a "
-                      "Megatron checkpoint of LoRA");
+  auto* adapter = command->add_option("--adapter", arguments->from.adapter,
+                                      "Adapter to merge into the model: PEFT's folder (LoRA, "
+                                      "rsLoRA, DoRA) or a Megatron checkpoint "
+                                      "of LoRA");
+  command
+      ->add_flag("--reversible", arguments->reversible,
+                 "Writes unmerge.safetensors beside the merged model, by which --unmerge gives the "
+                 "base back")
+      ->needs(adapter);
+  command
+      ->add_option("--unmerge", arguments->unmerge,
+                   "PEFT's folder of the adapter to take out of a model merged with --reversible: "
+                   "the base, bit for bit")
+      ->excludes(adapter);
   command->add_option("--lora-alpha", arguments->from.lora_alpha,
                       "Of a Megatron checkpoint of LoRA that does not say it");
   command

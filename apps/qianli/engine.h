@@ -18,6 +18,8 @@ struct ModelArguments {
   std::string model;  // folder or file
   std::string precision = "auto";
   std::string device = "auto";
+  std::vector<std::string> adapters;  // folders, NAME=FOLDER in `serve`
+  int64_t speculate = 0;              // tokens drafted at a time; 0: none
 };
 
 // What is not given comes from the model's generation_config.json; greedy where neither that file
@@ -73,6 +75,7 @@ struct ServeArguments {
 
 struct ScoreArguments {
   std::string model;
+  std::string adapter;      // a folder; empty: none
   std::string tokens_file;  // JSON: [[ids…], …]
   std::string logits_file;  // safetensors to write, empty: none
   std::string precision = "fp32";

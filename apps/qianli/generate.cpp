@@ -59,6 +59,7 @@ void add_prompts(CLI::App& command, GenerateArguments& arguments, PromptFiles& f
 }
 
 void add_ways(CLI::App& command, GenerateArguments& arguments) {
+  auto* speculate = add_speculate_option(command, arguments.model);
   add_texts(command, "--stop", arguments.stop,
             "Ends the text, which it is no part of; may be given several times");
   auto* choices = add_texts(command, "--choices", arguments.choices,
@@ -68,7 +69,8 @@ void add_ways(CLI::App& command, GenerateArguments& arguments) {
                                 "Beam search: the most probable text as a whole, of so many")
                     ->check(CLI::Range(1, 256))
                     ->capture_default_str()
-                    ->excludes(choices);
+                    ->excludes(choices)
+                    ->excludes(speculate);
   command
       .add_option("--length-penalty", arguments.length_penalty,
                   "Of beam search: above 0 prefers long texts, below short ones")
@@ -95,6 +97,7 @@ void add_generate(CLI::App& app) {
       "prompts, each text when those before it are complete.\n"
       "Ctrl-C ends the texts where they are; the exit code is then 130.");
   add_model_options(*command, arguments->model);
+  add_adapter_option(*command, arguments->model.adapters, /*named=*/false);
   add_prompts(*command, *arguments, *files);
   command->add_option("-n,--max-new-tokens", arguments->max_new_tokens, "At most so many tokens")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))

@@ -15,6 +15,26 @@ void add_model_options(CLI::App& command, ModelArguments& arguments) {
       ->capture_default_str();
 }
 
+void add_adapter_option(CLI::App& command, std::vector<std::string>& adapters, bool named) {
+  auto* option = command.add_option(
+      "--adapter", adapters,
+      named ? "NAME=FOLDER: an adapter of low rank as a model of its own; may be given several "
+              "times. FOLDER as PEFT writes it, or a run or checkpoint that trained one"
+            : "An adapter of low rank beside the weights: a folder as PEFT writes it, or a run or "
+              "checkpoint that trained one");
+  option->expected(1)->allow_extra_args(false);
+  if (named) option->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
+CLI::Option* add_speculate_option(CLI::App& command, ModelArguments& arguments) {
+  return command
+      .add_option("--speculate", arguments.speculate,
+                  "Tokens that the model's heads for multi-token prediction draft at a time; the "
+                  "text stays the same. 0: none")
+      ->check(CLI::Range(0, 7))
+      ->capture_default_str();
+}
+
 void add_sampling_options(CLI::App& command, SamplingArguments& arguments) {
   auto* greedy = command.add_flag("--greedy", arguments.greedy,
                                   "Always the most probable token (the default, unless the model's "

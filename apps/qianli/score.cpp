@@ -15,6 +15,9 @@ void add_score(CLI::App& app) {
       "terminal: log_probs (per sequence one number for every token but the first), tokens,\n"
       "mean_nll, perplexity.");
   command->add_option("MODEL", arguments->model, "Hugging Face folder or checkpoint")->required();
+  command->add_option("--adapter", arguments->adapter,
+                      "An adapter of low rank beside the weights: a folder as PEFT writes it, or a "
+                      "run or checkpoint that trained one");
   command->add_option("--tokens", arguments->tokens_file, "JSON file: [[ids…], …]")->required();
   command->add_option("--logits", arguments->logits_file,
                       "Also write float32 logits to this safetensors file: `logits` [sequences, "

@@ -56,6 +56,8 @@ void add_serve(CLI::App& app) {
       "/.\n"
       "SIGTERM and Ctrl-C end it when the requests under way are answered; the exit code is 0.");
   add_model_options(*command, arguments->model);
+  add_adapter_option(*command, arguments->model.adapters, /*named=*/true);
+  add_speculate_option(*command, arguments->model);
   command->add_option("--host", arguments->host, "Address to listen on")->capture_default_str();
   command->add_option("--port", arguments->port, "0: any that is free")
       ->check(CLI::Range(0, 65535))

@@ -35,7 +35,7 @@ struct Candidate {
   bool ends;
 };
 
-void check(const Model& model, std::span<const int64_t> prompt, const BeamOptions& options) {
+void check(Model& model, std::span<const int64_t> prompt, const BeamOptions& options) {
   if (options.num_beams < 1 || options.num_beams > 256) {
     throw ConfigError("generate",
                       fmt::format("expected num-beams from 1 to 256, got {}", options.num_beams));
@@ -45,6 +45,7 @@ void check(const Model& model, std::span<const int64_t> prompt, const BeamOption
                                               options.length_penalty));
   }
   check_prompt(model, prompt);
+  check_adapter(model, options.adapter);
 }
 
 class Search {
@@ -132,7 +133,8 @@ class Search {
                                   .positions = at::tensor(positions, at::kLong).to(device),
                                   .max_position = end - 1,
                                   .segment_starts = starts,
-                                  .cache = &cache_});
+                                  .cache = &cache_,
+                                  .adapters = nn::same_adapter(options_.adapter, starts.back())});
     const at::Tensor rows = hidden.index_select(0, at::tensor(last, at::kLong).to(device));
     const at::Tensor logits = model_.decoder().logits(rows).to(at::kCPU, at::kFloat);
     log_probs_ = at::log_softmax(logits, 1).contiguous();

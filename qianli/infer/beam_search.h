@@ -18,6 +18,7 @@ struct BeamOptions {
   bool ignore_eos = false;
   std::vector<int64_t> stop_ids;  // end a text like the model's own
   double repetition_penalty = 1.0;
+  int64_t adapter = nn::kNoAdapter;
 };
 
 struct Beam {

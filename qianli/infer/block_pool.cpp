@@ -45,8 +45,8 @@ BlockPool::Chain BlockPool::publish(int64_t block, Chain before, std::span<const
   return place->second.chain;
 }
 
-BlockPool::Match BlockPool::match(std::span<const int64_t> tokens) {
-  Match match;
+BlockPool::Match BlockPool::match(std::span<const int64_t> tokens, Chain start) {
+  Match match{.blocks = {}, .chain = start};
   const auto size = static_cast<size_t>(block_size_);
   for (size_t first = 0; first + size < tokens.size(); first += size) {
     const auto found = known_.find(key_of(match.chain, tokens.subspan(first, size)));

@@ -30,6 +30,8 @@ class BlockPool {
   // A run of full blocks from the first token on, as the chain of what they hold.
   using Chain = uint64_t;
   static constexpr Chain kStart = 0;
+  // What sequences with an adapter leave is not what others do: their chains begin elsewhere.
+  static Chain start_of(int64_t adapter) { return kStart - static_cast<Chain>(adapter + 1); }
   // Makes known that `block` holds these tokens behind `before`; where another block is known for
   // them already, that one stays. Returns the chain with them.
   Chain publish(int64_t block, Chain before, std::span<const int64_t> tokens);
@@ -38,7 +40,7 @@ class BlockPool {
     Chain chain = kStart;
   };
   // The longest known run of full blocks at the start of `tokens`, leaving at least one token.
-  Match match(std::span<const int64_t> tokens);
+  Match match(std::span<const int64_t> tokens, Chain start = kStart);
 
  private:
   struct Entry {

@@ -8,6 +8,7 @@
 #include "qianli/base/progress.h"
 #include "qianli/base/threads.h"
 #include "qianli/infer/engine_active.h"
+#include "qianli/nn/attached_adapters.h"
 
 namespace qianli::infer {
 namespace {
@@ -16,10 +17,27 @@ bool has_recurrent_states(const model::ModelSpec& spec, at::ScalarType dtype) {
   return nn::KvCache::fixed_bytes(spec, dtype) > 0;
 }
 
+int64_t heads_that_draft(const Model& model, const EngineOptions& options) {
+  if (options.speculate == 0) return 0;
+  const model::ModelSpec& spec = model.spec();
+  if (spec.mtp.num_layers == 0) {
+    throw ConfigError("speculate",
+                      "expected a model with heads for multi-token prediction, got one without",
+                      "leave --speculate out");
+  }
+  if (has_recurrent_states(spec, model.dtype())) {
+    throw ConfigError("speculate",
+                      "expected a model that keeps keys of each token, got one with states that "
+                      "cannot go back to before a token",
+                      "leave --speculate out");
+  }
+  return std::min(options.speculate, spec.mtp.num_layers);
+}
+
 // The widest window where every layer with attention has one, else 0.
-int64_t widest_window(const model::ModelSpec& spec) {
+int64_t widest_window(const model::ModelSpec& spec, int64_t ahead_layers) {
   int64_t widest = 0;
-  for (int64_t l = 0; l < spec.num_layers; ++l) {
+  for (int64_t l = 0; l < spec.num_layers + ahead_layers; ++l) {
     const model::LayerSpec layer = spec.layer(l);
     if (!layer.has_attention()) continue;
     if (layer.window == 0 || spec.latent_attention || layer.is_compressed()) return 0;
@@ -30,8 +48,9 @@ int64_t widest_window(const model::ModelSpec& spec) {
 
 int64_t blocks_for(const Model& model, const EngineOptions& options) {
   if (options.blocks > 0) return options.blocks;
-  const int64_t row = nn::KvCache::elements_per_token(model.spec()) *
-                      static_cast<int64_t>(c10::elementSize(model.dtype()));
+  const int64_t row =
+      nn::KvCache::elements_per_token(model.spec(), heads_that_draft(model, options)) *
+      static_cast<int64_t>(c10::elementSize(model.dtype()));
   const int64_t of_context = (model.context_limit() + options.block_size - 1) / options.block_size;
   const int64_t wanted = options.max_sequences * of_context;
   if (row == 0) return wanted;  // recurrent states only: blocks hold nothing
@@ -67,6 +86,13 @@ void check_prompt(const Model& model, std::span<const int64_t> prompt) {
                   "shorten the prompt");
 }
 
+void check_adapter(Model& model, int64_t adapter) {
+  const int64_t attached = model.parameters().attached().size();
+  if (adapter >= nn::kNoAdapter && adapter < attached) return;
+  throw ConfigError("adapter",
+                    fmt::format("expected one of {} attached, got number {}", attached, adapter));
+}
+
 const char* to_string(StopReason reason) {
   switch (reason) {
     case StopReason::kEndOfText:
@@ -100,10 +126,12 @@ Engine::Engine(Model& model, const EngineOptions& options)
           model.spec(),
           {.blocks = pool_.size(),
            .block_size = options.block_size,
-           .slots = has_recurrent_states(model.spec(), model.dtype()) ? options.max_sequences : 1},
+           .slots = has_recurrent_states(model.spec(), model.dtype()) ? options.max_sequences : 1,
+           .ahead_layers = heads_that_draft(model, options)},
           model.dtype(), model.device()),
+      heads_(heads_that_draft(model, options)),
       has_states_(has_recurrent_states(model.spec(), model.dtype())),
-      window_(widest_window(model.spec())) {
+      window_(widest_window(model.spec(), heads_)) {
   for (int64_t slot = cache_.sizes().slots; slot-- > 0;) free_slots_.push_back(slot);
   if (has_states_) options_.share_prefixes = false;
   load_.blocks = pool_.size();
@@ -114,6 +142,7 @@ Engine::~Engine() = default;
 void Engine::check(const Request& request) const {
   check_prompt(model_, request.prompt);
   const Sampler sampler(request.sampling, model_.spec().vocab_size);  // refuses what it cannot do
+  check_adapter(model_, request.adapter);
   for (const auto& choice : request.choices) {
     if (choice.empty()) throw DataError("generate", "expected choices of at least one token");
   }

@@ -27,16 +27,24 @@ struct EngineOptions {
   int64_t max_sequences = 32;    // that run at a time; the others wait
   int64_t tokens_at_once = 512;  // of a pass: bounds memory, and how long a prompt delays others
   bool share_prefixes = true;    // not of models with recurrent states
+  // Tokens that the model's heads for multi-token prediction draft for each sequence between two
+  // passes, of which the next pass keeps those that it would have chosen itself (Leviathan et al.,
+  // arXiv:2211.17192).
+  int64_t speculate = 0;
 };
 
 // Throws DataError for an empty prompt, ids outside the vocabulary and a prompt that fills the
 // model's context.
 void check_prompt(const Model& model, std::span<const int64_t> prompt);
 
+// Throws ConfigError for the number of an adapter that is not attached.
+void check_adapter(Model& model, int64_t adapter);
+
 // Not safe to use from several threads; see EngineThread.
 class Engine {
  public:
-  // `model` must outlive the engine. Throws MemoryError where the cache does not fit.
+  // `model` must outlive the engine. Throws MemoryError where the cache does not fit, ConfigError
+  // where the model has nothing to speculate with, or states that cannot go back.
   Engine(Model& model, const EngineOptions& options);
   ~Engine();
 
@@ -55,6 +63,7 @@ class Engine {
     int64_t waiting = 0, running = 0;
     int64_t blocks = 0, blocks_held = 0;
     int64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;  // since the start
+    int64_t drafted_tokens = 0, accepted_tokens = 0;                     // of speculation
     int64_t preemptions = 0, passes = 0;
   };
   Load load() const;
@@ -64,8 +73,11 @@ class Engine {
   struct Active;  // a request under way
   struct Segment {
     Active* active;
-    int64_t count;  // of its tokens, in this pass
+    int64_t count;         // of its tokens and drafts, in this pass
+    bool decodes = false;  // it had new tokens before
+    int64_t kept = 0;      // rows of the pass that stay in the cache
   };
+  struct Drafting;  // engine_draft.cpp
   using Actives = std::deque<std::unique_ptr<Active>>;
 
   // engine_schedule.cpp
@@ -80,9 +92,17 @@ class Engine {
 
   // engine_pass.cpp
   void run(std::vector<Segment> pass);
-  at::Tensor forward(const std::vector<Segment>& pass);
-  void choose_tokens(const std::vector<Segment>& pass, const at::Tensor& logits);
+  nn::MultiTokenPrediction::Predicted forward(const std::vector<Segment>& pass);
+  void choose_tokens(std::vector<Segment>& pass, const at::Tensor& hidden);
+  void choose_tokens(Segment& segment, const at::Tensor& logits);
   void add_token(Active& active, std::span<float> scores);
+
+  // engine_draft.cpp
+  void draft(const std::vector<Segment>& pass, const at::Tensor& state);
+  int64_t drafts_wanted(Active& active);
+  std::vector<Drafting> begin_drafting(const std::vector<Segment>& pass, const at::Tensor& state);
+  at::Tensor look_ahead(size_t head, const std::vector<Drafting*>& parts);
+  void take_drafts(const std::vector<Drafting*>& parts, const at::Tensor& normed);
 
   void end(Active& active, StopReason reason);
   void sweep();
@@ -91,6 +111,7 @@ class Engine {
   EngineOptions options_;
   BlockPool pool_;
   nn::KvCache cache_;
+  int64_t heads_;  // that draft
   bool has_states_;
   int64_t window_ = 0;  // no layer sees further back; 0: some see all
   std::vector<int64_t> free_slots_;

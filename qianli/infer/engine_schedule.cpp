@@ -11,11 +11,13 @@ std::vector<Engine::Segment> Engine::schedule() {
   std::vector<Segment> segments;
   int64_t budget = options_.tokens_at_once;
   const auto add = [&](Active& active) {
-    const int64_t count = std::min(active.remaining(), std::max<int64_t>(budget, 1));
+    const int64_t own = std::min(active.remaining(), std::max<int64_t>(budget, 1));
+    const int64_t count = own + static_cast<int64_t>(active.drafts.size());
     if (active.remaining() > 1 && budget <= 0) return true;  // a prompt waits for the next pass
     if (!give_blocks(active, active.place.length + count)) return false;
     budget -= count;
-    segments.push_back({&active, count});
+    segments.push_back(
+        {.active = &active, .count = count, .decodes = !active.generation.tokens.empty()});
     return true;
   };
   for (size_t i = 0; i < running_.size(); ++i) {
@@ -38,7 +40,7 @@ bool Engine::admit(Active& active) {
   if (has_states_ && free_slots_.empty()) return false;
   BlockPool::Match match;
   const bool may_share = options_.share_prefixes && !rotates_by_length(active, active.remaining());
-  if (may_share) match = pool_.match(active.tokens);
+  if (may_share) match = pool_.match(active.tokens, active.chain);
   const int64_t needed = static_cast<int64_t>(active.tokens.size()) / pool_.block_size() + 1;
   if (needed - static_cast<int64_t>(match.blocks.size()) > pool_.available()) {
     for (const int64_t block : match.blocks) pool_.release(block);
@@ -46,8 +48,10 @@ bool Engine::admit(Active& active) {
   }
   active.place.length = static_cast<int64_t>(match.blocks.size()) * pool_.block_size();
   active.published = static_cast<int64_t>(match.blocks.size());
-  active.chain = match.chain;
+  if (may_share) active.chain = match.chain;
   active.place.blocks = std::move(match.blocks);
+  active.head_rows.assign(static_cast<size_t>(heads_), active.place.length);
+  active.head_states.assign(static_cast<size_t>(heads_), {});
   if (active.generation.tokens.empty()) {
     active.generation.cached_tokens = active.place.length;
     load_.cached_tokens += active.place.length;
@@ -98,7 +102,8 @@ void Engine::let_go(Active& active) {
   active.has_slot = false;
   active.place = {};
   active.published = 0;
-  active.chain = BlockPool::kStart;
+  active.chain = BlockPool::start_of(active.request.adapter);
+  active.drafts.clear();
 }
 
 void Engine::publish_full_blocks(Active& active) {
@@ -112,10 +117,12 @@ void Engine::publish_full_blocks(Active& active) {
   }
 }
 
-// The next token, at position `length`, sees the keys from length + 1 - window on.
+// The next token, at position `length`, sees the keys from length + 1 - window on, and the rows
+// that heads make again those as many places before.
 void Engine::release_behind_window(Active& active) {
   if (window_ == 0) return;
-  const int64_t unseen = (active.place.length + 1 - window_) / pool_.block_size();
+  const int64_t unseen =
+      (active.place.length + 1 - window_ - options_.speculate) / pool_.block_size();
   for (int64_t i = 0; i < unseen; ++i) {
     int64_t& block = active.place.blocks[static_cast<size_t>(i)];
     if (block == ops::kNoBlock) continue;

@@ -17,14 +17,16 @@ Generation generate(Model& model, std::span<const int64_t> prompt, const Generat
                         .blocks = (length + room) / kBlockSize + 1,
                         .max_sequences = 1,
                         .tokens_at_once = options.prefill_chunk,
-                        .share_prefixes = false});
+                        .share_prefixes = false,
+                        .speculate = options.speculate});
   Generation result;
   bool done = false;
   const auto id = engine.submit(
       {.prompt = {prompt.begin(), prompt.end()},
        .sampling = options.sampling,
        .max_new_tokens = options.max_new_tokens,
-       .ignore_eos = options.ignore_eos},
+       .ignore_eos = options.ignore_eos,
+       .adapter = options.adapter},
       [&](const NewToken& token) { return !listener || listener(token.id); },
       [&](const Generation& generation) {
         result = generation;

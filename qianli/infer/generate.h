@@ -14,6 +14,8 @@ struct GenerateOptions {
   SamplingOptions sampling;
   int64_t max_new_tokens = 128;
   bool ignore_eos = false;
+  int64_t adapter = nn::kNoAdapter;
+  int64_t speculate = 0;        // as EngineOptions
   int64_t prefill_chunk = 512;  // prompt tokens run through the decoder at once: bounds memory
 };
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "qianli/infer/sampler.h"
+#include "qianli/nn/adapter_runs.h"
 
 namespace qianli::infer {
 
@@ -17,6 +18,7 @@ struct Request {
   bool ignore_eos = false;
   std::vector<int64_t> stop_ids;              // end a text like the model's own
   std::vector<std::vector<int64_t>> choices;  // one of these is the answer; empty: anything
+  int64_t adapter = nn::kNoAdapter;           // of those attached to the model (tune/attach.h)
   // Log-probabilities of each new token and of so many of the best; below 0: of none.
   int64_t top_log_probs = -1;
 };
@@ -49,10 +51,11 @@ struct Generation {
   StopReason reason = StopReason::kLength;
   std::exception_ptr error;  // with kFailed
   int64_t prompt_tokens = 0;
-  int64_t cached_tokens = 0;  // of the prompt's, found in the cache
+  int64_t cached_tokens = 0;                        // of the prompt's, found in the cache
+  int64_t drafted_tokens = 0, accepted_tokens = 0;  // of speculation
   // Of the passes that this request took part in, whoever else did.
   double prompt_seconds = 0;  // until the logits of the first new token
-  int64_t decode_steps = 0;   // tokens fed one by one: one less than the tokens made
+  int64_t decode_steps = 0;   // tokens that passes behind the prompt's made
   double decode_seconds = 0;
 
   double prompt_tokens_per_second() const;  // 0 where nothing was run

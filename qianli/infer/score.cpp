@@ -17,6 +17,7 @@
 #include "qianli/base/log.h"
 #include "qianli/base/progress.h"
 #include "qianli/base/stop.h"
+#include "qianli/infer/engine.h"
 #include "qianli/infer/sequence.h"
 #include "qianli/model/rotary.h"
 #include "qianli/ops/cross_entropy.h"
@@ -103,13 +104,14 @@ class Scorer {
     take(model_.decoder().forward({.tokens = tokens.to(model_.device()),
                                    .positions = positions.to(model_.device()),
                                    .max_position = longest - 1,
-                                   .segment_starts = starts}),
+                                   .segment_starts = starts,
+                                   .adapters = nn::same_adapter(options_.adapter, starts.back())}),
          parts);
   }
 
   void score_in_parts(size_t s) {
     const std::span<const int64_t> ids = sequences_[s];
-    Sequence sequence(model_, length_of(s), length_of(s));
+    Sequence sequence(model_, length_of(s), length_of(s), options_.adapter);
     for (int64_t first = 0; first < length_of(s); first += options_.tokens_at_once) {
       throw_if_stopped("score");
       const Part part{s, first, std::min(options_.tokens_at_once, length_of(s) - first)};
@@ -223,6 +225,7 @@ Scores score(Model& model, std::span<const TokenIds> sequences, const ScoreOptio
              const LogitsSink& sink, std::span<const size_t> order) {
   const at::NoGradGuard no_grad;
   check_sequences(model, sequences);
+  check_adapter(model, options.adapter);
   std::vector<size_t> as_they_stand(sequences.size());
   std::iota(as_they_stand.begin(), as_they_stand.end(), size_t{0});
   return Scorer(model, sequences, options, sink).run(order.empty() ? as_they_stand : order);

@@ -28,6 +28,7 @@ struct ScoreOptions {
   // through a key/value cache in parts of it. Bounds memory, changes nothing else.
   int64_t tokens_at_once = 2048;
   bool show_progress = false;  // on standard error
+  int64_t adapter = nn::kNoAdapter;
 };
 
 using TokenIds = std::vector<int64_t>;

@@ -31,9 +31,10 @@ int64_t checked_capacity(const Model& model, int64_t capacity) {
 
 }  // namespace
 
-Sequence::Sequence(Model& model, int64_t capacity, int64_t prompt_length)
+Sequence::Sequence(Model& model, int64_t capacity, int64_t prompt_length, int64_t adapter)
     : model_(model),
       prompt_length_(prompt_length),
+      adapter_(adapter),
       cache_(model.spec(), checked_capacity(model, capacity), model.dtype(), model.device()),
       positions_(
           at::arange(capacity, at::TensorOptions().dtype(at::kLong).device(model.device()))) {}
@@ -53,7 +54,8 @@ void Sequence::append(std::span<const int64_t> ids) {
                                       .positions = positions_.narrow(0, first, count),
                                       .max_position = std::max(first + count, prompt_length_) - 1,
                                       .segment_starts = {0, count},
-                                      .cache = &cache_});
+                                      .cache = &cache_,
+                                      .adapters = nn::same_adapter(adapter_, count)});
 }
 
 at::Tensor Sequence::logits() {

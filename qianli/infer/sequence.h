@@ -16,7 +16,7 @@ class Sequence {
   // Room for `capacity` tokens. `prompt_length`: dynamic rotary scaling turns all positions of a
   // prompt by its whole length, so it must be known before the first part of it comes. Throws
   // MemoryError where the cache does not fit.
-  Sequence(Model& model, int64_t capacity, int64_t prompt_length);
+  Sequence(Model& model, int64_t capacity, int64_t prompt_length, int64_t adapter = nn::kNoAdapter);
 
   // Runs the decoder over more tokens, all at once: a long prompt is better cut by the caller.
   // Throws DataError for an id outside the vocabulary.
@@ -31,7 +31,7 @@ class Sequence {
 
  private:
   Model& model_;
-  int64_t prompt_length_;
+  int64_t prompt_length_, adapter_;
   nn::KvCache cache_;
   at::Tensor positions_;  // [capacity] 0, 1, …
   at::Tensor hidden_;

@@ -42,6 +42,7 @@ Decoder::Decoder(const model::ModelSpec& spec, ParameterSet& parameters,
                  const plan::ChunkLayers& part, Parallel parallel)
     : spec_(std::make_unique<model::ModelSpec>(plan::spec_of_part(spec, head_share(parallel)))),
       part_(part),
+      attached_(&parameters.attached()),
       word_embeddings_(parameters.find("embedding.word_embeddings.weight")),
       position_embeddings_(parameters.find("embedding.position_embeddings.weight")),
       embedding_norm_(find_norm(parameters, "embedding.word_embeddings.norm", spec, parallel)),
@@ -155,6 +156,22 @@ at::Tensor Decoder::forward(const DecoderInput& input) {
   return finish(after.stream);
 }
 
+MultiTokenPrediction::Predicted Decoder::forward_with_state(const DecoderInput& input) {
+  Carried after = advance(input);
+  MultiTokenPrediction::Predicted hidden;
+  hidden.normed = finish(after.stream);
+  hidden.state = spec_->mtp.after_final_norm ? hidden.normed : after.stream.residual;
+  return hidden;
+}
+
+MultiTokenPrediction::Predicted Decoder::look_ahead(size_t depth, const DecoderInput& input,
+                                                    const at::Tensor& state) {
+  ForwardPass pass = begin(input);
+  auto predicted = ahead_->forward(depth, embed(input.tokens, input.positions), state, pass);
+  if (input.cache) input.cache->advance(input.segment_starts);
+  return predicted;
+}
+
 at::Tensor Decoder::logits(const at::Tensor& hidden) {
   const at::Tensor logits = ops::output_logits(scaled(hidden), *output_);
   if (observer_) observer_("output_layer", logits);
@@ -206,6 +223,7 @@ ForwardPass Decoder::begin(const DecoderInput& input) {
   ForwardPass pass{
       .input = input, .rotary = *rotary_, .observer = observer_, .parallel = parallel_};
   share_tokens(pass, spec_->hidden_size);
+  attached_->begin(input.adapters, pass.tokens());
   return pass;
 }
 

@@ -50,6 +50,13 @@ class Decoder {
 
   // Of the whole model, [T] -> [T, h] after the final norm.
   at::Tensor forward(const DecoderInput& input);
+  // The same, with what heads that predict further tokens go on from (multi_token_prediction.h).
+  MultiTokenPrediction::Predicted forward_with_state(const DecoderInput& input);
+  // The head `depth` of a model that has them, without gradients. input.tokens: those depth + 1
+  // steps ahead of the positions; state: [T, h] of the depth before. The cache has rows for the
+  // heads.
+  MultiTokenPrediction::Predicted look_ahead(size_t depth, const DecoderInput& input,
+                                             const at::Tensor& state);
   // [T, h] -> [T, V].
   at::Tensor logits(const at::Tensor& hidden);
   // Cross entropy of the output layer on hidden states of forward(); labels, weights: [T];
@@ -87,6 +94,7 @@ class Decoder {
 
   std::unique_ptr<const model::ModelSpec> spec_;  // layers keep references to it
   plan::ChunkLayers part_;
+  AttachedAdapters* attached_;
   ops::Parameter* word_embeddings_;
   ops::Parameter* position_embeddings_;
   Norm embedding_norm_;

@@ -9,6 +9,7 @@
 
 #include "qianli/data/context_deal.h"
 #include "qianli/data/sequence_slice.h"
+#include "qianli/nn/adapter_runs.h"
 #include "qianli/nn/unit_use.h"
 
 namespace qianli::nn {
@@ -45,8 +46,9 @@ struct DecoderInput {
   // before. The segments are then the slice's runs. Null: whole sequences.
   std::shared_ptr<const data::SequenceSlice> slice;
   std::shared_ptr<SliceKeys> slice_keys;
-  std::vector<AheadTokens> ahead;  // with either: [depth], from the whole sequences
-  KvCache* cache = nullptr;        // one segment only; what it holds precedes the tokens
+  std::vector<AheadTokens> ahead;    // with either: [depth], from the whole sequences
+  KvCache* cache = nullptr;          // what it holds precedes the tokens
+  std::vector<AdapterRun> adapters;  // that rows have, of those attached; without gradients
   // Training: routers take jitter and samples, count their choices, and add their balancing losses.
   bool training = false;
   // Factor of the balancing losses in the gradient: the share of this microbatch in the step. Zero

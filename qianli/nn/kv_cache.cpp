@@ -4,12 +4,16 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <fmt/core.h>
 
 #include "qianli/base/error.h"
 
 namespace qianli::nn {
 namespace {
+
+// Of a sequence, whose attention reads the blocks where they lie.
+constexpr int64_t kFewQueries = 8;
 
 int64_t latent_size(const model::LatentAttention& latent) {
   return latent.kv_lora_rank + latent.qk_rope_head_dim;
@@ -19,12 +23,17 @@ int64_t latent_size(const model::LatentAttention& latent) {
 
 KvCache::KvCache(const model::ModelSpec& spec, const CacheSizes& sizes, at::ScalarType dtype,
                  at::Device device)
-    : sizes_(sizes), device_(device), layers_(static_cast<size_t>(spec.num_layers)) {
+    : sizes_(sizes),
+      device_(device),
+      layers_(static_cast<size_t>(spec.num_layers + sizes.ahead_layers)) {
   const auto options = at::TensorOptions().dtype(dtype).device(device);
-  const auto pool = [&](int64_t heads, int64_t dim) {
-    return at::empty({sizes.blocks, heads, sizes.block_size, dim}, options);
-  };
-  for (int64_t l = 0; l < spec.num_layers; ++l) {
+  for (int64_t l = 0; l < spec.num_layers + sizes.ahead_layers; ++l) {
+    // Rows of shared blocks may be read that no head has written.
+    const bool zeros = l >= spec.num_layers;
+    const auto pool = [&](int64_t heads, int64_t dim) {
+      const std::vector<int64_t> shape{sizes.blocks, heads, sizes.block_size, dim};
+      return zeros ? at::zeros(shape, options) : at::empty(shape, options);
+    };
     const model::LayerSpec kind = spec.layer(l);
     Layer& layer = layers_[static_cast<size_t>(l)];
     layer.recurrent = make_recurrent_states(spec, l, sizes.slots, options);
@@ -47,9 +56,9 @@ KvCache::KvCache(const model::ModelSpec& spec, int64_t capacity, at::ScalarType 
   sequences_ = {&own_};
 }
 
-int64_t KvCache::elements_per_token(const model::ModelSpec& spec) {
+int64_t KvCache::elements_per_token(const model::ModelSpec& spec, int64_t ahead_layers) {
   int64_t elements = 0;
-  for (int64_t l = 0; l < spec.num_layers; ++l) {
+  for (int64_t l = 0; l < spec.num_layers + ahead_layers; ++l) {
     const model::LayerSpec kind = spec.layer(l);
     if (!kind.has_attention()) continue;
     if (spec.compressed_attention) {
@@ -147,25 +156,34 @@ std::vector<ops::BlockTable> KvCache::tables(const std::vector<int64_t>& q_start
   return tables;
 }
 
+ops::BlockTable KvCache::shorter(const ops::BlockTable& table, int64_t rows) const {
+  const int64_t length = table.length - rows;
+  const auto used = static_cast<size_t>((length + sizes_.block_size - 1) / sizes_.block_size);
+  return {table.blocks.first(used), length};
+}
+
 at::Tensor KvCache::attend_to(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               const ops::AttentionLayout& layout, ops::Parameter* sinks) const {
   const std::vector<ops::BlockTable> all = tables(layout.q_starts);
   const bool in_blocks = sizes_.blocks > 1 && !layout.chosen.defined();
-  size_t single = 0;  // segments of one query at the front
-  while (in_blocks && single < all.size() &&
-         layout.q_starts[single + 1] == layout.q_starts[single] + 1)
-    ++single;
-  const auto count = static_cast<int64_t>(single);
-  std::vector<at::Tensor> parts;
-  if (single > 0) {
-    parts.push_back(ops::paged_attention(q.narrow(0, 0, count), k, v, std::span(all).first(single),
-                                         layout, sinks));
+  const int64_t most = q.is_cpu() ? kFewQueries : 1;
+  size_t few = 0;  // segments of few queries at the front
+  std::vector<ops::BlockTable> each;
+  for (; in_blocks && few < all.size(); ++few) {
+    const int64_t queries = layout.q_starts[few + 1] - layout.q_starts[few];
+    if (queries > most) break;
+    // Each as if it were the last: the keys behind it are not its own.
+    for (int64_t behind = queries; behind-- > 0;) each.push_back(shorter(all[few], behind));
   }
-  if (single < all.size()) {
-    const auto rest = std::span(all).subspan(single);
+  const auto count = static_cast<int64_t>(each.size());
+  std::vector<at::Tensor> parts;
+  if (count > 0)
+    parts.push_back(ops::paged_attention(q.narrow(0, 0, count), k, v, each, layout, sinks));
+  if (few < all.size()) {
+    const auto rest = std::span(all).subspan(few);
     ops::AttentionLayout whole = layout;
     whole.q_starts.clear();
-    for (size_t s = single; s < layout.q_starts.size(); ++s)
+    for (size_t s = few; s < layout.q_starts.size(); ++s)
       whole.q_starts.push_back(layout.q_starts[s] - count);
     const at::Tensor keys = ops::gather_blocks(k, rest, whole.k_starts);
     parts.push_back(ops::attention(q.narrow(0, count, q.size(0) - count), keys,

@@ -24,13 +24,13 @@ struct CachedSequence {
 
 struct CacheSizes {
   int64_t blocks, block_size, slots;
+  int64_t ahead_layers = 0;  // of multi-token prediction, behind the model's own
 };
 
 class KvCache {
  public:
   // Layers get room for what their mixer keeps: keys and values, latents, or a recurrent state.
   // Compressed keys make room as they come.
-  // Multi-token-prediction layers keep none.
   KvCache(const model::ModelSpec& spec, const CacheSizes& sizes, at::ScalarType dtype,
           at::Device device);
   // For one sequence of at most `capacity` tokens, in one block, which every pass continues.
@@ -40,7 +40,7 @@ class KvCache {
   KvCache& operator=(const KvCache&) = delete;
 
   // Numbers that a token leaves in all layers together.
-  static int64_t elements_per_token(const model::ModelSpec& spec);
+  static int64_t elements_per_token(const model::ModelSpec& spec, int64_t ahead_layers = 0);
   // Bytes that all layers of one sequence need besides, however many tokens there are.
   static int64_t fixed_bytes(const model::ModelSpec& spec, at::ScalarType dtype);
 
@@ -115,6 +115,8 @@ class KvCache {
   Places places(const std::vector<int64_t>& segment_starts) const;
   static void put(const at::Tensor& pool, const at::Tensor& rows, const Places& places);
   std::vector<ops::BlockTable> tables(const std::vector<int64_t>& q_starts) const;
+  // Without its last rows.
+  ops::BlockTable shorter(const ops::BlockTable& table, int64_t rows) const;
   at::Tensor attend_to(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                        const ops::AttentionLayout& layout, ops::Parameter* sinks) const;
 

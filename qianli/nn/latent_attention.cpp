@@ -106,7 +106,9 @@ at::Tensor LatentAttention::explicit_form(const at::Tensor& q, const Latent& lat
                                           const ops::AttentionLayout& layout,
                                           const Indexer::Projected& projected, ForwardPass& pass) {
   const int64_t heads = spec_.num_attention_heads, plain = sizes_.qk_nope_head_dim;
-  const at::Tensor up = kv_up_(latent.kv).view({q.size(0), heads, plain + sizes_.v_head_dim});
+  const int64_t first_row = pass.tokens() - q.size(0);  // prompts are the last of a pass
+  const at::Tensor up =
+      kv_up_.of_rows(latent.kv, first_row).view({q.size(0), heads, plain + sizes_.v_head_dim});
   const at::Tensor k = at::cat({up.narrow(2, 0, plain), latent.key.expand({-1, heads, -1})}, 2);
   const at::Tensor v = up.narrow(2, plain, sizes_.v_head_dim);
   const at::Tensor context = attend(q, k, v, layout, nullptr, index_, pass);
@@ -118,15 +120,28 @@ at::Tensor LatentAttention::absorbed_form(const at::Tensor& q, const ops::Attent
                                           ForwardPass& pass) const {
   const int64_t heads = spec_.num_attention_heads, plain = sizes_.qk_nope_head_dim,
                 rank = sizes_.kv_lora_rank;
-  const at::Tensor up = kv_up_.merged_weight().view({heads, plain + sizes_.v_head_dim, rank});
-  const at::Tensor plain_queries = q.narrow(2, 0, plain).transpose(0, 1);  // [a, T, n]
-  const at::Tensor absorbed =
-      at::bmm(plain_queries, up.narrow(1, 0, plain)).transpose(0, 1);  // [T, a, c]
-  const at::Tensor query = at::cat({absorbed, q.narrow(2, plain, sizes_.qk_rope_head_dim)}, 2);
+  const auto weights = kv_up_.merged_weights(q.size(0));
+  const auto up_of = [&](const AttachedLinear::RowsWeight& rows) {
+    return rows.weight.view({heads, plain + sizes_.v_head_dim, rank});
+  };
+  std::vector<at::Tensor> absorbed, context;
+  for (const auto& rows : weights) {
+    const at::Tensor plain_queries =
+        q.narrow(0, rows.first, rows.count).narrow(2, 0, plain).transpose(0, 1);  // [a, T, n]
+    absorbed.push_back(
+        at::bmm(plain_queries, up_of(rows).narrow(1, 0, plain)).transpose(0, 1));  // [T, a, c]
+  }
+  const at::Tensor query =
+      at::cat({at::cat(absorbed, 0), q.narrow(2, plain, sizes_.qk_rope_head_dim)}, 2);
   const at::Tensor mixed =
-      pass.input.cache->attend_latents(index_, query, rank, layout);                   // [T, a, c]
-  const at::Tensor value_up = up.narrow(1, plain, sizes_.v_head_dim).transpose(1, 2);  // [a, c, w]
-  return at::bmm(mixed.transpose(0, 1), value_up).transpose(0, 1);                     // [T, a, w]
+      pass.input.cache->attend_latents(index_, query, rank, layout);  // [T, a, c]
+  for (const auto& rows : weights) {
+    const at::Tensor value_up =
+        up_of(rows).narrow(1, plain, sizes_.v_head_dim).transpose(1, 2);  // [a, c, w]
+    context.push_back(
+        at::bmm(mixed.narrow(0, rows.first, rows.count).transpose(0, 1), value_up).transpose(0, 1));
+  }
+  return at::cat(context, 0);  // [T, a, w]
 }
 
 }  // namespace qianli::nn

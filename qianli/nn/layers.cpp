@@ -46,15 +46,26 @@ std::shared_ptr<const ops::LowRank> find_adapter(ParameterSet& parameters,
 }  // namespace
 
 at::Tensor Linear::operator()(const at::Tensor& x) const {
-  return adapter ? ops::adapted_linear(x, *weight, bias, *adapter) : ops::linear(x, *weight, bias);
+  TORCH_CHECK(!attached || !attached->in_use() || x.size(0) == attached->pass_rows(),
+              "[nn] expected all rows of the pass for ", weight->name());
+  return of_rows(x, 0);
+}
+
+at::Tensor Linear::of_rows(const at::Tensor& x, int64_t first) const {
+  at::Tensor y =
+      adapter ? ops::adapted_linear(x, *weight, bias, *adapter) : ops::linear(x, *weight, bias);
+  if (attached && attached->in_use()) attached->add(x, bias, first, y);
+  return y;
 }
 
 at::Tensor Linear::partial(const at::Tensor& x, const Parallel& parallel) const {
-  return Linear{weight, parallel.tensor.rank() == 0 ? bias : nullptr, adapter}(x);
+  return Linear{weight, parallel.tensor.rank() == 0 ? bias : nullptr, adapter, attached}(x);
 }
 
-at::Tensor Linear::merged_weight() const {
-  return adapter ? ops::merged_weight(*weight, *adapter) : weight->value();
+std::vector<AttachedLinear::RowsWeight> Linear::merged_weights(int64_t rows) const {
+  const at::Tensor own = adapter ? ops::merged_weight(*weight, *adapter) : weight->value();
+  if (attached && attached->in_use()) return attached->weights(own, rows);
+  return {{own, 0, rows}};
 }
 
 bool Linear::learns_from_input() const {
@@ -65,7 +76,7 @@ bool Linear::is_trained() const { return learns_from_input() || (bias && bias->t
 
 Linear find_linear(ParameterSet& parameters, const std::string& prefix) {
   return {parameters.find(prefix + ".weight"), parameters.find(prefix + ".bias"),
-          find_adapter(parameters, prefix)};
+          find_adapter(parameters, prefix), parameters.attached().at(prefix)};
 }
 
 at::Tensor Norm::operator()(const at::Tensor& x) const {

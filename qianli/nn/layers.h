@@ -5,8 +5,10 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "qianli/model/spec.h"
+#include "qianli/nn/attached_adapters.h"
 #include "qianli/nn/parallel.h"
 #include "qianli/nn/parameter_set.h"
 #include "qianli/nn/shared_norm.h"
@@ -21,14 +23,19 @@ struct Linear {
   ops::Parameter* weight = nullptr;
   ops::Parameter* bias = nullptr;
   std::shared_ptr<const ops::LowRank> adapter = nullptr;
+  // What is attached to a model that only computes; null: nothing can be.
+  std::shared_ptr<const AttachedLinear> attached = nullptr;
 
   explicit operator bool() const { return weight != nullptr; }
   at::Tensor operator()(const at::Tensor& x) const;
+  // The same where x are not all rows of the pass, but those from `first` on.
+  at::Tensor of_rows(const at::Tensor& x, int64_t first) const;
   // Of the ranks of a tensor group that have columns of the weight each: parts of a sum, of which
   // the first rank's has the bias.
   at::Tensor partial(const at::Tensor& x, const Parallel& parallel) const;
-  // With the adapter in it.
-  at::Tensor merged_weight() const;
+  // With the adapter in it, that of the first `rows` rows of the pass: more than one where these
+  // have different adapters.
+  std::vector<AttachedLinear::RowsWeight> merged_weights(int64_t rows) const;
   // Whether a backward pass adds to a gradient of it, and whether it needs the input for that.
   bool is_trained() const;
   bool learns_from_input() const;

@@ -167,9 +167,9 @@ at::Tensor MixtureOfExperts::routed_experts(const at::Tensor& x, const ops::Rout
   }
   const ops::RowPlan plan = ops::plan_rows(routing.experts, moe_.num_experts, rows_per_expert);
   const at::Tensor rows = ops::gather_rows(x, plan);
-  if (alone) return combine(experts(rows, plan.counts, parallel), routing, plan);
+  if (alone) return combine(experts(rows, plan.counts, plan.tokens, parallel), routing, plan);
   const ExpertExchange exchange(plan.counts, parallel.experts);
-  const at::Tensor there = experts(exchange.to_experts(rows), exchange.counts(), parallel);
+  const at::Tensor there = experts(exchange.to_experts(rows), exchange.counts(), {}, parallel);
   return combine(exchange.from_experts(there), routing, plan);
 }
 
@@ -182,7 +182,7 @@ at::Tensor MixtureOfExperts::experts_of_all_tokens(const at::Tensor& x, const op
   at::Tensor chosen = tokens.gathered(routing.experts) - own.begin;
   chosen = at::where(chosen < own.count(), chosen, at::scalar_tensor(-1, chosen.options()));
   const ops::RowPlan plan = ops::plan_rows(chosen, own.count());
-  const at::Tensor rows = experts(ops::gather_rows(all, plan), plan.counts, parallel);
+  const at::Tensor rows = experts(ops::gather_rows(all, plan), plan.counts, {}, parallel);
   return tokens.sum(combine(rows, {.weights = tokens.gather(routing.weights)}, plan));
 }
 
@@ -193,9 +193,10 @@ at::Tensor MixtureOfExperts::combine(const at::Tensor& rows, const ops::Routing&
 }
 
 at::Tensor MixtureOfExperts::experts(const at::Tensor& rows, const std::vector<int64_t>& counts,
-                                     const Parallel& parallel) const {
+                                     const at::Tensor& tokens, const Parallel& parallel) const {
   const auto through = [&](const Linear& linear, const at::Tensor& x, ops::Parameter* bias) {
     const at::Tensor y = ops::grouped_linear(x, counts, *linear.weight, bias);
+    if (linear.attached->in_use()) linear.attached->add_to_experts(x, counts, tokens, y);
     if (!linear.adapter) return y;
     return y + ops::grouped_low_rank(x, counts, y.size(1), *linear.adapter);
   };

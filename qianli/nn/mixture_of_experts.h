@@ -41,8 +41,9 @@ class MixtureOfExperts : public Block {
   const std::string& name() const { return name_; }
   const RoutingStatistics& statistics() const { return statistics_; }
   RoutingStatistics& statistics() { return statistics_; }
-  // Moves the selection bias, where the model has one and the router is trained, by `bias_update_rate` towards the experts
-  // that `choices` [E] (the sum over a step and over all ranks) shows below the mean.
+  // Moves the selection bias, where the model has one and the router is trained, by
+  // `bias_update_rate` towards the experts that `choices` [E] (the sum over a step and over all
+  // ranks) shows below the mean.
   void update_selection_bias(const at::Tensor& choices);
   void reset_statistics();
 
@@ -58,9 +59,10 @@ class MixtureOfExperts : public Block {
                                    const Parallel& parallel) const;
   at::Tensor combine(const at::Tensor& rows, const ops::Routing& routing,
                      const ops::RowPlan& plan) const;
-  // rows: [R, h], sorted by expert, of those that this rank holds.
+  // rows: [R, h], sorted by expert, of those that this rank holds; tokens: [R] the rows of the pass
+  // that they are, where all are here.
   at::Tensor experts(const at::Tensor& rows, const std::vector<int64_t>& counts,
-                     const Parallel& parallel) const;
+                     const at::Tensor& tokens, const Parallel& parallel) const;
   at::Tensor activate(const at::Tensor& wide, double limit) const;
   at::Tensor shared_experts(const at::Tensor& x, const Parallel& parallel) const;
 

@@ -9,6 +9,7 @@
 #include "qianli/base/threads.h"
 #include "qianli/config/tune_section.h"
 #include "qianli/model/tuned_table.h"
+#include "qianli/nn/attached_adapters.h"
 #include "qianli/ops/quantized_weight.h"
 
 namespace qianli::nn {
@@ -54,6 +55,7 @@ ParameterSet::ParameterSet(const model::ModelSpec& spec, at::ScalarType dtype, a
                            bool master, const plan::ModelPart& part, const FlatOwners& owners,
                            const config::TuneConfig* tune)
     : tune_(std::make_shared<config::TuneConfig>(tune ? *tune : config::TuneConfig())),
+      attached_(std::make_shared<AttachedAdapters>()),
       parts_(plan::parameter_parts(spec, part, *tune_)),
       layout_(parts_, owners),
       options_(at::TensorOptions().device(device).dtype(dtype)),

@@ -32,6 +32,8 @@ class QuantizedWeight;
 
 namespace qianli::nn {
 
+class AttachedAdapters;
+
 class ParameterSet {
  public:
   // Values are undefined until initialize() or write(). With `master`, and a compute dtype below
@@ -76,6 +78,8 @@ class ParameterSet {
   bool is_elsewhere(const std::string& name) const { return elsewhere_.contains(name); }
   const std::unordered_set<std::string>& elsewhere() const { return elsewhere_; }
   const config::TuneConfig& tune() const { return *tune_; }
+  // Adapters that the linear layers of a model which only computes have beside their weights.
+  AttachedAdapters& attached() { return *attached_; }
 
   const FlatLayout& layout() const { return layout_; }
   // What this rank updates: all that is trained of the flat buffer, or its slices of that.
@@ -125,11 +129,12 @@ class ParameterSet {
   at::Tensor view_from(const at::Tensor& values, int64_t begin, size_t index) const;
 
   std::shared_ptr<const config::TuneConfig> tune_;
+  std::shared_ptr<AttachedAdapters> attached_;
   std::vector<plan::ParameterPart> parts_;
   std::unordered_set<std::string> elsewhere_;
   FlatLayout layout_;
   at::TensorOptions options_;
-  std::vector<at::Tensor> buffers_;  // defined for buffers only
+  std::vector<at::Tensor> buffers_;                               // defined for buffers only
   std::vector<std::shared_ptr<ops::QuantizedWeight>> quantized_;  // null: it is not
   std::vector<std::unique_ptr<ops::Parameter>> parameters_;
   std::unordered_map<std::string, size_t> index_;

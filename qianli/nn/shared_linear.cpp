@@ -279,7 +279,7 @@ Tensors composed(const at::Tensor& x, const Call& call) {
   const at::Tensor entered = call.in.enter(x);
   Tensors results;
   for (const Linear& linear : call.linears) {
-    const Linear own{linear.weight, call.bias_of(linear), linear.adapter};
+    const Linear own{linear.weight, call.bias_of(linear), linear.adapter, linear.attached};
     results.push_back(call.out.leave(own(entered)));
   }
   return results;

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <chrono>
 #include <random>
 
@@ -72,12 +73,14 @@ OrderedJson head_json(const AnswerHead& head, bool streamed) {
 
 std::string event(const OrderedJson& json) { return "data: " + dump(json) + "\n\n"; }
 
-OrderedJson card_json(const ModelCard& card) {
-  return {{"id", card.id},
-          {"object", "model"},
-          {"created", card.created},
-          {"owned_by", "qianli"},
-          {"max_model_len", card.context_length}};
+OrderedJson card_json(const ModelCard& card, int64_t adapter) {
+  OrderedJson json{{"id", card.name(adapter)},
+                   {"object", "model"},
+                   {"created", card.created},
+                   {"owned_by", "qianli"},
+                   {"max_model_len", card.context_length}};
+  if (adapter != kNoAdapter) json["parent"] = card.id;
+  return json;
 }
 
 }  // namespace
@@ -161,9 +164,22 @@ std::string usage_event(const AnswerHead& head, const Usage& usage) {
 std::string error_event(const std::string& error_json) { return "data: " + error_json + "\n\n"; }
 
 std::string model_list(const ModelCard& card) {
-  return dump({{"object", "list"}, {"data", OrderedJson::array({card_json(card)})}});
+  OrderedJson data = OrderedJson::array();
+  for (int64_t adapter = kNoAdapter; adapter < static_cast<int64_t>(card.adapters.size());
+       ++adapter)
+    data.push_back(card_json(card, adapter));
+  return dump({{"object", "list"}, {"data", std::move(data)}});
 }
 
-std::string model_object(const ModelCard& card) { return dump(card_json(card)); }
+std::string model_object(const ModelCard& card, int64_t adapter) {
+  return dump(card_json(card, adapter));
+}
+
+std::optional<int64_t> ModelCard::find(const std::string& name) const {
+  if (name == id) return kNoAdapter;
+  const auto place = std::ranges::find(adapters, name);
+  if (place == adapters.end()) return std::nullopt;
+  return place - adapters.begin();
+}
 
 }  // namespace qianli::serve

@@ -43,7 +43,8 @@ std::string usage_event(const AnswerHead& head, const Usage& usage);
 std::string error_event(const std::string& error_json);
 inline constexpr const char* kLastEvent = "data: [DONE]\n\n";
 
+// The model, and its adapters as models whose parent it is.
 std::string model_list(const ModelCard& card);
-std::string model_object(const ModelCard& card);
+std::string model_object(const ModelCard& card, int64_t adapter);
 
 }  // namespace qianli::serve

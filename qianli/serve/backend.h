@@ -21,8 +21,11 @@ struct Sampling {
   std::vector<std::pair<int64_t, double>> logit_bias;
 };
 
+constexpr int64_t kNoAdapter = -1;
+
 // One text to generate.
 struct Work {
+  int64_t adapter = kNoAdapter;  // of the card's
   std::vector<int64_t> prompt;
   Sampling sampling;
   std::optional<int64_t> max_tokens;  // absent: what the context has room for
@@ -56,11 +59,20 @@ struct ModelCard {
   int64_t created = 0;  // seconds since 1970
   int64_t context_length = 0;
   int64_t vocabulary = 0;
+  // Attached to the model: for clients, models of these names.
+  std::vector<std::string> adapters = {};
+
+  const std::string& name(int64_t adapter) const {
+    return adapter == kNoAdapter ? id : adapters[static_cast<size_t>(adapter)];
+  }
+  // The adapter of this name, kNoAdapter for the model itself; nothing where there is none.
+  std::optional<int64_t> find(const std::string& name) const;
 };
 
 struct Load {
   int64_t running = 0, waiting = 0, blocks = 0, blocks_held = 0;
   int64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0, preemptions = 0;
+  int64_t drafted_tokens = 0, accepted_tokens = 0;  // of speculation
 };
 
 // Safe to use from many threads.

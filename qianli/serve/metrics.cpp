@@ -50,6 +50,10 @@ std::string Metrics::text(const Load& load) const {
   add(text, "cached_tokens_total", "counter", "Tokens of prompts found in the cache.",
       load.cached_tokens);
   add(text, "generated_tokens_total", "counter", "Tokens generated.", load.generated_tokens);
+  add(text, "drafted_tokens_total", "counter", "Tokens drafted by speculation.",
+      load.drafted_tokens);
+  add(text, "accepted_tokens_total", "counter", "Drafted tokens that the model chose, too.",
+      load.accepted_tokens);
   add(text, "preemptions_total", "counter", "Sequences that gave up their blocks.",
       load.preemptions);
   add(text, "sequences_running", "gauge", "Sequences in the batch.", load.running);

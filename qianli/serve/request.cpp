@@ -6,6 +6,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "qianli/base/strings.h"
 #include "qianli/serve/api_error.h"
 #include "qianli/serve/fields.h"
 
@@ -69,9 +70,16 @@ void read_stream(Fields& fields, CommonRequest& request) {
 void read_common(Fields& fields, CommonRequest& request, const ModelCard& card,
                  const RequestLimits& limits) {
   if (auto model = fields.text("model")) request.model = *model;
-  if (!request.model.empty() && request.model != card.id) {
-    throw ApiError(404, fmt::format("model: expected '{}', got another one", card.id), "model",
-                   "model_not_found");
+  if (!request.model.empty()) {
+    const auto adapter = card.find(request.model);
+    if (!adapter) {
+      const std::string others = card.adapters.empty() ? ""
+                                                       : fmt::format(" or one of its adapters ({})",
+                                                                     join(card.adapters, ", "));
+      throw ApiError(404, fmt::format("model: expected '{}'{}, got another one", card.id, others),
+                     "model", "model_not_found");
+    }
+    request.work.adapter = *adapter;
   }
   const int64_t most = limits.most_tokens > 0 ? limits.most_tokens : card.context_length;
   Work& work = request.work;

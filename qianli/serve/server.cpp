@@ -172,9 +172,9 @@ class Server::Impl {
       response.set_content(model_list(backend_.card()), kJson);
     });
     get("/v1/models/(.+)", [this](const auto& request, auto& response) {
-      if (request.matches[1].str() != backend_.card().id)
-        throw ApiError(404, "expected another model", "model", "model_not_found");
-      response.set_content(model_object(backend_.card()), kJson);
+      const auto adapter = backend_.card().find(request.matches[1].str());
+      if (!adapter) throw ApiError(404, "expected another model", "model", "model_not_found");
+      response.set_content(model_object(backend_.card(), *adapter), kJson);
     });
     post("/v1/completions",
          [this](const auto& request, auto& response) { complete(request, response); });
@@ -255,7 +255,7 @@ class Server::Impl {
     if (stopping_) throw ApiError(503, "the server is stopping");
     const auto count = works.size();
     const auto exchange = std::make_shared<Exchange>(
-        Exchange{.head = make_head(endpoint, backend_.card().id),
+        Exchange{.head = make_head(endpoint, backend_.card().name(request.work.adapter)),
                  .n = request.n,
                  .log_probs = request.work.top_log_probs >= 0,
                  .include_usage = request.include_usage,

@@ -45,7 +45,10 @@ bool is_first_or_none(const std::string& module) {
 }  // namespace
 
 config::TuneConfig tuning_of(const fs::path& folder) {
-  const convert::Adapter adapter = convert::open_peft_adapter(folder);
+  return tuning_of(folder, convert::open_peft_adapter(folder));
+}
+
+config::TuneConfig tuning_of(const fs::path& folder, const convert::Adapter& adapter) {
   const double scale = scale_of(folder, adapter);
   config::TuneConfig tune{.method = "lora"};
   tune.r = adapter.config.rank(adapter.tensors.modules.begin()->first);

@@ -11,6 +11,7 @@
 #include <filesystem>
 
 #include "qianli/config/tune_section.h"
+#include "qianli/convert/adapter/adapter.h"
 #include "qianli/model/spec.h"
 #include "qianli/nn/parameter_set.h"
 
@@ -19,6 +20,8 @@ namespace qianli::tune {
 // What parameters are made with that are to hold the adapter. Throws CheckpointError for one whose
 // modules have several ranks or scales (such a one can be merged: `qianli convert --adapter`).
 config::TuneConfig tuning_of(const std::filesystem::path& folder);
+// The same of an adapter that is open; `folder` is for messages.
+config::TuneConfig tuning_of(const std::filesystem::path& folder, const convert::Adapter& adapter);
 
 // Fills A, B and modules that the adapter has whole. Throws CheckpointError where it has others
 // than the parameters, another shape or another scale.

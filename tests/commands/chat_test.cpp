@@ -1,4 +1,6 @@
 // Conversations piped in, and texts generated in the ways that are no plain sampling.
+#include <cmath>
+
 #include "tests/commands/workshop.h"
 
 namespace qianli::testing {
@@ -90,6 +92,47 @@ TEST_F(ChatTest, BatchesBeamsChoicesAndStops) {
             many[0]["tokens"][0]);
   expect_failure(qianli({"generate", model_, "--prompt", "x", "--logit-bias", "5"}), 2,
                  {"ID=BIAS"});
+}
+
+// docs/inference.md, Adapters and Speculation.
+TEST_F(ChatTest, AdaptersAndDrafts) {
+  QIANLI_REQUIRE_ENGINE();
+  expect_success(pretrain({"model=" + model_, "tune.method=lora", "optim.lr=0.5", "run.dir=lora"}));
+  expect_success(qianli({"convert", "lora", "merged", "--to", "hf"}));
+  write_text(path("ids.json"), "[[1, 5, 9, 3, 7]]");
+  const auto score = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), "score");
+    arguments.insert(arguments.end(), {"--tokens", "ids.json", "--json"});
+    const Result result = qianli(arguments);
+    expect_success(result);
+    return Json::parse(result.out)["mean_nll"].get<double>();
+  };
+  const double attached = score({model_, "--adapter", "lora"});
+  EXPECT_NEAR(attached, score({"merged"}), 1e-5);
+  EXPECT_GT(std::abs(attached - score({model_})), 1e-3);
+  EXPECT_EQ(
+      generated({"--prompt", "the cat", "--adapter", "lora", "--num-beams", "2"})["beams"].size(),
+      2u);
+  expect_success(chat("the cat\n", "--adapter lora"));
+
+  expect_failure(qianli({"generate", model_, "--prompt", "x", "--speculate", "2"}), 2,
+                 {"multi-token prediction"});
+  expect_success(pretrain({"model.mtp.num_layers=1", "run.dir=heads", "train.steps=60"}));
+  model_ = path("heads").string();
+  const Json plain = generated({"--prompt", "the cat", "--prompt", "a dog"});
+  const Json drafted = generated({"--prompt", "the cat", "--prompt", "a dog", "--speculate", "2"});
+  int64_t accepted = 0;
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(drafted[i]["tokens"], plain[i]["tokens"]);
+    EXPECT_GT(drafted[i]["drafted_tokens"], 0);
+    accepted += drafted[i]["accepted_tokens"].get<int64_t>();
+  }
+  EXPECT_GT(accepted, 0);
+  const Result talk = chat("the cat\n", "--speculate 2");
+  expect_success(talk);
+  expect_failure(
+      qianli({"generate", model_, "--prompt", "x", "--speculate", "2", "--num-beams", "2"}), 2,
+      {"--speculate"});
 }
 
 }  // namespace

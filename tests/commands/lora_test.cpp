@@ -62,6 +62,17 @@ TEST_F(LoraTest, AdapterGoesOutAndIn) {
               read_text(path("merged/model.safetensors")));
   EXPECT_FALSE(read_text(path("from_run/model.safetensors")) ==
                read_text(path("base/hugging_face/model.safetensors")));
+  // What is merged for it can be taken apart again.
+  expect_success(qianli({"convert", "base/hugging_face", "apart", "--adapter", "adapter", "--to",
+                         "hf", "--reversible", "--verify"}));
+  expect_success(
+      qianli({"convert", "apart", "again", "--to", "hf", "--unmerge", "adapter", "--verify"}));
+  EXPECT_FALSE(read_text(path("apart/model.safetensors")) ==
+               read_text(path("base/hugging_face/model.safetensors")));
+  EXPECT_TRUE(read_text(path("again/model.safetensors")) ==
+              read_text(path("base/hugging_face/model.safetensors")));
+  expect_failure(qianli({"convert", "merged", "never", "--to", "hf", "--unmerge", "adapter"}), 6,
+                 {"unmerge.safetensors", "--reversible"});
   // Going on from it begins where it was, and another one does not fit.
   expect_success(tune("second", 6, {"tune.adapter=adapter"}));
   EXPECT_LT(read_metrics(path("second")).front().at("loss").get<double>(),

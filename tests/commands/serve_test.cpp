@@ -2,6 +2,7 @@
 #include <httplib.h>
 #include <signal.h>
 
+#include <map>
 #include <thread>
 
 #include "tests/commands/workshop.h"
@@ -63,6 +64,77 @@ TEST_F(ServeTest, AnswersWhatGenerateSaysAndEndsOnSigterm) {
   server.send(SIGTERM);
   const Result result = server.finish();
   EXPECT_EQ(result.code, 0) << result.err;
+}
+
+TEST_F(ServeTest, AdaptersAreModelsOfTheirOwn) {
+  QIANLI_REQUIRE_ENGINE();
+  expect_success(pretrain({"run.dir=base", "train.steps=2", "checkpoint.hugging_face=true"}));
+  for (const std::string name : {"kind", "rude"}) {
+    expect_success(pretrain({"model=base/hugging_face", "tune.method=lora", "tune.r=4",
+                             "optim.lr=0.5", "train.steps=4", "run.dir=" + name,
+                             "train.seed=" + std::to_string(name.size() + name[0])}));
+  }
+  expect_success(qianli({"convert", "kind", "kind_folder", "--to", "peft"}));
+  const auto generated = [&](std::vector<std::string> more) {
+    std::vector<std::string> command{"generate", "base/hugging_face", "--prompt", "the cat", "-n",
+                                     "12",       "--greedy",          "--json"};
+    command.insert(command.end(), more.begin(), more.end());
+    const Result result = qianli(command);
+    expect_success(result);
+    return Json::parse(result.out)["text"].get<std::string>();
+  };
+  // A run, and the folder that it was written to.
+  const std::map<std::string, std::string> expected = {{"hugging_face", generated({})},
+                                                       {"nice", generated({"--adapter", "kind"})},
+                                                       {"rude", generated({"--adapter", "rude"})}};
+  EXPECT_EQ(generated({"--adapter", "kind_folder"}), expected.at("nice"));
+  EXPECT_NE(expected.at("nice"), expected.at("hugging_face"));
+  EXPECT_NE(expected.at("nice"), expected.at("rude"));
+
+  RunOptions how = options();
+  how.standard_output = path("url");
+  Program server({"serve", "base/hugging_face", "--port", "0", "--template", "default", "--adapter",
+                  "nice=kind_folder", "--adapter", "rude"},
+                 how);
+  ASSERT_TRUE(server.wait_for([&] { return port_in(read_text(path("url"))) > 0; }))
+      << server.finish().err;
+  const int port = port_in(read_text(path("url")));
+  httplib::Client client("127.0.0.1", port);
+  client.set_read_timeout(60);
+  const Json models = Json::parse(client.Get("/v1/models")->body)["data"];
+  ASSERT_EQ(models.size(), 3u);
+  EXPECT_EQ(models[0]["id"], "hugging_face");
+  EXPECT_EQ(models[1]["id"], "nice");
+  EXPECT_EQ(models[1]["parent"], "hugging_face");
+  EXPECT_EQ(Json::parse(client.Get("/v1/models/rude")->body)["id"], "rude");
+  EXPECT_EQ(client.Get("/v1/models/kind")->status, 404);
+  std::vector<std::thread> askers;
+  for (const auto& [name, text] : expected) {
+    askers.emplace_back([&, name = name, text = text] {
+      httplib::Client own("127.0.0.1", port);
+      own.set_read_timeout(60);
+      const Json body{
+          {"model", name}, {"prompt", "the cat"}, {"max_tokens", 12}, {"temperature", 0}};
+      const auto answer = own.Post("/v1/completions", body.dump(), "application/json");
+      EXPECT_EQ(Json::parse(answer->body)["choices"][0]["text"], text) << name;
+      EXPECT_EQ(Json::parse(answer->body)["model"], name);
+    });
+  }
+  for (auto& asker : askers) asker.join();
+  const auto refused =
+      client.Post("/v1/completions", R"({"model": "kind", "prompt": "x"})", "application/json");
+  EXPECT_EQ(refused->status, 404);
+  EXPECT_NE(refused->body.find("nice, rude"), std::string::npos) << refused->body;
+  server.send(SIGTERM);
+  EXPECT_EQ(server.finish().code, 0);
+
+  expect_failure(
+      qianli({"serve", "base/hugging_face", "--adapter", "a=kind", "--adapter", "a=rude"}), 2,
+      {"another name", "'a'"});
+  expect_failure(qianli({"generate", "base/hugging_face", "--prompt", "x", "--adapter", "base"}), 6,
+                 {"whole model"});
+  expect_success(pretrain({"run.dir=wide", "train.steps=2", "model.hidden_size=64"}));
+  expect_failure(qianli({"generate", "wide", "--prompt", "x", "--adapter", "kind"}), 6, {"kind"});
 }
 
 TEST_F(ServeTest, RefusesToBeOpenToAnyoneUnasked) {

@@ -11,95 +11,14 @@
 #include "qianli/base/error.h"
 #include "qianli/infer/engine_thread.h"
 #include "qianli/infer/generate.h"
-#include "qianli/model/checks.h"
-#include "qianli/model/presets.h"
 #include "tests/infer/golden.h"
+#include "tests/infer/small_specs.h"
 
 namespace qianli::infer {
 namespace {
 
 using testing::open_golden;
-using Kind = model::MixerKind;
-
-model::ModelSpec dense() {
-  model::ModelSpec spec;
-  spec.family = "llama";
-  spec.num_layers = 3;
-  spec.hidden_size = 24;
-  spec.ffn_hidden_size = 40;
-  spec.num_attention_heads = 6;
-  spec.num_query_groups = 2;
-  spec.head_dim = 8;
-  spec.vocab_size = 61;
-  spec.max_position_embeddings = 256;
-  spec.init_std = 0.4;
-  return spec;
-}
-
-model::ModelSpec windowed(std::vector<Kind> pattern) {
-  model::ModelSpec spec = dense();
-  spec.layer_pattern = std::move(pattern);
-  spec.sliding_window = 11;
-  return spec;
-}
-
-model::ModelSpec latent(bool indexer) {
-  model::ModelSpec spec = model::preset(indexer ? "deepseek-v3.2-671b" : "deepseek-v3-671b");
-  spec.num_layers = 2;
-  spec.hidden_size = 20;
-  spec.ffn_hidden_size = 24;
-  spec.num_attention_heads = spec.num_query_groups = 4;
-  spec.head_dim = 14;
-  spec.vocab_size = 61;
-  spec.max_position_embeddings = 256;
-  spec.rope = {.base = 10000.0};
-  spec.latent_attention = model::LatentAttention{.q_lora_rank = 12,
-                                                 .kv_lora_rank = 10,
-                                                 .qk_nope_head_dim = 8,
-                                                 .qk_rope_head_dim = 6,
-                                                 .v_head_dim = 5};
-  if (indexer) {
-    spec.indexer->num_heads = 16;
-    spec.indexer->head_dim = 8;
-    spec.indexer->top_k = 9;
-  }
-  spec.moe.reset();
-  spec.mtp = {};
-  spec.init_std = 0.4;
-  return spec;
-}
-
-model::ModelSpec mixture() {
-  model::ModelSpec spec = dense();
-  spec.moe.emplace();
-  spec.moe->num_experts = 6;
-  spec.moe->top_k = 2;
-  spec.moe->ffn_hidden_size = 16;
-  return spec;
-}
-
-model::ModelSpec recurrent(std::vector<Kind> pattern) {
-  model::ModelSpec spec = dense();
-  spec.layer_pattern = std::move(pattern);
-  if (std::ranges::find(spec.layer_pattern, Kind::kGatedDeltaNet) != spec.layer_pattern.end())
-    spec.gated_delta_net = model::GatedDeltaNet{
-        .num_key_heads = 2, .num_value_heads = 4, .key_head_dim = 8, .value_head_dim = 6};
-  spec.mamba2 = model::Mamba2{.state_size = 12, .head_dim = 12, .inner_size = 48};
-  if (!model::uses_attention(spec))
-    spec.num_attention_heads = spec.num_query_groups = spec.head_dim = 0;
-  return spec;
-}
-
-std::map<std::string, model::ModelSpec> specs() {
-  return {{"dense", dense()},
-          {"window", windowed({Kind::kSlidingAttention})},
-          {"some_windows", windowed({Kind::kSlidingAttention, Kind::kAttention})},
-          {"latent", latent(false)},
-          {"indexer", latent(true)},
-          {"mixture", mixture()},
-          {"mamba2", recurrent({Kind::kMamba2})},
-          {"hybrid", recurrent({Kind::kGatedDeltaNet, Kind::kAttention, Kind::kMamba2})}};
-}
+using testing::small_specs;
 
 std::unique_ptr<Model> make(const model::ModelSpec& spec, at::ScalarType dtype = at::kFloat) {
   return Model::initialized(spec, dtype, 7);
@@ -137,7 +56,7 @@ std::vector<int64_t> alone(Model& model, const Request& request) {
 }
 
 TEST(Engine, a_request_gets_in_company_what_it_gets_alone) {
-  for (const auto& [name, spec] : specs()) {
+  for (const auto& [name, spec] : small_specs()) {
     SCOPED_TRACE(name);
     for (const auto dtype : {at::kFloat, at::kDouble}) {
       const auto model = make(spec, dtype);
@@ -168,7 +87,7 @@ TEST(Engine, golden_models_decode_alike_in_any_company) {
 }
 
 TEST(Engine, too_few_blocks_delay_and_change_nothing) {
-  for (const auto& [name, spec] : specs()) {
+  for (const auto& [name, spec] : small_specs()) {
     SCOPED_TRACE(name);
     const auto model = make(spec);
     const auto requests = some_requests(6);
@@ -186,7 +105,7 @@ TEST(Engine, too_few_blocks_delay_and_change_nothing) {
 TEST(Engine, equal_beginnings_share_blocks) {
   for (const char* name : {"dense", "latent", "some_windows"}) {
     SCOPED_TRACE(name);
-    const auto model = make(specs().at(name));
+    const auto model = make(small_specs().at(name));
     Request first{.max_new_tokens = 12, .ignore_eos = true};
     for (int64_t t = 0; t < 45; ++t) first.prompt.push_back(t * 3 % 61);
     Request second = first;
@@ -203,7 +122,7 @@ TEST(Engine, equal_beginnings_share_blocks) {
 }
 
 TEST(Engine, a_window_gives_back_the_blocks_behind_it) {
-  const auto model = make(specs().at("window"));
+  const auto model = make(small_specs().at("window"));
   Request request{.prompt = {1, 2, 3}, .max_new_tokens = 150, .ignore_eos = true};
   Engine engine(*model, {.block_size = 4});
   int64_t most = 0;
@@ -220,7 +139,7 @@ TEST(Engine, a_window_gives_back_the_blocks_behind_it) {
 }
 
 TEST(Engine, cancelled_requests_end_and_the_others_go_on) {
-  const auto model = make(dense());
+  const auto model = make(small_specs().at("dense"));
   const auto requests = some_requests(3);
   Engine engine(*model, {.max_sequences = 2});
   std::vector<Generation> results(3);
@@ -244,7 +163,7 @@ TEST(Engine, cancelled_requests_end_and_the_others_go_on) {
 }
 
 TEST(Engine, choices_are_kept_to) {
-  const auto model = make(dense());
+  const auto model = make(small_specs().at("dense"));
   const std::vector<std::vector<int64_t>> choices{{5, 6}, {5, 7, 8}, {9}};
   for (uint64_t seed = 0; seed < 12; ++seed) {
     Engine engine(*model, {});
@@ -258,7 +177,7 @@ TEST(Engine, choices_are_kept_to) {
 }
 
 TEST(Engine, log_probabilities_are_those_of_score) {
-  const auto model = make(dense());
+  const auto model = make(small_specs().at("dense"));
   Engine engine(*model, {});
   std::vector<NewToken> tokens;
   TokenIds all{4, 8, 15, 16};
@@ -286,7 +205,7 @@ TEST(Engine, log_probabilities_are_those_of_score) {
 }
 
 TEST(Engine, refuses_what_it_cannot_do) {
-  const auto model = make(dense());
+  const auto model = make(small_specs().at("dense"));
   Engine engine(*model, {.block_size = 4, .blocks = 3});
   const auto submit = [&](Request request) { engine.submit(std::move(request), {}, {}); };
   EXPECT_THROW(submit({.prompt = {}}), DataError);
@@ -303,7 +222,7 @@ TEST(Engine, refuses_what_it_cannot_do) {
 }
 
 TEST(EngineThread, serves_callers_of_any_thread) {
-  const auto model = make(dense());
+  const auto model = make(small_specs().at("dense"));
   const auto requests = some_requests(6);
   std::vector<Generation> results(requests.size());
   {
@@ -331,7 +250,7 @@ TEST(EngineThread, serves_callers_of_any_thread) {
 }
 
 TEST(EngineThread, ends_what_runs_when_it_ends) {
-  const auto model = make(dense());
+  const auto model = make(small_specs().at("dense"));
   Generation result;
   {
     EngineThread thread(*model, {});

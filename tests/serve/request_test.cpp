@@ -51,6 +51,21 @@ TEST(Request, a_chat_is_read) {
   EXPECT_EQ(request.variables["enable_thinking"], false);
 }
 
+TEST(Request, the_model_may_be_an_adapter) {
+  ModelCard card = kCard;
+  card.adapters = {"kind", "rude"};
+  const auto adapter_of = [&](const std::string& model) {
+    return parse_completion(R"({"prompt": "x", "model": ")" + model + "\"}", card, {}).work.adapter;
+  };
+  EXPECT_EQ(adapter_of("fake"), kNoAdapter);
+  EXPECT_EQ(adapter_of("kind"), 0);
+  EXPECT_EQ(adapter_of("rude"), 1);
+  EXPECT_EQ(parse_completion(R"({"prompt": "x"})", card, {}).work.adapter, kNoAdapter);
+  const ApiError error = refusal([&] { adapter_of("other"); });
+  EXPECT_EQ(error.status, 404);
+  EXPECT_EQ(error.param, "model");
+}
+
 TEST(Request, prompts_have_four_forms) {
   const auto prompts = [](const std::string& prompt) {
     return parse_completion(R"({"prompt": )" + prompt + "}", kCard, {}).prompts;

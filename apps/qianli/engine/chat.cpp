@@ -38,7 +38,7 @@ class Chat {
         model_(open_with_tokenizer(arguments.model)),
         prompt_(*model_, arguments.template_name),
         sampling_(sampling_options(arguments.sampling, model_->default_sampling())),
-        engine_(*model_, {.max_sequences = 1}),
+        engine_(*model_, {.max_sequences = 1, .speculate = arguments.model.speculate}),
         terminal_(::isatty(STDIN_FILENO) == 1 && ::isatty(STDOUT_FILENO) == 1) {
     set_system(arguments.system);
     if (!arguments.load.empty()) load(arguments.load);
@@ -214,7 +214,8 @@ class Chat {
         {.prompt = ids,
          .sampling = sampling_,
          .max_new_tokens = most,
-         .stop_ids = prompt_.stop_ids()},
+         .stop_ids = prompt_.stop_ids(),
+         .adapter = only_adapter(arguments_.model)},
         [&](const infer::NewToken& token) {
           take(stream.push(token.id));
           return reader_is_there_;

@@ -51,7 +51,8 @@ class Run {
         model_(model),
         sampling_(sampling_options(arguments.sampling, model.default_sampling())),
         engine_(model, {.max_sequences = std::min<int64_t>(
-                            arguments.batch, static_cast<int64_t>(arguments.prompts.size()))}) {}
+                            arguments.batch, static_cast<int64_t>(arguments.prompts.size())),
+                        .speculate = arguments.model.speculate}) {}
 
   void run() {
     submit_all();
@@ -83,6 +84,7 @@ class Run {
            .max_new_tokens = arguments_.max_new_tokens,
            .ignore_eos = arguments_.ignore_eos,
            .choices = choices,
+           .adapter = only_adapter(arguments_.model),
            .top_log_probs = arguments_.json ? arguments_.log_probs : -1},
           [this, &answer](const infer::NewToken& token) { return take(answer, token); },
           [this, &answer](const infer::Generation& generation) { finish(answer, generation); });
@@ -143,6 +145,10 @@ class Run {
         "{} prompt tokens at {:.1f} tokens/s, {} new tokens at {:.1f} tokens/s ({})",
         generation.prompt_tokens, generation.prompt_tokens_per_second(), generation.tokens.size(),
         generation.decode_tokens_per_second(), infer::to_string(generation.reason)));
+    if (generation.drafted_tokens > 0) {
+      log::say(fmt::format("{} of {} drafted tokens accepted", generation.accepted_tokens,
+                           generation.drafted_tokens));
+    }
   }
   void say_total() const {
     const auto load = engine_.load();
@@ -161,6 +167,10 @@ class Run {
                       {"prompt_tokens", generation.prompt_tokens},
                       {"prompt_tokens_per_second", generation.prompt_tokens_per_second()},
                       {"tokens_per_second_decode", generation.decode_tokens_per_second()}});
+      if (arguments_.model.speculate > 0) {
+        list.back()["drafted_tokens"] = generation.drafted_tokens;
+        list.back()["accepted_tokens"] = generation.accepted_tokens;
+      }
       if (arguments_.log_probs >= 0)
         list.back()["log_probs"] = log_probs_json(model_, answer.tokens);
     }

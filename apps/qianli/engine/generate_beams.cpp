@@ -40,7 +40,8 @@ void run_beams(const GenerateArguments& arguments, infer::Model& model) {
                             .max_new_tokens = arguments.max_new_tokens,
                             .ignore_eos = arguments.ignore_eos,
                             .repetition_penalty = arguments.sampling.repetition_penalty.value_or(
-                                model.default_sampling().repetition_penalty)});
+                                model.default_sampling().repetition_penalty),
+                            .adapter = only_adapter(arguments.model)});
     OrderedJson shown = OrderedJson::array();
     for (const infer::Beam& beam : beams) {
       shown.push_back({{"text", text_of(model, beam, arguments.stop)},

@@ -3,9 +3,11 @@
 #include <fmt/core.h>
 
 #include <charconv>
+#include <filesystem>
 
 #include "qianli/base/error.h"
 #include "qianli/base/log.h"
+#include "qianli/tune/attach.h"
 
 namespace qianli::app {
 namespace {
@@ -28,7 +30,22 @@ std::unique_ptr<infer::Model> open_with_tokenizer(const ModelArguments& argument
   auto model = infer::Model::open(arguments.model, {arguments.precision, arguments.device});
   model->tokenizer();  // says what is missing before anything is printed
   log::info("model", "{}", model->summary());
+  for (const std::string& given : arguments.adapters) {
+    const std::string folder = split_adapter(given).second;
+    tune::attach(folder, model->spec(), model->parameters());
+    log::info("adapter", "{} is attached", folder);
+  }
   return model;
+}
+
+std::pair<std::string, std::string> split_adapter(const std::string& given) {
+  const size_t sign = given.find('=');
+  if (sign != std::string::npos) return {given.substr(0, sign), given.substr(sign + 1)};
+  return {std::filesystem::weakly_canonical(given).filename().string(), given};
+}
+
+int64_t only_adapter(const ModelArguments& arguments) {
+  return arguments.adapters.empty() ? nn::kNoAdapter : 0;
 }
 
 infer::SamplingOptions sampling_options(const SamplingArguments& arguments,

@@ -2,14 +2,21 @@
 #pragma once
 
 #include <memory>
+#include <string>
+#include <utility>
 
 #include "apps/qianli/engine.h"
 #include "qianli/infer/model.h"
 
 namespace qianli::app {
 
-// Says in the log what was opened. Throws DataError where the model has no tokenizer.
+// Says in the log what was opened. Throws DataError where the model has no tokenizer. Adapters are
+// attached in their order; a name before '=' is no part of the folder.
 std::unique_ptr<infer::Model> open_with_tokenizer(const ModelArguments& arguments);
+// "NAME=FOLDER" in two; where there is no NAME, the folder's own.
+std::pair<std::string, std::string> split_adapter(const std::string& given);
+// Of the adapter that open_with_tokenizer attached; without one, none.
+int64_t only_adapter(const ModelArguments& arguments);
 // Warns of settings without effect. Throws ConfigError for what is out of range.
 infer::SamplingOptions sampling_options(const SamplingArguments& arguments,
                                         const infer::SamplingOptions& defaults);

@@ -14,6 +14,7 @@
 #include "qianli/base/log.h"
 #include "qianli/base/progress.h"
 #include "qianli/formats/safetensors.h"
+#include "qianli/tune/attach.h"
 
 namespace qianli::app {
 namespace {
@@ -116,6 +117,9 @@ void run_score(const ScoreArguments& arguments) {
   const auto sequences = read_sequences(arguments.tokens_file);
   const auto model = infer::Model::open(arguments.model, {arguments.precision, arguments.device});
   log::info("model", "{}", model->summary());
+  int64_t adapter = nn::kNoAdapter;
+  if (!arguments.adapter.empty())
+    adapter = tune::attach(arguments.adapter, model->spec(), model->parameters());
   infer::check_sequences(*model, sequences);
   std::optional<LogitsFile> logits;
   infer::LogitsSink sink;
@@ -123,8 +127,9 @@ void run_score(const ScoreArguments& arguments) {
     logits.emplace(arguments.logits_file, sequences, model->spec().vocab_size);
     sink = [&](const at::Tensor& rows) { logits->write(rows); };
   }
-  const infer::Scores scores = infer::score(*model, sequences, {.show_progress = true}, sink,
-                                            logits ? logits->order() : std::span<const size_t>{});
+  const infer::Scores scores =
+      infer::score(*model, sequences, {.show_progress = true, .adapter = adapter}, sink,
+                   logits ? logits->order() : std::span<const size_t>{});
   if (logits) logits->commit();
   log::say(
       fmt::format("{} tokens of {} sequences: mean nll {:.6f}, perplexity {:.4f}, {:.0f} tokens/s",

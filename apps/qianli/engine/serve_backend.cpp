@@ -1,9 +1,12 @@
 #include "apps/qianli/engine/serve_backend.h"
 
+#include <fmt/core.h>
+
 #include <chrono>
 #include <filesystem>
 
 #include "apps/qianli/engine/sampling.h"
+#include "qianli/base/error.h"
 #include "qianli/infer/text_stream.h"
 
 namespace qianli::app {
@@ -16,6 +19,19 @@ serve::ModelCard make_card(const infer::Model& model, const ServeArguments& argu
           .created = std::chrono::duration_cast<std::chrono::seconds>(now).count(),
           .context_length = model.context_limit(),
           .vocabulary = model.spec().vocab_size};
+}
+
+serve::ModelCard with_adapters(serve::ModelCard card, const std::vector<std::string>& adapters) {
+  for (const std::string& given : adapters) {
+    const std::string name = split_adapter(given).first;
+    if (name.empty() || card.find(name)) {
+      throw ConfigError("serve",
+                        fmt::format("expected another name for each adapter, got '{}'", name),
+                        "--adapter NAME=FOLDER gives one");
+    }
+    card.adapters.push_back(name);
+  }
+  return card;
 }
 
 // One text on its way from the engine to a client; lives in the engine's listeners.
@@ -87,10 +103,11 @@ class Answer {
 
 EngineBackend::EngineBackend(infer::Model& model, const ServeArguments& arguments)
     : model_(model),
-      card_(make_card(model, arguments)),
+      card_(with_adapters(make_card(model, arguments), arguments.model.adapters)),
       chat_(model, arguments.template_name),
-      thread_(model,
-              {.cache_bytes = arguments.cache_bytes, .max_sequences = arguments.max_sequences}) {}
+      thread_(model, {.cache_bytes = arguments.cache_bytes,
+                      .max_sequences = arguments.max_sequences,
+                      .speculate = arguments.model.speculate}) {}
 
 std::vector<int64_t> EngineBackend::encode(const std::string& text) const {
   const auto ids = model_.tokenizer()->encode(text, /*add_special_tokens=*/true);
@@ -126,6 +143,7 @@ uint64_t EngineBackend::start(serve::Work work, Sink sink) {
                          .max_new_tokens = work.max_tokens.value_or(model_.context_limit()),
                          .ignore_eos = work.ignore_eos,
                          .stop_ids = chat_.stop_ids(),
+                         .adapter = work.adapter,
                          .top_log_probs = work.top_log_probs};
   for (const std::string& choice : work.choices)
     request.choices.push_back(plain_ids(model_, choice));
@@ -144,7 +162,9 @@ serve::Load EngineBackend::load() const {
           .prompt_tokens = load.prompt_tokens,
           .cached_tokens = load.cached_tokens,
           .generated_tokens = load.generated_tokens,
-          .preemptions = load.preemptions};
+          .preemptions = load.preemptions,
+          .drafted_tokens = load.drafted_tokens,
+          .accepted_tokens = load.accepted_tokens};
 }
 
 }  // namespace qianli::app

@@ -133,6 +133,11 @@ int64_t AdapterConfig::rank(const std::string& module) const {
   return static_cast<int64_t>(value_of(ranks_, module, static_cast<double>(rank_)));
 }
 
+void AdapterConfig::negate() {
+  alpha_ = -alpha_;
+  for (Exception& exception : alphas_) exception.value = -exception.value;
+}
+
 double AdapterConfig::scale(const std::string& module) const {
   const auto r = static_cast<double>(rank(module));
   return value_of(alphas_, module, alpha_) / (use_rslora_ ? std::sqrt(r) : r);

@@ -25,6 +25,8 @@ class AdapterConfig {
   int64_t rank(const std::string& module) const;
   // lora_alpha / rank, or by its root with rsLoRA.
   double scale(const std::string& module) const;
+  // What was added is taken off.
+  void negate();
 
  private:
   struct Exception {  // an entry of rank_pattern or alpha_pattern

@@ -7,6 +7,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/config/config.h"
+#include "qianli/convert/checkpoint/reader.h"
 #include "qianli/convert/hugging_face/tensors.h"
 #include "qianli/formats/checkpoint_source.h"
 #include "qianli/model/hugging_face.h"
@@ -116,17 +117,41 @@ AdapterSource open_trained(const fs::path& step_folder, const formats::Manifest&
       .model = model, .tensors = std::move(tensors), .config = peft_config(model->spec, config)};
 }
 
+Adapter open_adapter(const fs::path& path) {
+  if (fs::exists(path / "adapter_config.json")) return open_peft_adapter(path);
+  const auto step = step_folder(path);
+  if (!step) {
+    throw CheckpointError(
+        "adapter",
+        fmt::format("expected an adapter, got '{}': {}", path.string(),
+                    fs::exists(path) ? "it holds none" : "there is no such folder"),
+        "give a folder with adapter_config.json, or a run or checkpoint of tune.method=lora");
+  }
+  const formats::Manifest manifest = formats::read_manifest(*step);
+  if (!is_partial(manifest) || !config_of(manifest).tune.lora()) {
+    throw CheckpointError(
+        "adapter", fmt::format("expected an adapter, got a checkpoint of a whole model in {}",
+                               step->string()));
+  }
+  return as_peft(open_trained(*step, manifest));
+}
+
 std::unique_ptr<ModelSource> open_trained_folder(const fs::path& folder,
                                                  const model::ModelSpec& spec,
                                                  const config::TuneConfig& tune) {
+  return as_trained(open_adapter_tensors(folder), folder, spec, tune);
+}
+
+std::unique_ptr<ModelSource> as_trained(const AdapterTensors& adapter, const fs::path& path,
+                                        const model::ModelSpec& spec,
+                                        const config::TuneConfig& tune) {
   auto model = std::make_unique<ModelSource>();
   model->kind = "adapter";
-  model->path = folder;
+  model->path = path;
   model->spec = spec;
   model->table = trained_table(spec, tune);
   model->reader = std::make_unique<ParameterReader>(
-      model->table, hugging_face_tensors(model->table),
-      std::vector{open_adapter_tensors(folder).source}, folder.string());
+      model->table, hugging_face_tensors(model->table), std::vector{adapter.source}, path.string());
   return model;
 }
 
