@@ -18,6 +18,7 @@ struct ModelArguments {
   std::string model;  // folder or file
   std::string precision = "auto";
   std::string device = "auto";
+  std::string quantize = "none";
 };
 
 // What is not given comes from the model's generation_config.json; greedy where neither that file
@@ -77,6 +78,7 @@ struct ScoreArguments {
   std::string logits_file;  // safetensors to write, empty: none
   std::string precision = "fp32";
   std::string device = "auto";
+  std::string quantize = "none";
   bool json = false;
 };
 

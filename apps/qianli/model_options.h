@@ -8,6 +8,7 @@
 namespace qianli::app {
 
 void add_model_options(CLI::App& command, ModelArguments& arguments);
+void add_quantize_option(CLI::App& command, std::string& quantize);
 void add_sampling_options(CLI::App& command, SamplingArguments& arguments);
 
 }  // namespace qianli::app
