@@ -2,6 +2,7 @@
 // of copying a large array on the same threads.
 //
 //   kernels_bench [--threads N] [--filter TEXT]
+#include <hwy/aligned_allocator.h>
 #include <omp.h>
 #include <time.h>
 
@@ -15,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "qianli/ops/cpu/block_linear.h"
 #include "qianli/ops/kernels.h"
 #include "recurrent_kernels.h"
 
@@ -193,6 +195,47 @@ class Bench {
                       .inverse = false};
     bytes(interleaved ? "rotary interleaved" : "rotary", "2048 x 16 x 64", 8 * tokens * width,
           [&] { table_.rotary(args, nullptr); });
+  }
+
+  // Decoding: a matrix too large for the caches.
+  void linear(int64_t rows) const {
+    const int64_t in = 1536, out = 32768;
+    const std::string shape = std::to_string(rows) + " x 1536, 32768 outputs";
+    const auto x = random_floats(rows * in, 1);
+    std::vector<float> y(static_cast<size_t>(rows * out));
+    const std::vector<uint16_t> weight(static_cast<size_t>(out * in), 0x3c00), narrow(x.size());
+    std::vector<uint16_t> short_y(y.size());
+    if (rows <= kFewRows) {
+      bytes("linear bf16", shape, 2 * out * in, [&] {
+        table_.linear_few_rows({.dtype = Dtype::kBFloat16,
+                                .rows = rows,
+                                .in = in,
+                                .out = out,
+                                .x = narrow.data(),
+                                .weight = weight.data(),
+                                .bias = nullptr,
+                                .y = short_y.data()},
+                               nullptr);
+      });
+    }
+    for (const auto code : {cpu::BlockCode::kQ8_0, cpu::BlockCode::kQ4_0}) {
+      const auto size = static_cast<int64_t>(cpu::block_matrix_bytes(code, out, in));
+      const auto blocks = hwy::AllocateAligned<uint8_t>(static_cast<size_t>(size));
+      std::memset(blocks.get(), 0, static_cast<size_t>(size));
+      const cpu::BlockLinear call{.dtype = Dtype::kFloat32,
+                                  .rows = rows,
+                                  .x = x.data(),
+                                  .weight = {code, out, in, blocks.get()},
+                                  .bias = nullptr,
+                                  .y = y.data()};
+      const char* name = code == cpu::BlockCode::kQ8_0 ? "linear q8_0" : "linear q4_0";
+      if (rows == 1) {
+        bytes(name, shape, size, [&] { cpu::block_linear(call); });
+      } else {
+        line(name, shape, 2.0 * static_cast<double>(rows * in * out), "GF/s",
+             [&] { cpu::block_linear(call); });
+      }
+    }
   }
 
   void embedding() const {
@@ -441,6 +484,7 @@ int main(int argc, char** argv) {
   for (const bool interleaved : {false, true}) bench.rotary(interleaved);
   bench.gated_norm();
   bench.embedding();
+  for (const int64_t rows : {1, 8, 128}) bench.linear(rows);
   for (const bool keep : {true, false}) {
     bench.cross_entropy(512, 32000, keep);
     bench.cross_entropy(128, 150000, keep);

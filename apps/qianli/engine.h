@@ -20,6 +20,7 @@ struct ModelArguments {
   std::string device = "auto";
   std::vector<std::string> adapters;  // folders, NAME=FOLDER in `serve`
   int64_t speculate = 0;              // tokens drafted at a time; 0: none
+  std::string quantize = "none";
 };
 
 // What is not given comes from the model's generation_config.json; greedy where neither that file
@@ -80,6 +81,7 @@ struct ScoreArguments {
   std::string logits_file;  // safetensors to write, empty: none
   std::string precision = "fp32";
   std::string device = "auto";
+  std::string quantize = "none";
   bool json = false;
 };
 

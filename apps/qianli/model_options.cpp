@@ -13,6 +13,16 @@ void add_model_options(CLI::App& command, ModelArguments& arguments) {
   command.add_option("--device", arguments.device)
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
+  add_quantize_option(command, arguments.quantize);
+}
+
+void add_quantize_option(CLI::App& command, std::string& quantize) {
+  command
+      .add_option("--quantize", quantize,
+                  "Compute with matrices in few bits, on the CPU: q8_0 (8 bits and a scale for 32 "
+                  "weights), or q4_0 (4 bits; the output layer in q8_0)")
+      ->check(CLI::IsMember({"none", "q8_0", "q4_0"}))
+      ->capture_default_str();
 }
 
 void add_adapter_option(CLI::App& command, std::vector<std::string>& adapters, bool named) {

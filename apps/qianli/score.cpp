@@ -3,6 +3,7 @@
 
 #include "apps/qianli/command.h"
 #include "apps/qianli/engine.h"
+#include "apps/qianli/model_options.h"
 
 namespace qianli::app {
 
@@ -28,6 +29,7 @@ void add_score(CLI::App& app) {
   command->add_option("--device", arguments->device)
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
+  add_quantize_option(*command, arguments->quantize);
   command->add_flag("--json", arguments->json, "Print JSON on a terminal, too");
   command->callback([arguments] { engine().score(*arguments); });
 }

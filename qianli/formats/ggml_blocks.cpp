@@ -210,6 +210,14 @@ Decoder decoder(GgmlType type) {
   }
 }
 
+void check_blocks(GgmlType type, std::span<const float> values, std::span<const std::byte> blocks) {
+  const auto traits = ggml_traits(static_cast<uint32_t>(type));
+  const size_t size = traits->block_size, bytes = traits->block_bytes;
+  if (values.size() % size == 0 && values.size() / size * bytes == blocks.size()) return;
+  throw std::logic_error(
+      fmt::format("{} numbers to {} bytes of {}", values.size(), blocks.size(), traits->name));
+}
+
 }  // namespace
 
 bool can_dequantize(GgmlType type) { return decoder(type) != nullptr; }
@@ -231,10 +239,7 @@ void dequantize(GgmlType type, std::span<const std::byte> blocks, std::span<floa
 
 void quantize_q8_0(std::span<const float> values, std::span<std::byte> blocks) {
   constexpr size_t kSize = 32, kBytes = 34;
-  if (values.size() % kSize != 0 || values.size() / kSize * kBytes != blocks.size()) {
-    throw std::logic_error(
-        fmt::format("{} numbers to {} bytes of Q8_0", values.size(), blocks.size()));
-  }
+  check_blocks(GgmlType::kQ8_0, values, blocks);
   for (size_t block = 0; block < values.size() / kSize; ++block) {
     const float* in = values.data() + block * kSize;
     std::byte* out = blocks.data() + block * kBytes;
@@ -254,6 +259,29 @@ void quantize_q8_0(std::span<const float> values, std::span<std::byte> blocks) {
       const int code = std::signbit(in[i]) ? -magnitude : magnitude;
       out[2 + i] = static_cast<std::byte>(code);
     }
+  }
+}
+
+void quantize_q4_0(std::span<const float> values, std::span<std::byte> blocks) {
+  constexpr size_t kSize = 32, kBytes = 18;
+  check_blocks(GgmlType::kQ4_0, values, blocks);
+  for (size_t block = 0; block < values.size() / kSize; ++block) {
+    const float* in = values.data() + block * kSize;
+    std::byte* out = blocks.data() + block * kBytes;
+    float largest = 0;
+    for (size_t i = 0; i < kSize; ++i) {
+      if (std::abs(in[i]) > std::abs(largest)) largest = in[i];
+    }
+    const float scale = largest / -8.0f;
+    const float inverse = scale == 0 ? 0.0f : 1.0f / scale;
+    const uint16_t half = float32_to_f16(scale);
+    std::memcpy(out, &half, sizeof half);
+    const auto code = [&](size_t i) {  // in double, where no product is rounded
+      const double shifted = static_cast<double>(in[i]) * inverse + 8.5;
+      return shifted >= 0 ? static_cast<uint8_t>(std::min(shifted, 15.0)) : uint8_t{0};
+    };
+    for (size_t i = 0; i < kSize / 2; ++i)
+      out[2 + i] = static_cast<std::byte>(code(i) | code(i + kSize / 2) << 4);
   }
 }
 

@@ -70,5 +70,9 @@ void dequantize(GgmlType type, std::span<const std::byte> blocks, std::span<floa
 // Blocks of 32 to Q8_0: a half scale, largest magnitude / 127, and 32 signed bytes, rounded to
 // nearest, ties away from zero. Values that are not finite give blocks without meaning.
 void quantize_q8_0(std::span<const float> values, std::span<std::byte> blocks);
+// To Q4_0: a half scale, the value of largest magnitude / -8, and 32 whole numbers from -8 to 7.
+// What a block of either type stands for gives the same block again, if a number of it is at the
+// end of the range, as here one always is.
+void quantize_q4_0(std::span<const float> values, std::span<std::byte> blocks);
 
 }  // namespace qianli::formats

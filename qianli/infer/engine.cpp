@@ -1,5 +1,6 @@
 #include "qianli/infer/engine.h"
 
+#include <c10/core/InferenceMode.h>
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -174,6 +175,7 @@ void Engine::cancel(Id id) {
 }
 
 bool Engine::step() {
+  const c10::InferenceMode inference;
   const bool had_work = !waiting_.empty() || !running_.empty();
   sweep();
   std::vector<Segment> together;

@@ -1,6 +1,5 @@
 // One pass: the decoder over the tokens of several sequences, and the next token of each whose
 // tokens have all been run.
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
@@ -39,7 +38,6 @@ void fill_log_probs(std::span<const float> logits, int64_t count, NewToken& toke
 }  // namespace
 
 void Engine::run(std::vector<Segment> pass) {
-  const at::NoGradGuard no_grad;
   const auto begin = std::chrono::steady_clock::now();
   // Few tokens behind others, then prompts that go on, then those that begin: the order in which
   // the cache and latent attention want them. Those with the same adapter stand together.

@@ -11,7 +11,7 @@
 #include "qianli/base/threads.h"
 #include "qianli/checkpoint/checkpoint.h"
 #include "qianli/device/device.h"
-#include "qianli/model/parameter_table.h"
+#include "qianli/model/tuned_table.h"
 #include "qianli/ops/dispatch.h"
 
 namespace qianli::infer {
@@ -45,18 +45,51 @@ void check_is_model(const fs::path& path) {
       "give a folder with config.json and model.safetensors, a checkpoint's, or a GGUF file");
 }
 
-void check_memory(const model::ModelSpec& spec, const device::ComputeType& type,
-                  at::Device device) {
+// What the weights will take.
+double weight_bytes(const model::ModelSpec& spec, at::ScalarType dtype,
+                    const config::TuneConfig& kept) {
+  double bytes = 0;
+  for (const model::TunedEntry& weight : model::tuned_table(spec, kept)) {
+    const bool few = weight.entry.layer >= 0 && kept.quantization == "q4_0";
+    const double each =
+        !weight.quantized ? static_cast<double>(c10::elementSize(dtype)) : (few ? 4.5 : 8.5) / 8;
+    bytes += static_cast<double>(weight.entry.elements()) * each;
+  }
+  return bytes;
+}
+
+void check_memory(const model::ModelSpec& spec, const device::ComputeType& type, at::Device device,
+                  const config::TuneConfig& kept) {
   if (!device.is_cpu()) return;
-  const auto bytes = static_cast<double>(model::parameter_count(spec)) *
-                     static_cast<double>(c10::elementSize(type.dtype));
+  const double bytes = weight_bytes(spec, type.dtype, kept);
   const uint64_t available = available_memory_bytes();
   if (bytes <= static_cast<double>(available)) return;
   throw MemoryError(
       "model",
       fmt::format("expected weights of at most {}, got {:.1f} GB in {}", human_bytes(available),
                   bytes / 1e9, device::dtype_name(type.dtype)),
-      "use a smaller precision or a machine with more memory");
+      "use a smaller precision, --quantize or a machine with more memory");
+}
+
+config::TuneConfig kept_as(const std::string& quantize, at::Device device) {
+  if (quantize == "none") return {};
+  if (quantize != "q8_0" && quantize != "q4_0") {
+    throw ConfigError("model",
+                      fmt::format("expected to quantize to q8_0 or q4_0, got '{}'", quantize));
+  }
+  if (!device.is_cpu()) {
+    throw ConfigError("model",
+                      fmt::format("expected the CPU with {}, got {}", quantize, device.str()),
+                      "use --device cpu, or leave --quantize out");
+  }
+  return {.quantization = quantize};
+}
+
+std::string kept_text(const nn::ParameterSet& parameters) {
+  const std::string& code = parameters.tune().quantization;
+  if (code == "none") return "";
+  return fmt::format(", matrices in {}: {}", code,
+                     human_bytes(static_cast<uint64_t>(parameters.kept_bytes())));
 }
 
 }  // namespace
@@ -69,8 +102,9 @@ std::unique_ptr<Model> Model::open(const fs::path& path, const OpenOptions& opti
   const at::Device device = device::choose(options.device);
   ops::load_cuda_kernels();
   const device::ComputeType type = compute_type(*source, options, device);
-  check_memory(source->spec, type, device);
-  std::unique_ptr<Model> model(new Model(path, source->spec, type.dtype, device));
+  const config::TuneConfig kept = kept_as(options.quantize, device);
+  check_memory(source->spec, type, device, kept);
+  std::unique_ptr<Model> model(new Model(path, source->spec, type.dtype, device, kept));
   const AtomicFolder scratch(fs::temp_directory_path() / "qianli-model", FileRole::kData);
   model->load_companions(convert::companion_folder(*source, scratch.path()));
   auto& eos = model->generation_.eos_token_ids;
@@ -81,10 +115,11 @@ std::unique_ptr<Model> Model::open(const fs::path& path, const OpenOptions& opti
   checkpoint::load_weights(*source, model->parameters_);
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  model->summary_ = fmt::format(
-      "{} parameters in {} ({}) on {}, opened in {}",
-      human_count(static_cast<double>(model::parameter_count(model->spec_))),
-      device::dtype_name(type.dtype), type.reason, device.str(), human_seconds(seconds));
+  model->summary_ =
+      fmt::format("{} parameters in {} ({}){} on {}, opened in {}",
+                  human_count(static_cast<double>(model::parameter_count(model->spec_))),
+                  device::dtype_name(type.dtype), type.reason, kept_text(model->parameters_),
+                  device.str(), human_seconds(seconds));
   return model;
 }
 
@@ -97,10 +132,11 @@ std::unique_ptr<Model> Model::initialized(const model::ModelSpec& spec, at::Scal
   return model;
 }
 
-Model::Model(fs::path path, model::ModelSpec spec, at::ScalarType dtype, at::Device device)
+Model::Model(fs::path path, model::ModelSpec spec, at::ScalarType dtype, at::Device device,
+             const config::TuneConfig& kept)
     : path_(std::move(path)),
       spec_(std::move(spec)),
-      parameters_(spec_, dtype, device, /*master=*/false),
+      parameters_(spec_, dtype, device, /*master=*/false, {}, {}, &kept),
       decoder_(spec_, parameters_) {}
 
 void Model::load_companions(const fs::path& folder) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "qianli/config/tune_section.h"
 #include "qianli/convert/model_source.h"
 #include "qianli/infer/generation_config.h"
 #include "qianli/model/spec.h"
@@ -22,7 +23,10 @@ struct OpenOptions {
   // auto, fp32, bf16, fp64. auto is bf16 where the folder's weights are bf16 and the device
   // multiplies bf16 well, else fp32.
   std::string precision = "auto";
-  std::string device = "auto";         // auto, cpu, cuda
+  std::string device = "auto";  // auto, cpu, cuda
+  // none; q8_0, q4_0: the layers' matrices and the output layer's are kept and computed with in
+  // blocks of few bits (ops/block_weight.h), on the CPU. `precision` is then of all else.
+  std::string quantize = "none";
   convert::SourceOptions source = {};  // what the weights are of, and an adapter to merge
 };
 
@@ -61,7 +65,8 @@ class Model {
   const std::string& summary() const { return summary_; }
 
  private:
-  Model(std::filesystem::path path, model::ModelSpec spec, at::ScalarType dtype, at::Device device);
+  Model(std::filesystem::path path, model::ModelSpec spec, at::ScalarType dtype, at::Device device,
+        const config::TuneConfig& kept = {});
   // Generation settings, chat templates, and the tokenizer if there is one. Empty: no folder.
   void load_companions(const std::filesystem::path& folder);
 

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -14,15 +15,30 @@ namespace {
 
 constexpr float kExcluded = -std::numeric_limits<float>::infinity();
 
+// Several maxima at a time: a chain of comparisons over a vocabulary would take as long as a layer.
 float best_of(std::span<const float> scores) {
-  float best = kExcluded;
-  for (const float score : scores) {
-    // A NaN compares false with everything, hence the negated form.
-    if (!(score <= best)) best = score;
-    if (!(score < std::numeric_limits<float>::infinity())) {
-      throw NonFiniteError("sampler", fmt::format("expected finite logits, got {}", score),
-                           "check the weights, or use --precision fp32");
+  constexpr size_t kLanes = 16;
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  std::array<float, kLanes> lanes;
+  lanes.fill(kExcluded);
+  std::array<int32_t, kLanes> wrong{};  // NaN compares false with everything
+  size_t i = 0;
+  for (; i + kLanes <= scores.size(); i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) {
+      const float score = scores[i + j];
+      wrong[j] |= static_cast<int32_t>(!(score < kInfinity));
+      lanes[j] = score > lanes[j] ? score : lanes[j];
     }
+  }
+  for (; i < scores.size(); ++i) {
+    wrong[0] |= static_cast<int32_t>(!(scores[i] < kInfinity));
+    lanes[0] = std::max(lanes[0], scores[i]);
+  }
+  const float best = *std::ranges::max_element(lanes);
+  if (std::ranges::any_of(wrong, [](int32_t each) { return each != 0; })) {
+    const auto bad = std::ranges::find_if(scores, [](float score) { return !(score < kInfinity); });
+    throw NonFiniteError("sampler", fmt::format("expected finite logits, got {}", *bad),
+                         "check the weights, or use --precision fp32");
   }
   if (best == kExcluded) throw NonFiniteError("sampler", "expected finite logits, all are -inf");
   return best;

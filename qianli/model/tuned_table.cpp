@@ -121,6 +121,17 @@ bool is_linear(const ParameterEntry& entry) {
   return linear && module.find(".indexer.") == module.npos;
 }
 
+// Whether the weight is computed with in blocks where the configuration says so, without adapters
+// (inference; the output layer's has 8 bits with either word): the layers' matrices, but one that
+// is multiplied with others before tokens are, and that of the output layer.
+bool in_blocks(const ModelSpec& spec, const ParameterEntry& entry, const TuneConfig& tune) {
+  if (tune.quantization != "q8_0" && tune.quantization != "q4_0") return false;
+  const char* output =
+      spec.tie_word_embeddings ? "embedding.word_embeddings.weight" : "output_layer.weight";
+  if (entry.name == output) return !spec.normalized_output;
+  return is_linear(entry) && !entry.name.ends_with(".linear_kv_up_proj.weight");
+}
+
 int64_t rows_of(const ParameterEntry& weight) { return weight.shape[weight.expert ? 1 : 0]; }
 
 // All modules of which the weight has rows; none where Hugging Face has no modules of it, but
@@ -338,9 +349,10 @@ std::vector<TunedEntry> tuned_table(const ModelSpec& spec, const TuneConfig& tun
     if (!tune.lora()) {
       const bool low =
           entry.layer < 0 ? entry.name.starts_with("embedding.") : entry.layer < tune.freeze_layers;
-      const bool named = frozen.match(names_of(entry));
-      table.push_back(
-          {.entry = std::move(entry), .frozen = named || (low && tune.freeze_layers > 0)});
+      const bool named = frozen.match(names_of(entry)), blocks = in_blocks(spec, entry, tune);
+      table.push_back({.entry = std::move(entry),
+                       .frozen = named || blocks || (low && tune.freeze_layers > 0),
+                       .quantized = blocks});
       continue;
     }
     const bool is_whole = whole.match(names_of(entry));

@@ -7,6 +7,8 @@
 #include <ATen/ops/zeros.h>
 #include <fmt/core.h>
 
+#include <cstring>
+
 #include "qianli/base/error.h"
 
 namespace qianli::nn {
@@ -14,6 +16,19 @@ namespace {
 
 // Of a sequence, whose attention reads the blocks where they lie.
 constexpr int64_t kFewQueries = 8;
+
+// Of all heads.
+void copy_row(const at::Tensor& pool, int64_t block, int64_t offset, const at::Tensor& rows,
+              int64_t row) {
+  const auto size = static_cast<int64_t>(pool.element_size());
+  auto* to = static_cast<std::byte*>(pool.data_ptr()) +
+             (block * pool.stride(0) + offset * pool.stride(2)) * size;
+  const auto* from = static_cast<const std::byte*>(rows.data_ptr()) + row * rows.stride(0) * size;
+  for (int64_t head = 0; head < rows.size(1); ++head) {
+    std::memcpy(to + head * pool.stride(1) * size, from + head * rows.stride(1) * size,
+                static_cast<size_t>(rows.size(2) * size));
+  }
+}
 
 int64_t latent_size(const model::LatentAttention& latent) {
   return latent.kv_lora_rank + latent.qk_rope_head_dim;
@@ -120,6 +135,17 @@ KvCache::Places KvCache::places(const std::vector<int64_t>& segment_starts) cons
 
 // pool: [blocks, heads, size, D]; rows: [T, heads, D].
 void KvCache::put(const at::Tensor& pool, const at::Tensor& rows, const Places& places) {
+  const bool plain = pool.is_cpu() && pool.scalar_type() == rows.scalar_type() &&
+                     pool.stride(3) == 1 && rows.stride(2) == 1;
+  if (plain) {
+    const auto* blocks = places.consecutive ? nullptr : places.blocks.data_ptr<int64_t>();
+    const auto* offsets = places.consecutive ? nullptr : places.offsets.data_ptr<int64_t>();
+    for (int64_t row = 0; row < rows.size(0); ++row) {
+      copy_row(pool, blocks ? blocks[row] : places.block,
+               offsets ? offsets[row] : places.offset + row, rows, row);
+    }
+    return;
+  }
   if (places.consecutive) {
     pool[places.block].narrow(1, places.offset, rows.size(0)).copy_(rows.transpose(0, 1));
     return;

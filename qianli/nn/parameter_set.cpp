@@ -85,8 +85,11 @@ ParameterSet::ParameterSet(const model::ModelSpec& spec, at::ScalarType dtype, a
 
 std::shared_ptr<ops::QuantizedWeight> ParameterSet::make_quantized(size_t index) {
   const std::vector<int64_t>& shape = parts_[index].shape;
+  // 4 bits are too few for the output layer, whose errors no later one makes up for.
+  const bool in_layer = parts_[index].entry.layer >= 0;
   auto weight = std::make_shared<ops::QuantizedWeight>(
-      shape, ops::code_of(tune_->quantization), tune_->double_quant, options_);
+      shape, in_layer ? ops::code_of(tune_->quantization) : ops::WeightCode::kQ8_0,
+      tune_->double_quant, options_);
   parameters_[index]->make_value(at::empty({}, options_).expand(shape),
                                  [weight] { return weight->value(); });
   return weight;
@@ -292,9 +295,9 @@ int64_t ParameterSet::kept_bytes() const {
 at::Tensor ParameterSet::exact(size_t index) const {
   if (entry(index).buffer) return buffers_[index];
   if (quantized_[index]) return quantized_[index]->value();
-  TORCH_CHECK(!keeps_slices_of(index) &&
-                  (!has_master(index) || owned().count() == layout_.trained_size()),
-              "[nn] expected a whole master, got slices of it");
+  TORCH_CHECK(
+      !keeps_slices_of(index) && (!has_master(index) || owned().count() == layout_.trained_size()),
+      "[nn] expected a whole master, got slices of it");
   if (has_master(index)) return view(master_, index);
   return view_from(kept_[region_of(index)], layout_.regions()[region_of(index)].range.begin, index);
 }

@@ -17,6 +17,22 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+at::Tensor forward_rows(const at::Tensor& x, ActivationKind kind, bool gated, double limit) {
+  const int64_t width = gated ? x.size(1) / 2 : x.size(1);
+  at::Tensor y = at::empty({x.size(0), width}, x.options());
+  kernels_for(Op::kActivation, x)
+      ->activation_forward({.dtype = kernel_dtype(x),
+                            .kind = kind,
+                            .gated = gated,
+                            .rows = x.size(0),
+                            .width = width,
+                            .x = x.data_ptr(),
+                            .y = y.data_ptr(),
+                            .limit = limit},
+                           stream_of(x));
+  return y;
+}
+
 class ActivationFunction : public torch::autograd::Function<ActivationFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_given, int64_t kind,
@@ -26,19 +42,7 @@ class ActivationFunction : public torch::autograd::Function<ActivationFunction> 
     context->saved_data["kind"] = kind;
     context->saved_data["gated"] = gated;
     context->saved_data["limit"] = limit;
-    const int64_t width = gated ? x.size(1) / 2 : x.size(1);
-    at::Tensor y = at::empty({x.size(0), width}, x.options());
-    kernels_for(Op::kActivation, x)
-        ->activation_forward({.dtype = kernel_dtype(x),
-                              .kind = static_cast<ActivationKind>(kind),
-                              .gated = gated,
-                              .rows = x.size(0),
-                              .width = width,
-                              .x = x.data_ptr(),
-                              .y = y.data_ptr(),
-                              .limit = limit},
-                             stream_of(x));
-    return y;
+    return forward_rows(x, static_cast<ActivationKind>(kind), gated, limit);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
@@ -71,6 +75,7 @@ at::Tensor apply(const at::Tensor& x, ActivationKind kind, bool gated, double li
     };
     return apply_reference(formula, {x}, {})[0];
   }
+  if (!at::GradMode::is_enabled()) return forward_rows(x.contiguous(), kind, gated, limit);
   return ActivationFunction::apply(x, static_cast<int64_t>(kind), gated, limit);
 }
 

@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "qianli/ops/block_weight.h"
 #include "qianli/ops/dispatch.h"
 #include "qianli/ops/gemm.h"
 #include "qianli/ops/linear.h"
@@ -252,7 +253,7 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
   static at::Tensor raw_logits(const at::Tensor& x, const OutputLayer& layer,
                                const NormalizedRows& normalized) {
     const at::Tensor bias = layer.bias ? layer.bias->value() : at::Tensor();
-    if (!layer.normalized_rows) return gemm_nt(x, layer.weight.value(), bias);
+    if (!layer.normalized_rows) return product_nt(x, layer.weight.value(), bias);
     at::Tensor logits = gemm_nt(x, layer.weight.value());
     normalized.scale(logits);
     return bias.defined() ? logits.add_(bias) : logits;

@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "qianli/base/error.h"
+#include "qianli/ops/block_weight.h"
 #include "qianli/ops/dispatch.h"
 #include "qianli/ops/reference_function.h"
 
@@ -29,23 +30,26 @@ void check_ids(const at::Tensor& ids, int64_t vocabulary) {
   }
 }
 
+at::Tensor rows_of(const at::Tensor& ids, const at::Tensor& table) {
+  at::Tensor y = at::empty({ids.size(0), table.size(1)}, table.options());
+  kernels_for(Op::kEmbedding, table)
+      ->embedding_forward({.dtype = kernel_dtype(table),
+                           .tokens = ids.size(0),
+                           .width = table.size(1),
+                           .ids = ids.data_ptr<int64_t>(),
+                           .table = table.data_ptr(),
+                           .y = y.data_ptr()},
+                          stream_of(table));
+  return y;
+}
+
 class EmbeddingFunction : public torch::autograd::Function<EmbeddingFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor&, const at::Tensor& ids,
                             Parameter* table) {
     context->saved_data["ids"] = ids;
     context->saved_data["table"] = reinterpret_cast<int64_t>(table);
-    const at::Tensor& value = table->value();
-    at::Tensor y = at::empty({ids.size(0), value.size(1)}, value.options());
-    kernels_for(Op::kEmbedding, value)
-        ->embedding_forward({.dtype = kernel_dtype(value),
-                             .tokens = ids.size(0),
-                             .width = value.size(1),
-                             .ids = ids.data_ptr<int64_t>(),
-                             .table = value.data_ptr(),
-                             .y = y.data_ptr()},
-                            stream_of(value));
-    return y;
+    return rows_of(ids, table->value());
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
@@ -69,6 +73,8 @@ class EmbeddingFunction : public torch::autograd::Function<EmbeddingFunction> {
 
 at::Tensor embedding(const at::Tensor& ids, Parameter& table) {
   check_ids(ids, table.value().size(0));
+  if (const BlockWeight* blocks = block_weight(table.value()))
+    return blocks->rows(ids.contiguous(), table.value().scalar_type());
   if (!kernels_for(Op::kEmbedding, table.value())) {
     return apply_reference(
         [ids](const Tensors&, const Tensors& weights) {
@@ -76,6 +82,7 @@ at::Tensor embedding(const at::Tensor& ids, Parameter& table) {
         },
         {}, {&table})[0];
   }
+  if (!at::GradMode::is_enabled()) return rows_of(ids.contiguous(), table.value());
   const at::Tensor anchor = table.trainable() ? gradient_anchor() : gradient_anchor().detach();
   return EmbeddingFunction::apply(anchor, ids.contiguous(), &table);
 }

@@ -11,6 +11,7 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "qianli/ops/block_weight.h"
 #include "qianli/ops/deferred_gradients.h"
 #include "qianli/ops/dispatch.h"
 #include "qianli/ops/reference_function.h"
@@ -131,11 +132,22 @@ void accumulate_gradients(const at::Tensor& grad_y, const at::Tensor& x,
   });
 }
 
+at::Tensor by_blocks(const at::Tensor& x, const std::vector<int64_t>& counts,
+                     const BlockWeight& weight, int64_t out, const at::Tensor& bias) {
+  at::Tensor y = at::empty({x.size(0), out}, x.options());
+  each_group(counts, [&](int64_t g, int64_t first, int64_t count) {
+    y.narrow(0, first, count)
+        .copy_(weight.linear(x.narrow(0, first, count),
+                             bias.defined() ? bias.select(0, g) : at::Tensor(), g));
+  });
+  return y;
+}
+
 class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_given, const at::Tensor&,
-                            const std::vector<int64_t>& counts, Parameter* weight,
-                            Parameter* bias) {
+                            const std::vector<int64_t>& counts, Parameter* weight, Parameter* bias,
+                            const at::Tensor& matrices) {
     const at::Tensor x = x_given.contiguous();
     context->saved_data["x_needs_grad"] = x_given.requires_grad();
     context->saved_data["counts"] = counts;
@@ -143,7 +155,7 @@ class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunc
     context->saved_data["bias"] = reinterpret_cast<int64_t>(bias);
     context->save_for_backward({weight->trainable() ? x : at::Tensor()});
     remember_deferred(context);
-    return forward_rows(x, counts, weight->value(), bias ? bias->value() : at::Tensor());
+    return forward_rows(x, counts, matrices, bias ? bias->value() : at::Tensor());
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
@@ -160,7 +172,7 @@ class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunc
     add_deferred(context, [grad_y, x, counts, weight, bias] {
       accumulate_gradients(grad_y, x, counts, *weight, bias);
     });
-    return {grad_x, {}, {}, {}, {}};
+    return {grad_x, {}, {}, {}, {}, {}};
   }
 };
 
@@ -180,6 +192,9 @@ void check(const at::Tensor& x, const std::vector<int64_t>& counts, const Parame
 at::Tensor grouped_linear(const at::Tensor& x, const std::vector<int64_t>& counts,
                           Parameter& weight, Parameter* bias) {
   check(x, counts, weight);
+  const at::Tensor matrices = weight.value();  // once: they may be made for each call
+  if (const BlockWeight* blocks = block_weight(matrices))
+    return by_blocks(x, counts, *blocks, weight.sizes()[1], bias ? bias->value() : at::Tensor());
   if (!kernels_for(Op::kGroupedLinear, x) && !use_torch(Op::kGroupedLinear, x)) {
     std::vector<Parameter*> parameters{&weight};
     if (bias) parameters.push_back(bias);
@@ -191,7 +206,7 @@ at::Tensor grouped_linear(const at::Tensor& x, const std::vector<int64_t>& count
   }
   const bool trainable = weight.trainable() || (bias && bias->trainable());
   const at::Tensor anchor = trainable ? gradient_anchor() : gradient_anchor().detach();
-  return GroupedLinearFunction::apply(x, anchor, counts, &weight, bias);
+  return GroupedLinearFunction::apply(x, anchor, counts, &weight, bias, matrices);
 }
 
 namespace reference {

@@ -5,6 +5,7 @@
 #include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "qianli/ops/block_weight.h"
 #include "qianli/ops/deferred_gradients.h"
 #include "qianli/ops/dispatch.h"
 #include "qianli/ops/gemm.h"
@@ -16,16 +17,18 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+at::Tensor value_of(const Parameter* bias) { return bias ? bias->value() : at::Tensor(); }
+
 class LinearFunction : public torch::autograd::Function<LinearFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor&,
-                            Parameter* weight, Parameter* bias) {
+                            Parameter* weight, Parameter* bias, const at::Tensor& matrix) {
     context->saved_data["x_needs_grad"] = x.requires_grad();
     context->saved_data["weight"] = reinterpret_cast<int64_t>(weight);
     context->saved_data["bias"] = reinterpret_cast<int64_t>(bias);
     if (weight->trainable()) context->save_for_backward({x});
     remember_deferred(context);
-    return gemm_nt(x, weight->value(), bias ? bias->value() : at::Tensor());
+    return gemm_nt(x, matrix, value_of(bias));
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
@@ -43,7 +46,7 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
       at::Tensor& buffer = bias->grad_to_add();
       buffer.add_(grad_y.sum(0, /*keepdim=*/false, buffer.scalar_type()));
     }
-    return {grad_x, {}, {}, {}};
+    return {grad_x, {}, {}, {}, {}};
   }
 };
 
@@ -52,9 +55,9 @@ bool is_recorded(const at::Tensor& x, const Parameter& weight, const Parameter* 
          (x.requires_grad() || weight.trainable() || (bias && bias->trainable()));
 }
 
-at::Tensor linear_few_rows(const KernelTable& kernels, const at::Tensor& x, const Parameter& weight,
-                           const Parameter* bias) {
-  const at::Tensor rows = x.contiguous(), matrix = weight.value();
+at::Tensor linear_few_rows(const KernelTable& kernels, const at::Tensor& x,
+                           const at::Tensor& matrix, const at::Tensor& bias) {
+  const at::Tensor rows = x.contiguous();
   at::Tensor y = at::empty({x.size(0), matrix.size(0)}, x.options());
   kernels.linear_few_rows({.dtype = kernel_dtype(x),
                            .rows = x.size(0),
@@ -62,7 +65,7 @@ at::Tensor linear_few_rows(const KernelTable& kernels, const at::Tensor& x, cons
                            .out = y.size(1),
                            .x = rows.data_ptr(),
                            .weight = matrix.data_ptr(),
-                           .bias = bias ? bias->value().data_ptr() : nullptr,
+                           .bias = bias.defined() ? bias.data_ptr() : nullptr,
                            .y = y.data_ptr()},
                           stream_of(x));
   return y;
@@ -82,6 +85,8 @@ void accumulate_weight_gradient(Parameter& weight, const at::Tensor& grad_y, con
 }
 
 at::Tensor linear(const at::Tensor& x, Parameter& weight, Parameter* bias) {
+  const at::Tensor matrix = weight.value();  // once: it may be made for each call
+  if (const BlockWeight* blocks = block_weight(matrix)) return blocks->linear(x, value_of(bias));
   if (!use_torch(Op::kLinear, x)) {
     std::vector<Parameter*> parameters{&weight};
     if (bias) parameters.push_back(bias);
@@ -91,14 +96,17 @@ at::Tensor linear(const at::Tensor& x, Parameter& weight, Parameter* bias) {
     };
     return apply_reference(formula, {x}, parameters)[0];
   }
-  if (x.size(0) > 0 && x.size(0) <= kFewRows && !is_recorded(x, weight, bias)) {
-    const KernelTable* kernels = kernels_for(Op::kLinearFewRows, x);
-    if (kernels && weight.value().scalar_type() == x.scalar_type())
-      return linear_few_rows(*kernels, x, weight, bias);
+  if (!is_recorded(x, weight, bias)) {
+    const bool few = x.size(0) > 0 && x.size(0) <= kFewRows;
+    const KernelTable* kernels = few ? kernels_for(Op::kLinearFewRows, x) : nullptr;
+    if (kernels && matrix.scalar_type() == x.scalar_type())
+      return linear_few_rows(*kernels, x, matrix, value_of(bias));
+    const at::NoGradGuard no_grad;
+    return gemm_nt(x, matrix, value_of(bias));
   }
   const bool trainable = weight.trainable() || (bias && bias->trainable());
   const at::Tensor anchor = trainable ? gradient_anchor() : gradient_anchor().detach();
-  return LinearFunction::apply(x, anchor, &weight, bias);
+  return LinearFunction::apply(x, anchor, &weight, bias, matrix);
 }
 
 namespace reference {

@@ -46,44 +46,56 @@ void check_shapes(const at::Tensor& x, const at::Tensor& weight) {
               weight.sizes());
 }
 
+struct Normed {
+  at::Tensor y, sum;  // of x and the residual; x where there is none
+  at::Tensor rstd, mean;
+
+  Tensors results(bool fused) const { return fused ? Tensors{y, sum} : Tensors{y}; }
+};
+
+Normed forward_rows(const at::Tensor& x_given, const std::optional<at::Tensor>& residual_given,
+                    const Call& call) {
+  const at::Tensor x = x_given.contiguous();
+  const bool fused = residual_given.has_value();
+  const at::Tensor residual = fused ? residual_given->contiguous() : at::Tensor();
+  const at::Tensor& weight = call.weight->value();
+  const int64_t width = x.size(-1), rows = width ? x.numel() / width : 0;
+  const auto statistics = x.options().dtype(at::kFloat);
+  Normed normed{.y = at::empty_like(x),
+                .sum = fused ? at::empty_like(x) : x,
+                .rstd = at::empty({rows}, statistics),
+                .mean = call.centred() ? at::empty({rows}, statistics) : at::Tensor()};
+  const KernelTable* kernels = kernels_for(call.op, x);
+  (call.centred() ? kernels->layer_norm_forward : kernels->rms_norm_forward)(
+      {.dtype = kernel_dtype(x),
+       .rows = rows,
+       .width = width,
+       .weight_rows = weight_rows(weight),
+       .zero_centered = call.kind == NormWeight::kZeroCentered,
+       .eps = call.eps,
+       .x = x.data_ptr(),
+       .residual = fused ? residual.data_ptr() : nullptr,
+       .weight = weight.data_ptr(),
+       .bias = call.bias ? call.bias->value().data_ptr() : nullptr,
+       .y = normed.y.data_ptr(),
+       .sum = fused ? normed.sum.data_ptr() : nullptr,
+       .mean = float_data(normed.mean),
+       .rstd = normed.rstd.data_ptr<float>()},
+      stream_of(x));
+  return normed;
+}
+
 // Returns {y} or, with a residual, {y, sum}.
 class NormFunction : public torch::autograd::Function<NormFunction> {
  public:
-  static variable_list forward(AutogradContext* context, const at::Tensor& x_given,
-                               const std::optional<at::Tensor>& residual_given, const at::Tensor&,
+  static variable_list forward(AutogradContext* context, const at::Tensor& x,
+                               const std::optional<at::Tensor>& residual, const at::Tensor&,
                                const Call& call) {
-    const at::Tensor x = x_given.contiguous();
-    const bool fused = residual_given.has_value();
-    const at::Tensor residual = fused ? residual_given->contiguous() : at::Tensor();
-    const at::Tensor& weight = call.weight->value();
-    const int64_t width = x.size(-1), rows = width ? x.numel() / width : 0;
-    const auto statistics = x.options().dtype(at::kFloat);
-    at::Tensor y = at::empty_like(x);
-    at::Tensor sum = fused ? at::empty_like(x) : at::Tensor();
-    at::Tensor rstd = at::empty({rows}, statistics);
-    at::Tensor mean = call.centred() ? at::empty({rows}, statistics) : at::Tensor();
-    const KernelTable* kernels = kernels_for(call.op, x);
-    (call.centred() ? kernels->layer_norm_forward : kernels->rms_norm_forward)(
-        {.dtype = kernel_dtype(x),
-         .rows = rows,
-         .width = width,
-         .weight_rows = weight_rows(weight),
-         .zero_centered = call.kind == NormWeight::kZeroCentered,
-         .eps = call.eps,
-         .x = x.data_ptr(),
-         .residual = fused ? residual.data_ptr() : nullptr,
-         .weight = weight.data_ptr(),
-         .bias = call.bias ? call.bias->value().data_ptr() : nullptr,
-         .y = y.data_ptr(),
-         .sum = fused ? sum.data_ptr() : nullptr,
-         .mean = float_data(mean),
-         .rstd = rstd.data_ptr<float>()},
-        stream_of(x));
-    context->save_for_backward({fused ? sum : x, rstd, mean});
+    const Normed normed = forward_rows(x, residual, call);
+    context->save_for_backward({normed.sum, normed.rstd, normed.mean});
     context->saved_data["call"] = c10::IValue::make_capsule(c10::make_intrusive<CallHolder>(call));
     context->set_materialize_grads(false);
-    if (fused) return {y, sum};
-    return {y};
+    return normed.results(residual.has_value());
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
@@ -137,6 +149,8 @@ Tensors norm(const at::Tensor& x, const std::optional<at::Tensor>& residual, con
     };
     return apply_reference(formula, residual ? Tensors{x, *residual} : Tensors{x}, parameters);
   }
+  if (!at::GradMode::is_enabled())
+    return forward_rows(x, residual, call).results(residual.has_value());
   const bool trainable = call.weight->trainable() || (call.bias && call.bias->trainable());
   return NormFunction::apply(x, residual,
                              trainable ? gradient_anchor() : gradient_anchor().detach(), call);

@@ -64,8 +64,7 @@ at::Tensor nearest(const at::Tensor& values, const at::Tensor& magnitudes, int64
 }
 
 // Numbers times the magnitudes of their blocks.
-at::Tensor times_magnitudes(const at::Tensor& numbers, const at::Tensor& magnitudes,
-                            int64_t size) {
+at::Tensor times_magnitudes(const at::Tensor& numbers, const at::Tensor& magnitudes, int64_t size) {
   const Blocks blocks(numbers, size);
   const int64_t whole = blocks.whole.size(0);
   blocks.whole.mul_(magnitudes.narrow(0, 0, whole).unsqueeze(1));
@@ -79,9 +78,8 @@ std::vector<float> make_dynamic_map() {
   for (int i = 0; i < kExponents; ++i) {
     const at::Tensor borders = at::linspace(0.1, 1, (int64_t{1} << i) + 1, at::kFloat);
     const int64_t count = borders.numel() - 1;
-    const at::Tensor means =
-        (borders.narrow(0, 0, count) + borders.narrow(0, 1, count)) / 2.0 *
-        std::pow(10.0, i - (kExponents - 1));
+    const at::Tensor means = (borders.narrow(0, 0, count) + borders.narrow(0, 1, count)) / 2.0 *
+                             std::pow(10.0, i - (kExponents - 1));
     for (int64_t k = 0; k < count; ++k) {
       const auto mean = means[k].item<float>();
       numbers.insert(numbers.end(), {mean, -mean});
@@ -94,23 +92,22 @@ std::vector<float> make_dynamic_map() {
 }  // namespace
 
 const std::vector<float>& nf4_numbers() {
-  static const std::vector<float> numbers{
-      -1.0F,
-      -0.6961928009986877F,
-      -0.5250730514526367F,
-      -0.39491748809814453F,
-      -0.28444138169288635F,
-      -0.18477343022823334F,
-      -0.09105003625154495F,
-      0.0F,
-      0.07958029955625534F,
-      0.16093020141124725F,
-      0.24611230194568634F,
-      0.33791524171829224F,
-      0.44070982933044434F,
-      0.5626170039176941F,
-      0.7229568362236023F,
-      1.0F};
+  static const std::vector<float> numbers{-1.0F,
+                                          -0.6961928009986877F,
+                                          -0.5250730514526367F,
+                                          -0.39491748809814453F,
+                                          -0.28444138169288635F,
+                                          -0.18477343022823334F,
+                                          -0.09105003625154495F,
+                                          0.0F,
+                                          0.07958029955625534F,
+                                          0.16093020141124725F,
+                                          0.24611230194568634F,
+                                          0.33791524171829224F,
+                                          0.44070982933044434F,
+                                          0.5626170039176941F,
+                                          0.7229568362236023F,
+                                          1.0F};
   return numbers;
 }
 
@@ -122,6 +119,8 @@ const std::vector<float>& dynamic_map() {
 WeightCode code_of(const std::string& name) {
   if (name == "nf4") return WeightCode::kNf4;
   if (name == "int8") return WeightCode::kInt8;
+  if (name == "q8_0") return WeightCode::kQ8_0;
+  if (name == "q4_0") return WeightCode::kQ4_0;
   throw std::invalid_argument("no code of weights: " + name);
 }
 
@@ -143,6 +142,12 @@ void QuantizedWeight::write(int64_t first, const at::Tensor& values) {
 }
 
 void QuantizedWeight::encode(const at::Tensor& values) {
+  if (code_ == WeightCode::kQ8_0 || code_ == WeightCode::kQ4_0) {
+    const auto code = code_ == WeightCode::kQ8_0 ? cpu::BlockCode::kQ8_0 : cpu::BlockCode::kQ4_0;
+    blocks_ = std::make_shared<const BlockWeight>(values.view(shape_), code);
+    block_value_ = as_value(blocks_, shape_, options_.dtype().toScalarType());
+    return;
+  }
   if (code_ == WeightCode::kInt8) {
     const at::Tensor rows = values.view({-1, shape_.back()});
     absmax_ = rows.abs().amax(1);
@@ -171,6 +176,7 @@ at::Tensor QuantizedWeight::magnitudes() const {
 }
 
 at::Tensor QuantizedWeight::value() const {
+  if (blocks_) return block_value_;
   TORCH_CHECK(codes_.defined(), "[ops] expected a weight that was written, got one that was not");
   if (code_ == WeightCode::kInt8) {
     const at::Tensor rows = codes_.to(at::kFloat).mul_(absmax_.unsqueeze(1)).mul_(kInt8Step);
@@ -188,7 +194,7 @@ at::Tensor QuantizedWeight::value() const {
 }
 
 uint64_t QuantizedWeight::bytes() const {
-  uint64_t bytes = 0;
+  uint64_t bytes = blocks_ ? blocks_->bytes() : 0;
   for (const at::Tensor& part : {codes_, absmax_, nested_absmax_, waiting_})
     bytes += part.defined() ? part.nbytes() : 0;
   return bytes;

@@ -78,6 +78,7 @@ at::Tensor rotary(const at::Tensor& x, const RotaryTable& table, const at::Tenso
     };
     return apply_reference(formula, {x}, {})[0];
   }
+  if (!at::GradMode::is_enabled()) return rotate(x, {table, positions, pairs}, /*inverse=*/false);
   return RotaryFunction::apply(x, c10::make_intrusive<CallHolder>(Call{table, positions, pairs}));
 }
 

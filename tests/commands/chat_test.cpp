@@ -74,6 +74,12 @@ TEST_F(ChatTest, BatchesBeamsChoicesAndStops) {
   EXPECT_EQ(many[2]["log_probs"][0]["top"].size(), 2u);
   EXPECT_EQ(generated({"--prompt", "a dog"})["tokens"], many[2]["tokens"]);
 
+  // Weights in few bits.
+  for (const char* bits : {"q8_0", "q4_0"}) {
+    EXPECT_EQ(generated({"--prompt", "the cat", "--quantize", bits})["tokens"].size(), 8u);
+  }
+  expect_failure(qianli({"generate", model_, "--prompt", "x", "--quantize", "q2_0"}), 2, {"q2_0"});
+
   const Json beams = generated({"--prompt", "the cat", "--num-beams", "3"});
   ASSERT_EQ(beams["beams"].size(), 3u);
   EXPECT_EQ(beams["text"], beams["beams"][0]["text"]);

@@ -164,6 +164,33 @@ TEST(gguf, q8_0_is_quantised_as_by_gguf_py) {
   quantize_q8_0(wild, std::as_writable_bytes(std::span(out)).first(34));
 }
 
+TEST(gguf, q4_0_is_quantised_as_by_gguf_py) {
+  const auto expected = SafetensorsFile::open(golden("blocks.safetensors"));
+  const auto input = golden_floats(expected, "q8_input");
+  const TensorEntry& blocks = expected.at("q4_blocks");
+  std::string out(blocks.bytes.size(), '\0');
+  quantize_q4_0(input, std::as_writable_bytes(std::span(out)));
+  EXPECT_EQ(std::memcmp(out.data(), blocks.bytes.data(), out.size()), 0);
+  const std::vector<float> wild(32, INFINITY);
+  quantize_q4_0(wild, std::as_writable_bytes(std::span(out)).first(18));
+}
+
+TEST(gguf, numbers_of_a_block_quantise_to_the_block) {
+  const auto expected = SafetensorsFile::open(golden("blocks.safetensors"));
+  const auto input = golden_floats(expected, "q8_input");
+  for (const auto& [type, bytes, quantize] :
+       {std::tuple{GgmlType::kQ8_0, 34, quantize_q8_0}, {GgmlType::kQ4_0, 18, quantize_q4_0}}) {
+    // Scales that half precision has no number for are lost the first time.
+    const auto values = std::span(input).subspan(4 * 64);
+    std::string once(values.size() / 32 * static_cast<size_t>(bytes), '\0'), again = once;
+    quantize(values, std::as_writable_bytes(std::span(once)));
+    std::vector<float> numbers(values.size());
+    dequantize(type, as_bytes(once), numbers);
+    quantize(numbers, std::as_writable_bytes(std::span(again)));
+    EXPECT_EQ(once, again) << bytes;
+  }
+}
+
 TEST(gguf, writes_the_bytes_of_gguf_py) {
   const auto file = GgufFile::open(golden("small.gguf"));
   const auto source = open_gguf_source(golden("small.gguf"));

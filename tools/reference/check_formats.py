@@ -149,6 +149,7 @@ def write_gguf_blocks(file, expected):
     rows[1, :32] = np.linspace(-127, 127, 32) / 2  # ties
     floats["q8_input"] = torch.from_numpy(rows)
     floats["q8_blocks"] = torch.from_numpy(gguf.quantize(rows, gguf.GGMLQuantizationType.Q8_0))
+    floats["q4_blocks"] = torch.from_numpy(gguf.quantize(rows, gguf.GGMLQuantizationType.Q4_0))
     writer.add_tensor("IQ4_NL", np.zeros((1, 18), np.uint8),
                       raw_dtype=gguf.GGMLQuantizationType.IQ4_NL)
     writer.write_header_to_file()

@@ -27,7 +27,9 @@ std::pair<int64_t, double> read_bias(const std::string& text) {
 }  // namespace
 
 std::unique_ptr<infer::Model> open_with_tokenizer(const ModelArguments& arguments) {
-  auto model = infer::Model::open(arguments.model, {arguments.precision, arguments.device});
+  auto model = infer::Model::open(arguments.model, {.precision = arguments.precision,
+                                                    .device = arguments.device,
+                                                    .quantize = arguments.quantize});
   model->tokenizer();  // says what is missing before anything is printed
   log::info("model", "{}", model->summary());
   for (const std::string& given : arguments.adapters) {

@@ -115,7 +115,9 @@ void print_json(const infer::Scores& scores) {
 
 void run_score(const ScoreArguments& arguments) {
   const auto sequences = read_sequences(arguments.tokens_file);
-  const auto model = infer::Model::open(arguments.model, {arguments.precision, arguments.device});
+  const auto model = infer::Model::open(arguments.model, {.precision = arguments.precision,
+                                                          .device = arguments.device,
+                                                          .quantize = arguments.quantize});
   log::info("model", "{}", model->summary());
   int64_t adapter = nn::kNoAdapter;
   if (!arguments.adapter.empty())

@@ -1,5 +1,7 @@
 // y = x W^T + b for a few rows of x, as in decoding token by token: what counts is reading W once,
 // on all cores. (A GEMM library may take one core for a product with a vector.)
+#include <algorithm>
+
 #include "qianli/ops/cpu/internal.h"
 #include "qianli/ops/cpu/parallel.h"
 
@@ -14,39 +16,42 @@ HWY_BEFORE_NAMESPACE();
 namespace qianli::ops::cpu {
 namespace HWY_NAMESPACE {
 
-// kOut outputs of kRows rows of x: kOut * kRows sums in registers, every weight is loaded once. The
-// order of additions does not depend on kOut or kRows.
-template <class T, int kRows, int kOut>
-HWY_INLINE void outputs(const LinearFewRows& a, const float* x, int64_t out) {
-  V sums[kOut][kRows];
-  for (auto& row : sums) {
-    for (V& sum : row) sum = zero();
+// One output of kRows rows of x. A row of W is read to its end before the next one: memory gives
+// twice as much to one stream as to several. Two sums for each row of x; the order of additions
+// does not depend on kRows.
+template <class T, int kRows>
+HWY_INLINE void output(const LinearFewRows& a, const float* x, int64_t out) {
+  V sums[2][kRows];
+  for (auto& chain : sums) {
+    for (V& sum : chain) sum = zero();
   }
   const T* w = static_cast<const T*>(a.weight) + out * a.in;
-  each_vector(a.in, [&](int64_t i, int64_t n) QIANLI_LAMBDA {
-    V values[kRows];
-    for (int r = 0; r < kRows; ++r) values[r] = load(x + r * a.in + i, n);
-    for (int o = 0; o < kOut; ++o) {
-      const V weight = load(w + o * a.in + i, n);
-      for (int r = 0; r < kRows; ++r) sums[o][r] = hn::MulAdd(weight, values[r], sums[o][r]);
+  const int64_t step = lanes();
+  int64_t i = 0;
+  for (; i + 2 * step <= a.in; i += 2 * step) {
+    QIANLI_UNROLL for (int c = 0; c < 2; ++c) {
+      const V weight = load(w + i + c * step);
+      for (int r = 0; r < kRows; ++r)
+        sums[c][r] = hn::MulAdd(weight, load(x + r * a.in + i + c * step), sums[c][r]);
     }
-  });
+  }
+  for (int c = 0; i < a.in; i += step, ++c) {
+    const int64_t count = std::min(step, a.in - i);
+    const V weight = load(w + i, count);
+    for (int r = 0; r < kRows; ++r)
+      sums[c][r] = hn::MulAdd(weight, load(x + r * a.in + i, count), sums[c][r]);
+  }
   const T* bias = static_cast<const T*>(a.bias);
+  const float start = bias ? hn::GetLane(load(bias + out, 1)) : 0.0f;
   for (int r = 0; r < kRows; ++r) {
-    T* y = static_cast<T*>(a.y) + r * a.out + out;
-    for (int o = 0; o < kOut; ++o) {
-      const float start = bias ? hn::GetLane(load(bias + out + o, 1)) : 0.0f;
-      store_scalar(start + sum_of(sums[o][r]), y + o);
-    }
+    store_scalar(start + sum_of(hn::Add(sums[0][r], sums[1][r])),
+                 static_cast<T*>(a.y) + r * a.out + out);
   }
 }
 
 template <class T, int kRows>
 void output_range(const LinearFewRows& a, const float* x, int64_t begin, int64_t end) {
-  constexpr int kOut = kRows == 1 ? 4 : 2;
-  int64_t out = begin;
-  for (; out + kOut <= end; out += kOut) outputs<T, kRows, kOut>(a, x, out);
-  for (; out < end; ++out) outputs<T, kRows, 1>(a, x, out);
+  for (int64_t out = begin; out < end; ++out) output<T, kRows>(a, x, out);
 }
 
 template <class T>

@@ -1,5 +1,6 @@
 #include "kernels_support.h"
 
+#define HWY_WANT_AVX3_DL
 #include <hwy/targets.h>
 #include <omp.h>
 
@@ -13,14 +14,13 @@ namespace {
 constexpr int64_t kGuards = 16;
 constexpr float kGuard = -7.25f;
 
-}  // namespace
+const std::vector<int64_t> kTargets{HWY_AVX3, HWY_AVX2, HWY_SSE4, HWY_NEON, HWY_EMU128, HWY_SCALAR};
 
-void on_every_target(const std::function<void()>& body) {
+void on_targets(const std::vector<int64_t>& targets, const std::function<void()>& body) {
   const int threads_before = omp_get_max_threads();
   hwy::SetSupportedTargetsForTest(0);
   const int64_t supported = hwy::SupportedTargets() & HWY_TARGETS;
-  for (const int64_t target : {int64_t{HWY_AVX3}, int64_t{HWY_AVX2}, int64_t{HWY_SSE4},
-                               int64_t{HWY_NEON}, int64_t{HWY_EMU128}, int64_t{HWY_SCALAR}}) {
+  for (const int64_t target : targets) {
     if (!(supported & target)) continue;
     hwy::SetSupportedTargetsForTest(target);
     hwy::GetChosenTarget().Update(target);
@@ -35,6 +35,16 @@ void on_every_target(const std::function<void()>& body) {
   omp_set_num_threads(threads_before);
   hwy::SetSupportedTargetsForTest(0);
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+}
+
+}  // namespace
+
+void on_every_target(const std::function<void()>& body) { on_targets(kTargets, body); }
+
+void on_every_target_and_vnni(const std::function<void()>& body) {
+  std::vector<int64_t> targets = kTargets;
+  targets.insert(targets.begin(), HWY_AVX3_DL);
+  on_targets(targets, body);
 }
 
 uint16_t to_bf16(float value) {

@@ -14,6 +14,8 @@ namespace qianli::ops::testing {
 
 // Runs body for each compiled and supported instruction set, with one and with three threads.
 void on_every_target(const std::function<void()>& body);
+// Of a kernel that is compiled for AVX-512 with VNNI, too.
+void on_every_target_and_vnni(const std::function<void()>& body);
 
 uint16_t to_bf16(float value);
 float from_bf16(uint16_t bits);
