@@ -104,7 +104,7 @@ TEST_F(ChatTest, BatchesBeamsChoicesAndStops) {
 TEST_F(ChatTest, AdaptersAndDrafts) {
   QIANLI_REQUIRE_ENGINE();
   expect_success(pretrain({"model=" + model_, "tune.method=lora", "optim.lr=0.5", "run.dir=lora"}));
-  expect_success(qianli({"convert", "lora", "merged", "--to", "hf"}));
+  expect_success(qianli({"convert", "lora", "merged", "--to", "hf", "--dtype", "fp32"}));
   write_text(path("ids.json"), "[[1, 5, 9, 3, 7]]");
   const auto score = [&](std::vector<std::string> arguments) {
     arguments.insert(arguments.begin(), "score");
@@ -123,7 +123,15 @@ TEST_F(ChatTest, AdaptersAndDrafts) {
 
   expect_failure(qianli({"generate", model_, "--prompt", "x", "--speculate", "2"}), 2,
                  {"multi-token prediction"});
-  expect_success(pretrain({"model.mtp.num_layers=1", "run.dir=heads", "train.steps=60"}));
+  const std::string tiny = read_text(path("tiny.yaml"));
+  write_text(path("tiny.yaml"),
+             "model: {preset: ling-mini-2.0-16b, num_layers: 2, hidden_size: 32, ffn_hidden_size: "
+             "64, num_attention_heads: 2, num_query_groups: 1, head_dim: 16, "
+             "max_position_embeddings: 512, moe: {num_experts: 4, top_k: 2, num_groups: 1, "
+             "topk_groups: 1, shared_ffn_hidden_size: 16, ffn_hidden_size: 16}, mtp: {num_layers: "
+             "1}}\n" +
+                 tiny.substr(tiny.find("data:")));
+  expect_success(pretrain({"run.dir=heads", "train.steps=60", "checkpoint.every=60"}));
   model_ = path("heads").string();
   const Json plain = generated({"--prompt", "the cat", "--prompt", "a dog"});
   const Json drafted = generated({"--prompt", "the cat", "--prompt", "a dog", "--speculate", "2"});

@@ -2,6 +2,7 @@
 #include <httplib.h>
 #include <signal.h>
 
+#include <cmath>
 #include <map>
 #include <thread>
 
@@ -75,21 +76,25 @@ TEST_F(ServeTest, AdaptersAreModelsOfTheirOwn) {
                              "train.seed=" + std::to_string(name.size() + name[0])}));
   }
   expect_success(qianli({"convert", "kind", "kind_folder", "--to", "peft"}));
+  // The text, and how probable its first token is.
+  using Said = std::pair<std::string, double>;
   const auto generated = [&](std::vector<std::string> more) {
-    std::vector<std::string> command{"generate", "base/hugging_face", "--prompt", "the cat", "-n",
-                                     "12",       "--greedy",          "--json"};
+    std::vector<std::string> command{
+        "generate", "base/hugging_face", "--prompt", "the cat",     "-n", "12", "--greedy",
+        "--json",   "--precision",       "fp32",     "--log-probs", "0"};
     command.insert(command.end(), more.begin(), more.end());
     const Result result = qianli(command);
     expect_success(result);
-    return Json::parse(result.out)["text"].get<std::string>();
+    const Json answer = Json::parse(result.out);
+    return Said{answer["text"], answer["log_probs"][0]["log_prob"]};
   };
   // A run, and the folder that it was written to.
-  const std::map<std::string, std::string> expected = {{"hugging_face", generated({})},
-                                                       {"nice", generated({"--adapter", "kind"})},
-                                                       {"rude", generated({"--adapter", "rude"})}};
+  const std::map<std::string, Said> expected = {{"hugging_face", generated({})},
+                                                {"nice", generated({"--adapter", "kind"})},
+                                                {"rude", generated({"--adapter", "rude"})}};
   EXPECT_EQ(generated({"--adapter", "kind_folder"}), expected.at("nice"));
-  EXPECT_NE(expected.at("nice"), expected.at("hugging_face"));
-  EXPECT_NE(expected.at("nice"), expected.at("rude"));
+  for (const std::string other : {"hugging_face", "rude"})
+    EXPECT_GT(std::abs(expected.at("nice").second - expected.at(other).second), 1e-3) << other;
 
   RunOptions how = options();
   how.standard_output = path("url");
@@ -109,14 +114,19 @@ TEST_F(ServeTest, AdaptersAreModelsOfTheirOwn) {
   EXPECT_EQ(Json::parse(client.Get("/v1/models/rude")->body)["id"], "rude");
   EXPECT_EQ(client.Get("/v1/models/kind")->status, 404);
   std::vector<std::thread> askers;
-  for (const auto& [name, text] : expected) {
-    askers.emplace_back([&, name = name, text = text] {
+  for (const auto& [name, said] : expected) {
+    askers.emplace_back([&, name = name, said = said] {
       httplib::Client own("127.0.0.1", port);
       own.set_read_timeout(60);
-      const Json body{
-          {"model", name}, {"prompt", "the cat"}, {"max_tokens", 12}, {"temperature", 0}};
+      const Json body{{"model", name},
+                      {"prompt", "the cat"},
+                      {"max_tokens", 12},
+                      {"temperature", 0},
+                      {"logprobs", 0}};
       const auto answer = own.Post("/v1/completions", body.dump(), "application/json");
-      EXPECT_EQ(Json::parse(answer->body)["choices"][0]["text"], text) << name;
+      const Json choice = Json::parse(answer->body)["choices"][0];
+      EXPECT_EQ(choice["text"], said.first) << name;
+      EXPECT_NEAR(choice["logprobs"]["token_logprobs"][0].get<double>(), said.second, 1e-4);
       EXPECT_EQ(Json::parse(answer->body)["model"], name);
     });
   }
