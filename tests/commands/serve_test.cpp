@@ -98,8 +98,9 @@ TEST_F(ServeTest, AdaptersAreModelsOfTheirOwn) {
 
   RunOptions how = options();
   how.standard_output = path("url");
-  Program server({"serve", "base/hugging_face", "--port", "0", "--template", "default", "--adapter",
-                  "nice=kind_folder", "--adapter", "rude"},
+  write_text(path("url"), "");
+  Program server({"serve", "base/hugging_face", "--port", "0", "--precision", "fp32", "--template",
+                  "default", "--adapter", "nice=kind_folder", "--adapter", "rude"},
                  how);
   ASSERT_TRUE(server.wait_for([&] { return port_in(read_text(path("url"))) > 0; }))
       << server.finish().err;
