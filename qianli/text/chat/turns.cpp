@@ -208,8 +208,8 @@ Turns render_turns(const NamedTemplate& named, const Conversation& conversation,
                    const TurnOptions& options) {
   if (named.kind == TemplateClass::kDeepSeek4) {
     const auto& messages = conversation.messages;
-    const bool has_system = !conversation.system.empty() ||
-                            (!messages.empty() && messages[0].role == Role::kSystem);
+    const bool has_system =
+        !conversation.system.empty() || (!messages.empty() && messages[0].role == Role::kSystem);
     if (has_system || !options.default_system) return render_deepseek4(conversation, options);
     Conversation with_system = conversation;
     with_system.system = *options.default_system;
