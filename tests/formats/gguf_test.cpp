@@ -179,7 +179,7 @@ TEST(gguf, numbers_of_a_block_quantise_to_the_block) {
   const auto expected = SafetensorsFile::open(golden("blocks.safetensors"));
   const auto input = golden_floats(expected, "q8_input");
   for (const auto& [type, bytes, quantize] :
-       {std::tuple{GgmlType::kQ8_0, 34, quantize_q8_0}, {GgmlType::kQ4_0, 18, quantize_q4_0}}) {
+       {std::tuple{GgmlType::kQ8_0, 34, &quantize_q8_0}, {GgmlType::kQ4_0, 18, &quantize_q4_0}}) {
     // Scales that half precision has no number for are lost the first time.
     const auto values = std::span(input).subspan(4 * 64);
     std::string once(values.size() / 32 * static_cast<size_t>(bytes), '\0'), again = once;

@@ -63,21 +63,22 @@ TEST_P(QuantizedGolden, fp64_computes_with_the_numbers_of_the_blocks) {
   }
 }
 
-// A block of normal values has its largest near 2.1 deviations, so rounding to 1/127 of that adds
-// noise of 2.1 / 127 / sqrt(12) = 0.5 % of them. Each product has it from its weights and from its
-// input, 0.7 % together; from the embedding to the logits there are at most 4 products of every
-// layer and the output layer's, and noises that do not know of each other add up as squares do.
+// Rounding to 1/127 of a block's largest adds noise of largest / 127 / sqrt(12). Of 32 normal
+// values, as weights are, the largest is near 2.1 deviations: 0.5 % of the values. Of products of
+// two such, as gated activations are, it is near 3.9: 0.9 %. Each matrix product has both, 1.03 %
+// together; from the embedding to the logits there are at most 4 of every layer and the output
+// layer's, and noises that do not know of each other add up as squares do.
 TEST_P(QuantizedGolden, eight_bits_move_logits_by_their_rounding_noise) {
   const auto exact = open("fp64", "none"), model = open("fp32", "q8_0");
   const at::Tensor expected = all_logits(*exact, tokens());
   const double products = 4.0 * static_cast<double>(model->spec().num_layers) + 1;
   const double error = rms(all_logits(*model, tokens()) - expected) / rms(expected);
-  EXPECT_LE(error, 0.007 * std::sqrt(products));
+  EXPECT_LE(error, 0.0103 * std::sqrt(products));
   EXPECT_GT(error, 1e-5);  // it is quantised
 }
 
-// What the kernel adds to the numbers of the blocks is the noise of its inputs alone.
-TEST_P(QuantizedGolden, activations_of_eight_bits_are_half_of_the_noise) {
+// Against the numbers of the blocks, which weights of 4 bits have as well.
+TEST_P(QuantizedGolden, the_kernel_adds_the_noise_of_its_inputs_alone) {
   for (const char* quantize : {"q8_0", "q4_0"}) {
     for (const char* precision : {"fp32", "bf16"}) {
       const auto model = open(precision, quantize), numbers = unquantized(*model, "fp64");
@@ -86,15 +87,17 @@ TEST_P(QuantizedGolden, activations_of_eight_bits_are_half_of_the_noise) {
       // bf16 rounds to 2^-9 of a value; some ten such results are in a layer.
       const double own = precision == std::string("bf16") ? 0.005 : 0.0;
       EXPECT_LE(rms(all_logits(*model, tokens()) - expected) / rms(expected),
-                (0.005 + own) * std::sqrt(products))
+                (0.009 + own) * std::sqrt(products))
           << quantize << " " << precision;
     }
   }
 }
 
+// In one text of qwen3's the two best logits lie closer than the noise of 8 bits.
 TEST_P(QuantizedGolden, greedy_text_is_that_of_the_numbers_of_the_blocks) {
   for (const char* quantize : {"q8_0", "q4_0"}) {
-    const auto model = open("fp32", quantize), numbers = unquantized(*model, "fp64");
+    const auto model = open(GetParam() == "qwen3" ? "fp64" : "fp32", quantize);
+    const auto numbers = unquantized(*model, "fp64");
     const auto text = [&](Model& of) {
       const TokenIds all = tokens();
       return generate(of, std::span(all).first(8), {.max_new_tokens = 12, .ignore_eos = true})
