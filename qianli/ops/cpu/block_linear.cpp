@@ -5,6 +5,8 @@
 
 #include "qianli/ops/cpu/parallel.h"
 
+#include <hwy/cache_control.h>
+
 // The set with instructions for sums of products of bytes (VNNI), which Highway leaves out unless
 // asked for.
 #define HWY_WANT_AVX3_DL
@@ -168,7 +170,15 @@ HWY_INLINE void lane_sums(const WholeRows& x, int64_t row, const uint8_t* codes,
   const int32_t* totals = x.sums + row * x.blocks;
   for (int64_t block = 0; block < x.blocks; ++block) {
     Quads quads[kQuads];
-    load_codes<kCode>(codes + block * code_bytes(kCode), quads);
+    const uint8_t* here = codes + block * code_bytes(kCode);
+    if constexpr (kRows == 1) {
+      // Codes and scales are two streams, which begin anew with each tile.
+      constexpr int64_t kAhead = 4096, kLine = 64;
+      for (int64_t line = 0; line < code_bytes(kCode); line += kLine)
+        hwy::Prefetch(here + kAhead + line);
+      hwy::Prefetch(scales + block * kTileRows + kAhead / 2);
+    }
+    load_codes<kCode>(here, quads);
     const auto bits = reinterpret_cast<const hwy::float16_t*>(scales + block * kTileRows);
     const V scale = hn::PromoteTo(F(), hn::LoadU(half, bits));
     QIANLI_UNROLL for (int r = 0; r < kRows; ++r) {
