@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cfloat>
+#include <cmath>
 #include <limits>
 
 #include "qianli/base/error.h"
@@ -19,6 +20,17 @@ struct PathEnd {
   int32_t id = -1;
   int32_t begin = -1;  // -1: no way yet
 };
+
+// Beyond it SentencePiece (since 0.2.3 at the latest) counts from here on anew, lest its floats
+// lose the differences between ways.
+constexpr double kLargestSum = 100000;
+
+void begin_sums_again(std::vector<PathEnd>& ends, size_t here, size_t reached) {
+  const auto offset = static_cast<float>(ends[here].score);
+  for (size_t i = here; i <= reached; ++i) {
+    if (ends[i].begin >= 0) ends[i].score = static_cast<float>(ends[i].score) - offset;
+  }
+}
 
 }  // namespace
 
@@ -56,14 +68,18 @@ void UnigramModel::find_best_path(std::string_view piece, Buffers& buffers) cons
   auto& ends = buffers.ends;
   ends.assign(piece.size() + 1, PathEnd{});
   const auto largest = static_cast<Real>(largest_score_);
+  size_t reached = 0;
   const auto offer = [&](size_t begin, size_t end, int32_t id, Real score) {
     const Real sum = score + static_cast<Real>(ends[begin].score);
     PathEnd& target = ends[end];
     if (target.begin >= 0 && !(sum > static_cast<Real>(target.score))) return;
     target = {static_cast<double>(sum), id, static_cast<int32_t>(begin)};
+    reached = std::max(reached, end);
   };
   for (size_t begin = 0; begin < piece.size();) {
     const size_t next = begin + decode_char(piece.data() + begin).size;
+    if (options_.single_precision && std::abs(ends[begin].score) > kLargestSum)
+      begin_sums_again(ends, begin, reached);
     bool has_character = false;
     trie_.each_prefix(piece, begin, [&](size_t end, int32_t id) {
       const auto i = static_cast<size_t>(id);
