@@ -203,18 +203,27 @@ class Bench {
     const std::string shape = std::to_string(rows) + " x 1536, 32768 outputs";
     const auto x = random_floats(rows * in, 1);
     std::vector<float> y(static_cast<size_t>(rows * out));
-    const std::vector<uint16_t> weight(static_cast<size_t>(out * in), 0x3c00), narrow(x.size());
-    std::vector<uint16_t> short_y(y.size());
-    if (rows <= kFewRows) {
-      bytes("linear bf16", shape, 2 * out * in, [&] {
-        table_.linear_few_rows({.dtype = Dtype::kBFloat16,
+    const auto measured = [&](const char* name, int64_t size, auto&& body) {
+      if (rows == 1) {
+        bytes(name, shape, size, body);
+      } else {
+        line(name, shape, 2.0 * static_cast<double>(rows * in * out), "GF/s", body);
+      }
+    };
+    for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBFloat16}) {
+      if (rows > kFewRows) break;
+      const int64_t size = out * in * (dtype == Dtype::kFloat32 ? 4 : 2);
+      const std::vector<uint8_t> weight(static_cast<size_t>(size), 0x3c);
+      const char* name = dtype == Dtype::kFloat32 ? "linear fp32" : "linear bf16";
+      measured(name, size, [&] {
+        table_.linear_few_rows({.dtype = dtype,
                                 .rows = rows,
                                 .in = in,
                                 .out = out,
-                                .x = narrow.data(),
+                                .x = x.data(),
                                 .weight = weight.data(),
                                 .bias = nullptr,
-                                .y = short_y.data()},
+                                .y = y.data()},
                                nullptr);
       });
     }
@@ -229,12 +238,7 @@ class Bench {
                                   .bias = nullptr,
                                   .y = y.data()};
       const char* name = code == cpu::BlockCode::kQ8_0 ? "linear q8_0" : "linear q4_0";
-      if (rows == 1) {
-        bytes(name, shape, size, [&] { cpu::block_linear(call); });
-      } else {
-        line(name, shape, 2.0 * static_cast<double>(rows * in * out), "GF/s",
-             [&] { cpu::block_linear(call); });
-      }
+      measured(name, size, [&] { cpu::block_linear(call); });
     }
   }
 
@@ -484,7 +488,7 @@ int main(int argc, char** argv) {
   for (const bool interleaved : {false, true}) bench.rotary(interleaved);
   bench.gated_norm();
   bench.embedding();
-  for (const int64_t rows : {1, 8, 128}) bench.linear(rows);
+  for (const int64_t rows : {1, 8, 16, 128}) bench.linear(rows);
   for (const bool keep : {true, false}) {
     bench.cross_entropy(512, 32000, keep);
     bench.cross_entropy(128, 150000, keep);

@@ -244,7 +244,7 @@ struct AttentionBackward {
 
 // y = x W^T + b for 1 to kFewRows rows: bound by reading the weight, not by arithmetic. Sums in
 // float32.
-inline constexpr int64_t kFewRows = 4;
+inline constexpr int64_t kFewRows = 16;
 struct LinearFewRows {
   Dtype dtype;
   int64_t rows, in, out;
