@@ -9,6 +9,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/config/name_pattern.h"
+#include "qianli/config/tune_section.h"
 #include "qianli/ops/adamw.h"
 
 namespace qianli::optim {

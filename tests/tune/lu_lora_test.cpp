@@ -42,7 +42,7 @@ data::Batch batch_of(std::vector<int64_t> tokens) {
   return batch;
 }
 
-struct Run {
+struct Training {
   model::ModelSpec spec;
   config::TuneConfig tune;
   nn::ParameterSet parameters;
@@ -58,7 +58,7 @@ struct Run {
     optim.clip_grad_norm = 0.01;  // which the local rule does not see
     return optim;
   }
-  Run(config::TuneConfig how, at::ScalarType dtype)
+  Training(config::TuneConfig how, at::ScalarType dtype)
       : spec(model::load_spec(golden_model_folder("llama2"))),
         tune(std::move(how)),
         parameters(spec, dtype, at::kCPU, /*master=*/true, {}, {}, &tune),
@@ -77,7 +77,7 @@ const std::vector<data::Batch> kMicrobatches = {batch_of({5, 9, 33, 2, 71, 8}),
 constexpr const char* kQkv = "decoder.layers.0.self_attention.linear_qkv";
 
 TEST(LuLora, the_first_layer_moves_by_its_rule) {
-  Run run(local_until(0), at::kDouble);
+  Training run(local_until(0), at::kDouble);
   const std::string down = std::string(kQkv) + ".lora_A", up = std::string(kQkv) + ".lora_B";
   const at::Tensor a = run.value(down), b = run.value(up);
   EXPECT_NEAR(b.square().mean().sqrt().item<double>(), 1e-4, 2e-5);
@@ -112,7 +112,7 @@ TEST(LuLora, the_first_layer_moves_by_its_rule) {
 TEST(LuLora, small_steps_are_kept) {
   config::TuneConfig tune = local_until(0);
   tune.lu_lora_lr = 1e-6;
-  Run run(tune, at::kBFloat16);
+  Training run(tune, at::kBFloat16);
   const std::string down = std::string(kQkv) + ".lora_A";
   const at::Tensor before = run.value(down);
   run.step.run(kMicrobatches);
@@ -122,7 +122,7 @@ TEST(LuLora, small_steps_are_kept) {
 }
 
 TEST(LuLora, nothing_goes_back_through_its_layers) {
-  Run run(local_until(0), at::kFloat);
+  Training run(local_until(0), at::kFloat);
   std::map<std::string, bool> recorded;
   run.decoder.observe([&](const std::string& name, const at::Tensor& value) {
     recorded[name] = value.requires_grad();
@@ -135,11 +135,11 @@ TEST(LuLora, nothing_goes_back_through_its_layers) {
 // The norm is that of what learns by gradients: with adapters of the upper layer alone, on the same
 // activations, it is the same.
 TEST(LuLora, the_gradient_norm_is_of_the_other_layers) {
-  Run local(local_until(0), at::kDouble);
+  Training local(local_until(0), at::kDouble);
   config::TuneConfig tune = local_until(0);
   tune.lu_lora_final_layer_index = {};
   tune.layers = "1";
-  Run upper(tune, at::kDouble);
+  Training upper(tune, at::kDouble);
   // Without adapters in the first layer: B is 0 there.
   for (size_t i = 0; i < local.parameters.size(); ++i) {
     const std::string& name = local.parameters.entry(i).name;
