@@ -30,6 +30,9 @@ struct TuneConfig {
   std::string layers;                     // empty: all
   std::vector<NameMatch> modules_to_save;
   double loraplus_lr_ratio = 1;
+  std::optional<int64_t> lu_lora_final_layer_index;  // absent: every layer learns by gradients
+  double lu_lora_lr = 1.25e-6;
+  double lu_lora_lr_ratio = 1;
   std::optional<std::string> adapter;
   std::string quantization = "none";  // none, nf4, int8
   bool double_quant = false;
@@ -37,6 +40,10 @@ struct TuneConfig {
   bool lora() const { return method == "lora"; }
   // By what the product of an adapter is multiplied.
   double scale() const;
+  // Whether adapters of the layer learn by a rule of their own (ops/local_low_rank.h).
+  bool learns_locally(int64_t layer) const {
+    return lora() && lu_lora_final_layer_index && layer >= 0 && layer <= *lu_lora_final_layer_index;
+  }
   // Whether anything of the model stays as it is.
   bool freezes() const { return lora() || freeze_layers > 0 || !freeze.empty(); }
 

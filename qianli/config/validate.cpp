@@ -141,7 +141,8 @@ void check_sharing(const ParallelConfig& parallel, const Checker& check) {
                "use a divisor, or 0");
 }
 
-void check_tune(const TuneConfig& tune, const Checker& check) {
+void check_tune(const Config& config, const Checker& check) {
+  const TuneConfig& tune = config.tune;
   check.expect(!tune.lora() || (tune.freeze.empty() && tune.freeze_layers == 0),
                tune.freeze.empty() ? "tune.freeze_layers" : "tune.freeze",
                "expected tune.freeze and tune.freeze_layers with tune.method=full alone, got lora",
@@ -150,6 +151,16 @@ void check_tune(const TuneConfig& tune, const Checker& check) {
                fmt::format("expected tune.method=lora because tune.quantization is {}, got {}",
                            tune.quantization, tune.method),
                "weights in few bits cannot be trained");
+  if (!tune.lora() || !tune.lu_lora_final_layer_index) return;
+  const ParallelConfig& parallel = config.parallel;
+  check.expect(parallel.tensor == 1 && parallel.context == 1, "tune.lu_lora_final_layer_index",
+               fmt::format("expected whole tokens and weights on every rank for LU-LoRA, got "
+                           "parallel.tensor={} and parallel.context={}",
+                           parallel.tensor, parallel.context),
+               "set both to 1");
+  check.expect(!tune.use_dora, "tune.use_dora",
+               "expected false with tune.lu_lora_final_layer_index, got true",
+               "the local rule has no lengths of rows");
 }
 
 void check_groups(const OptimConfig& optim, const Places& places) {
@@ -175,7 +186,7 @@ void validate_at(const Config& config, const Places& places) {
   check_schedule(config, check);
   check_tensor(config.parallel, check);
   check_sharing(config.parallel, check);
-  check_tune(config.tune, check);
+  check_tune(config, check);
   check_groups(config.optim, places);
   parse_communicators(config.parallel.communicators);
 }
@@ -204,6 +215,12 @@ void warn_without_effect(const Config& config, const Places& places) {
   warn(!tune.lora() && !tune.layers.empty(), "tune.layers", not_lora);
   warn(!tune.lora() && !tune.modules_to_save.empty(), "tune.modules_to_save", not_lora);
   warn(!tune.lora() && tune.loraplus_lr_ratio != 1, "tune.loraplus_lr_ratio", not_lora);
+  warn(!tune.lora() && tune.lu_lora_final_layer_index, "tune.lu_lora_final_layer_index", not_lora);
+  const bool local = tune.lora() && tune.lu_lora_final_layer_index;
+  const std::string_view none_local = "tune.lu_lora_final_layer_index is not set";
+  warn(!local && tune.lu_lora_lr != usual.lu_lora_lr, "tune.lu_lora_lr", none_local);
+  warn(!local && tune.lu_lora_lr_ratio != usual.lu_lora_lr_ratio, "tune.lu_lora_lr_ratio",
+       none_local);
   warn(!tune.lora() && tune.adapter, "tune.adapter", not_lora);
   warn(tune.double_quant && tune.quantization != "nf4", "tune.double_quant",
        "tune.quantization is not nf4");

@@ -19,6 +19,7 @@ namespace {
 using config::TuneConfig;
 
 constexpr std::string_view kAdapterPrefix = "base_model.model.";
+constexpr double kLocalStd = 1e-4;  // of B where the rule of LU-LoRA is to move it
 // Megatron's older words for the same layers.
 constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kLegacyWords = {{
     {"query_key_value", "linear_qkv"},
@@ -190,8 +191,12 @@ std::string of_expert(const std::string& module, int64_t expert) {
 
 class AdapterWriter {
  public:
-  AdapterWriter(const ParameterEntry& weight, std::vector<ModuleRows> modules, int64_t rank)
-      : weight_(weight), modules_(std::move(modules)), rank_(rank) {
+  AdapterWriter(const ParameterEntry& weight, std::vector<ModuleRows> modules,
+                const TuneConfig& tune)
+      : weight_(weight),
+        modules_(std::move(modules)),
+        rank_(tune.r),
+        local_(tune.learns_locally(weight.layer)) {
     for (const ModuleRows& module : modules_) rows_ += module.count;
   }
 
@@ -217,7 +222,8 @@ class AdapterWriter {
 
   ParameterEntry up() const {
     ParameterEntry b = entry(".lora_B", rows_, rank_);
-    b.init = Init::kZeros;
+    b.init = local_ ? Init::kNormal : Init::kZeros;
+    b.init_std = local_ ? kLocalStd : 0.0;
     if (!cuts_columns()) {
       b.cut = cut_of_rows(weight_, modules_);
       b.cut_axis = weight_.cut_axis;
@@ -297,7 +303,43 @@ class AdapterWriter {
   const ParameterEntry& weight_;
   std::vector<ModuleRows> modules_;
   int64_t rank_, rows_ = 0;
+  bool local_;
 };
+
+// What the rule of LU-LoRA needs of the parameters, which it must reach before anything else does.
+void check_local(const ModelSpec& spec, const TuneConfig& tune,
+                 const std::vector<TunedEntry>& table) {
+  if (!tune.lora() || !tune.lu_lora_final_layer_index) return;
+  const int64_t final_layer = *tune.lu_lora_final_layer_index;
+  if (final_layer + 1 >= spec.num_layers) {
+    throw ConfigError("tune",
+                      fmt::format("expected tune.lu_lora_final_layer_index below {}, got {}",
+                                  spec.num_layers - 1, final_layer),
+                      "the last layer learns by gradients");
+  }
+  for (const TunedEntry& tuned : table) {
+    const ParameterEntry& entry = tuned.entry;
+    const bool below =
+        entry.layer < 0 ? entry.name.starts_with("embedding.") : tune.learns_locally(entry.layer);
+    if (!below || tuned.frozen) continue;
+    if (!is_adapter(entry.name)) {
+      throw ConfigError(
+          "tune",
+          fmt::format(
+              "expected tune.modules_to_save above layer {} (tune.lu_lora_final_layer_index), "
+              "got {}",
+              final_layer, entry.name),
+          "nothing goes back through these layers");
+    }
+    if (entry.expert) {
+      throw ConfigError("tune",
+                        fmt::format("expected adapters of dense layers up to layer {} "
+                                    "(tune.lu_lora_final_layer_index), got {}",
+                                    final_layer, entry.name),
+                        "tune.target_modules chooses others");
+    }
+  }
+}
 
 // Its own name, and what it is part of elsewhere.
 std::vector<std::string> names_of(const ParameterEntry& entry) {
@@ -362,7 +404,7 @@ std::vector<TunedEntry> tuned_table(const ModelSpec& spec, const TuneConfig& tun
     table.push_back({std::move(entry), !is_whole, in_few_bits});
     if (modules.empty()) continue;
     const ParameterEntry weight = table.back().entry;
-    const AdapterWriter writer(weight, std::move(modules), tune.r);
+    const AdapterWriter writer(weight, std::move(modules), tune);
     table.push_back({.entry = writer.down()});
     table.push_back({.entry = writer.up()});
     if (tune.use_dora && !weight.expert) table.push_back({.entry = writer.magnitude()});
@@ -370,6 +412,7 @@ std::vector<TunedEntry> tuned_table(const ModelSpec& spec, const TuneConfig& tun
   targets.expect_all_used("a linear layer of the decoder");
   whole.expect_all_used("a module");
   frozen.expect_all_used("a module");
+  check_local(spec, tune, table);
   return table;
 }
 

@@ -5,6 +5,7 @@
 #include "qianli/config/tune_section.h"
 #include "qianli/model/tuned_table.h"
 #include "qianli/ops/linear.h"
+#include "qianli/ops/local_low_rank.h"
 
 namespace qianli::nn {
 namespace {
@@ -36,7 +37,8 @@ std::shared_ptr<const ops::LowRank> find_adapter(ParameterSet& parameters,
                    .b = &parameters.at(prefix + ".lora_B"),
                    .magnitude = parameters.find(prefix + ".lora_magnitude"),
                    .scale = parameters.tune().scale(),
-                   .modules = {}});
+                   .modules = {},
+                   .local = parameters.tune().learns_locally(weight.entry.layer)});
   const auto& kept = weight.kept[weight.entry.expert ? 1 : 0];
   for (const auto& rows : model::adapted_rows(weight.entry, parameters.tune()))
     adapter->modules.push_back(own_rows(kept, rows.first, rows.count));
@@ -52,6 +54,7 @@ at::Tensor Linear::operator()(const at::Tensor& x) const {
 }
 
 at::Tensor Linear::of_rows(const at::Tensor& x, int64_t first) const {
+  if (adapter && adapter->local) return ops::locally_adapted_linear(x, *weight, bias, *adapter);
   at::Tensor y =
       adapter ? ops::adapted_linear(x, *weight, bias, *adapter) : ops::linear(x, *weight, bias);
   if (attached && attached->in_use()) attached->add(x, bias, first, y);

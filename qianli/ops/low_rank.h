@@ -1,6 +1,6 @@
 // An adapter of low rank beside a weight W (LoRA, Hu et al. 2021): y = x W^T + s x A^T B^T. Where W
-// holds several modules each has an A and rows of B of its own; their A's lie in one matrix, so that
-// x is read once for all of them.
+// holds several modules each has an A and rows of B of its own; their A's lie in one matrix, so
+// that x is read once for all of them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -23,10 +23,11 @@ struct LowRank {
     int64_t first = 0, count = 0;  // of W, as this rank has it
   };
   std::vector<Rows> modules;  // [g]; B has their rows one behind the other
+  bool local = false;         // it learns in the forward pass (local_low_rank.h)
 };
 
-// x: [T, in]; weight: [out, in]; bias: [out] or null. Returns [T, out]. The backward pass takes x and
-// x A^T along: dz = s dy B;  dx = dy W + dz A;  dA (+)= dz^T x;  dB (+)= s dy^T (x A^T). With a
+// x: [T, in]; weight: [out, in]; bias: [out] or null. Returns [T, out]. The backward pass takes x
+// and x A^T along: dz = s dy B;  dx = dy W + dz A;  dA (+)= dz^T x;  dB (+)= s dy^T (x A^T). With a
 // magnitude m the adapted columns of y, without the bias, are multiplied by m / |W + s B A|, the
 // lengths of whose rows count as constants.
 at::Tensor adapted_linear(const at::Tensor& x, Parameter& weight, Parameter* bias,
@@ -50,9 +51,9 @@ struct LowRankValues {
   double scale;
   const std::vector<LowRank::Rows>& modules;
 
-  at::Tensor down(const at::Tensor& x) const;                // z = x A^T: [T, g r]
-  void add_up(const at::Tensor& z, at::Tensor y) const;      // y += s z B^T
-  at::Tensor up_gradient(const at::Tensor& grad_y) const;    // dz: [T, g r]
+  at::Tensor down(const at::Tensor& x) const;              // z = x A^T: [T, g r]
+  void add_up(const at::Tensor& z, at::Tensor y) const;    // y += s z B^T
+  at::Tensor up_gradient(const at::Tensor& grad_y) const;  // dz: [T, g r]
   // dx += dz A; what is undefined becomes it.
   void add_input_gradient(const at::Tensor& grad_z, at::Tensor& grad_x) const;
 };

@@ -9,6 +9,7 @@
 
 #include "qianli/base/error.h"
 #include "qianli/config/name_pattern.h"
+#include "qianli/config/tune_section.h"
 #include "qianli/ops/adamw.h"
 
 namespace qianli::optim {
@@ -65,16 +66,26 @@ void FlatOptimizer::build_ranges() {
       if (config_.groups[g].weight_decay) range.weight_decay = *config_.groups[g].weight_decay;
       break;  // the first match wins
     }
+    const config::TuneConfig& tune = parameters_.tune();
+    if (tune.learns_locally(entry.layer)) {
+      const double ratio = entry.name.ends_with(".lora_B") ? tune.lu_lora_lr_ratio : 1.0;
+      range.local = true;
+      range.lr_scale = config_.lr > 0 ? ratio * tune.lu_lora_lr / config_.lr : 0.0;
+    }
     // Over the gap to the next parameter, whose zeros stay zero.
     const bool next = !ranges_.empty() && range.begin - ranges_.back().end >= 0 &&
                       range.begin - ranges_.back().end < nn::kFlatAlignment;
     if (next && ranges_.back().lr_scale == range.lr_scale &&
-        ranges_.back().weight_decay == range.weight_decay) {
+        ranges_.back().weight_decay == range.weight_decay && ranges_.back().local == range.local) {
       ranges_.back().end = range.end;
     } else {
       ranges_.push_back(range);
     }
   }
+  for (const Range& range : ranges_) {
+    if (range.local) local_.push_back({range.begin, range.end});
+  }
+  std::ranges::sort(local_, {}, &nn::FlatRange::begin);
   for (size_t g = 0; g < used.size(); ++g) {
     const auto matches = [&](const std::string& name) { return patterns[g].matches(name); };
     if (used[g] || std::ranges::any_of(parameters_.elsewhere(), matches)) continue;
@@ -89,9 +100,10 @@ double FlatOptimizer::gradient_norm(std::span<double> sums) const {
   // On the device, so that it is waited for once.
   at::Tensor squares = at::zeros({}, parameters_.options().dtype(at::kDouble));
   for (const auto& counted : parameters_.counted().parts()) {
-    const int64_t end = counted.begin + counted.count;
-    for (const auto& part : parameters_.owned().within(counted.begin, end)) {
-      if (gradients_.counts(part)) squares += ops::squared_norm(gradients_.own(part));
+    for (const nn::FlatRange& range : by_gradients(counted.begin, counted.begin + counted.count)) {
+      for (const auto& part : parameters_.owned().within(range.begin, range.end)) {
+        if (gradients_.counts(part)) squares += ops::squared_norm(gradients_.own(part));
+      }
     }
   }
   std::vector<double> values(sums.begin(), sums.end());
@@ -101,12 +113,34 @@ double FlatOptimizer::gradient_norm(std::span<double> sums) const {
   return std::sqrt(values.back());
 }
 
-void FlatOptimizer::step(double lr, double gradient_norm) {
+std::vector<nn::FlatRange> FlatOptimizer::by_gradients(int64_t begin, int64_t end) const {
+  std::vector<nn::FlatRange> found;
+  for (const nn::FlatRange& range : local_) {
+    if (range.end <= begin || range.begin >= end) continue;
+    if (range.begin > begin) found.push_back({begin, range.begin});
+    begin = std::min(range.end, end);
+  }
+  if (begin < end) found.push_back({begin, end});
+  return found;
+}
+
+void FlatOptimizer::step_locally(const Range& range, double lr) {
+  for (const auto& part : parameters_.owned().within(range.begin, range.end)) {
+    const at::Tensor master = parameters_.master(part).sub_(gradients_.own(part), lr);
+    if (parameters_.has_separate_master()) parameters_.values(part).copy_(master);
+  }
+}
+
+void FlatOptimizer::step(double lr, double gradient_norm, int64_t microbatches) {
   gathering_->complete();
   const double limit = config_.clip_grad_norm;
   const double coefficient = limit > 0 ? std::min(1.0, limit / (gradient_norm + 1e-6)) : 1.0;
   ++updates_done_;
   for (const Range& range : ranges_) {
+    if (range.local) {
+      step_locally(range, lr * range.lr_scale / static_cast<double>(microbatches));
+      continue;
+    }
     for (const auto& part : parameters_.owned().within(range.begin, range.end)) {
       const auto own = [&](const at::Tensor& compact) {
         return compact.narrow(0, part.place, part.count);

@@ -41,8 +41,9 @@ struct OptimizerMemory {
 
 class FlatOptimizer {
  public:
-  // Attaches gradient buffers to all parameters that are trained. `parameters` must outlive the optimizer and hold
-  // an exact master. Throws ConfigError for a parameter group that matches nothing.
+  // Attaches gradient buffers to all parameters that are trained. `parameters` must outlive the
+  // optimizer and hold an exact master. Throws ConfigError for a parameter group that matches
+  // nothing.
   FlatOptimizer(nn::ParameterSet& parameters, const config::OptimConfig& config,
                 GradientGroups groups = {});
 
@@ -64,8 +65,10 @@ class FlatOptimizer {
   double gradient_norm(std::span<double> sums = {}) const;
   // One update with the schedule's rate; gradients are scaled so that their norm is at most
   // clip_grad_norm: coefficient max / (norm + 1e-6) where that is below 1 (Megatron's rule). The
-  // parameters are whole again where gathering() has been told of their use.
-  void step(double lr, double gradient_norm);
+  // parameters are whole again where gathering() has been told of their use. Adapters of LU-LoRA
+  // take a step of their rate against the mean of what `microbatches` of all replicas have left
+  // there; neither the norm nor the clipping knows of them.
+  void step(double lr, double gradient_norm, int64_t microbatches = 1);
   // Who uses parameters says so.
   ParameterGathering& gathering() { return *gathering_; }
 
@@ -85,11 +88,16 @@ class FlatOptimizer {
     int64_t begin = 0, end = 0;
     double lr_scale = 1.0;
     double weight_decay = 0.0;
+    bool local = false;  // LU-LoRA
   };
   void build_ranges();
+  void step_locally(const Range& range, double lr);
+  // [begin, end) without what learns locally.
+  std::vector<nn::FlatRange> by_gradients(int64_t begin, int64_t end) const;
   nn::ParameterSet& parameters_;
   config::OptimConfig config_;
   std::vector<Range> ranges_;
+  std::vector<nn::FlatRange> local_;  // ascending
   ReplicaGradients gradients_;
   std::unique_ptr<ParameterGathering> gathering_;
   dist::Group all_;

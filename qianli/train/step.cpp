@@ -146,7 +146,7 @@ StepResult Step::run(std::span<const data::Batch> microbatches) {
     fail_non_finite(microbatches, result);
   {
     const trace::Span span([] { return std::string("optimizer"); });
-    optimizer_.step(result.lr, result.gradient_norm);
+    optimizer_.step(result.lr, result.gradient_norm, std::ssize(microbatches) * ranks_.samples);
   }
   finish_routing(result);
   return result;

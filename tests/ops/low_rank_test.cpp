@@ -1,13 +1,16 @@
 // Adapters of low rank against their formulas, in float64.
 #include "qianli/ops/low_rank.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <deque>
 
+#include "qianli/ops/local_low_rank.h"
 #include "tests/ops/op_harness.h"
 #include "tests/support/engine_support.h"
 
@@ -96,6 +99,59 @@ TEST(LowRank, of_experts_is_that_of_each_alone) {
     expect_close(all_b.grad()[e], own_b.grad(), 1e-13, "dB");
     first += rows;
   }
+}
+
+// The rule by loops: sum over tokens of y x, less the mean of y^2 times W, columns of length 1.
+at::Tensor plain_change(const at::Tensor& weight, const at::Tensor& x, const at::Tensor& y) {
+  const int64_t out = weight.size(0), in = weight.size(1), tokens = x.size(0);
+  at::Tensor change = at::zeros({out, in}, at::kDouble);
+  auto to = change.accessor<double, 2>();
+  const auto w = weight.accessor<double, 2>(), from = x.accessor<double, 2>(),
+             answer = y.accessor<double, 2>();
+  for (int64_t i = 0; i < in; ++i) {
+    double squares = 0;
+    for (int64_t o = 0; o < out; ++o) {
+      double both = 0, power = 0;
+      for (int64_t t = 0; t < tokens; ++t) {
+        both += answer[t][o] * from[t][i];
+        power += answer[t][o] * answer[t][o] / static_cast<double>(tokens);
+      }
+      to[o][i] = both - power * w[o][i];
+      squares += to[o][i] * to[o][i];
+    }
+    for (int64_t o = 0; o < out; ++o) to[o][i] /= std::sqrt(squares);
+  }
+  return change;
+}
+
+TEST(LocalLowRank, leaves_the_change_of_its_rule) {
+  const at::Tensor weight = normal({13, 8}, 1), a = normal({4, 8}, 2), b = normal({9, kRank}, 3),
+                   x = normal({7, 8}, 4);
+  ops::Parameter frozen("w", weight), down("a", a), up("b", b);
+  down.attach_grad(at::zeros_like(a));
+  up.attach_grad(at::zeros_like(b));
+  const LowRank adapter = adapter_of(down, up);
+  {
+    const at::NoGradGuard no_grad;
+    ops::locally_adapted_linear(x, frozen, nullptr, adapter);
+  }
+  EXPECT_EQ(down.grad().abs().max().item<double>(), 0.0);
+  // Two microbatches add up.
+  at::Tensor wanted_a = at::zeros_like(a), wanted_b = at::zeros_like(b);
+  for (const at::Tensor& seen : {x, normal({5, 8}, 5)}) {
+    const at::Tensor y = ops::locally_adapted_linear(seen, frozen, nullptr, adapter);
+    EXPECT_FALSE(y.requires_grad());
+    expect_close(y, seen.matmul(sum_of(weight, a, b).t()), 1e-13, "y");
+    for (const int64_t module : {0, 1}) {
+      const int64_t row = module == 0 ? 0 : 6, rows = module == 0 ? 6 : 3;
+      const at::Tensor own_a = a.narrow(0, module * kRank, kRank), own_b = b.narrow(0, row, rows);
+      const at::Tensor z = kScale * seen.matmul(own_a.t());
+      wanted_a.narrow(0, module * kRank, kRank).add_(plain_change(own_a, seen, z));
+      wanted_b.narrow(0, row, rows).add_(plain_change(own_b, z, z.matmul(own_b.t())));
+    }
+  }
+  expect_close(down.grad(), wanted_a, 1e-12, "A");
+  expect_close(up.grad(), wanted_b, 1e-12, "B");
 }
 
 }  // namespace

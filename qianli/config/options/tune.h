@@ -57,6 +57,24 @@ void TuneConfig::fields(Visitor& v) {
      .help = "The learning rate of the B of each adapter relative to that of A (LoRA+).",
      .min = 0,
      .open_min = true});
+  v(lu_lora_final_layer_index,
+    {.key = "lu_lora_final_layer_index",
+     .help = "Adapters of the layers up to this one learn by a local rule in the forward pass, and "
+             "nothing goes back through these layers (LU-LoRA); without tensor and context "
+             "parallelism.",
+     .flag = "--lu-lora-final-layer-index",
+     .absent = "all adapters learn by gradients",
+     .min = 0});
+  v(lu_lora_lr, {.key = "lu_lora_lr",
+                 .help = "The peak learning rate of the local rule; it follows optim.lr_schedule.",
+                 .flag = "--lu-lora-lr",
+                 .min = 0,
+                 .open_min = true});
+  v(lu_lora_lr_ratio, {.key = "lu_lora_lr_ratio",
+                       .help = "That of the B of each such adapter relative to that of A.",
+                       .flag = "--lu-lora-lr-ratio",
+                       .min = 0,
+                       .open_min = true});
   v(adapter, {.key = "adapter",
               .help = "A PEFT folder whose adapter training goes on from; it must be of the rank "
                       "and the modules that the other options say.",
