@@ -3,7 +3,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <cfloat>
 #include <cmath>
 #include <limits>
 
@@ -25,6 +24,11 @@ struct PathEnd {
 // lose the differences between ways.
 constexpr double kLargestSum = 100000;
 
+// SentencePiece's: no way of other tokens, whose scores are logarithms of probabilities, is better.
+double score_of_user_defined(std::string_view text) {
+  return static_cast<float>(0.1 * static_cast<double>(text.size() - 1));
+}
+
 void begin_sums_again(std::vector<PathEnd>& ends, size_t here, size_t reached) {
   const auto offset = static_cast<float>(ends[here].score);
   for (size_t i = here; i <= reached; ++i) {
@@ -44,16 +48,13 @@ UnigramModel::UnigramModel(const Vocabulary& vocabulary, const std::vector<Piece
     : vocabulary_(vocabulary),
       options_(std::move(options)),
       scores_(static_cast<size_t>(vocabulary.end_id())),
-      user_defined_(static_cast<size_t>(vocabulary.end_id())),
-      largest_score_(options_.single_precision ? FLT_MIN : 0),
       byte_ids_(byte_token_ids(vocabulary)) {
   std::vector<Trie::Entry> entries;
   for (const Piece& piece : pieces) {
     if (piece.text.empty()) continue;
     entries.push_back({piece.text, piece.id});
-    scores_[static_cast<size_t>(piece.id)] = piece.score;
-    user_defined_[static_cast<size_t>(piece.id)] = piece.user_defined;
-    if (!piece.user_defined) largest_score_ = std::max(largest_score_, piece.score);
+    scores_[static_cast<size_t>(piece.id)] =
+        piece.user_defined ? score_of_user_defined(piece.text) : piece.score;
   }
   trie_ = Trie(std::move(entries));
 }
@@ -67,7 +68,6 @@ template <class Real>
 void UnigramModel::find_best_path(std::string_view piece, Buffers& buffers) const {
   auto& ends = buffers.ends;
   ends.assign(piece.size() + 1, PathEnd{});
-  const auto largest = static_cast<Real>(largest_score_);
   size_t reached = 0;
   const auto offer = [&](size_t begin, size_t end, int32_t id, Real score) {
     const Real sum = score + static_cast<Real>(ends[begin].score);
@@ -82,11 +82,7 @@ void UnigramModel::find_best_path(std::string_view piece, Buffers& buffers) cons
       begin_sums_again(ends, begin, reached);
     bool has_character = false;
     trie_.each_prefix(piece, begin, [&](size_t end, int32_t id) {
-      const auto i = static_cast<size_t>(id);
-      const auto score = user_defined_[i]
-                             ? static_cast<Real>(static_cast<Real>(end - begin) * largest - 0.1)
-                             : static_cast<Real>(scores_[i]);
-      offer(begin, end, id, score);
+      offer(begin, end, id, static_cast<Real>(scores_[static_cast<size_t>(id)]));
       has_character |= end == next;
     });
     if (!has_character) {

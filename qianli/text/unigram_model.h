@@ -31,8 +31,7 @@ class UnigramModel : public Model {
     std::string_view text;
     int32_t id;
     double score;
-    // Always preferred: its score is its length in bytes times the largest score, nearly.
-    bool user_defined = false;
+    bool user_defined = false;  // always preferred, whatever its score
   };
   UnigramModel(const Vocabulary& vocabulary, const std::vector<Piece>& pieces,
                UnigramOptions options);
@@ -54,8 +53,6 @@ class UnigramModel : public Model {
   UnigramOptions options_;
   Trie trie_;
   std::vector<double> scores_;  // by id
-  std::vector<bool> user_defined_;
-  double largest_score_;
   std::array<int32_t, 256> byte_ids_;
 };
 

@@ -1,5 +1,6 @@
 // Tokenizers of every kind of file, against the libraries that made them
 // (tools/reference/golden_tokenizer_files.py).
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -54,6 +55,26 @@ TEST(TokenizerFiles, give_the_ids_and_texts_of_the_reference_libraries) {
     ++count;
   }
   EXPECT_GE(count, 30u);
+}
+
+// Sums of scores beyond what floats tell apart, where SentencePiece counts anew.
+TEST(TokenizerFiles, give_the_ids_of_sentencepiece_for_long_texts) {
+  for (const char* name : {"sp_unigram", "sp_unigram_bytes", "sp_unigram_ids", "sp_unigram_suffix",
+                           "sp_unigram_unused"}) {
+    SCOPED_TRACE(name);
+    std::vector<std::string> texts;
+    for (const Json& item : read_json(golden(name) / "cases.json", FileRole::kData))
+      texts.push_back(item["text"]);
+    const std::string all = fmt::format("{}", fmt::join(texts, " "));
+    std::string text;
+    const Json expected = read_json(golden(name) / "long.json", FileRole::kData);
+    for (int i = 0; i < expected["times"].get<int>(); ++i) text += all;
+    const auto ids = Tokenizer::load(golden(name))->encode(text, false);
+    EXPECT_EQ(ids.size(), expected["count"].get<size_t>());
+    uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
+    for (const int32_t id : ids) hash = (hash ^ static_cast<uint32_t>(id)) * 0x100000001b3;
+    EXPECT_EQ(fmt::format("{:016x}", hash), expected["fnv1a"].get<std::string>());
+  }
 }
 
 class Folder {

@@ -1,10 +1,12 @@
 """Goldens for tests/text: small tokenizers of every kind, and what the original libraries make of texts with them.
 
-usage: golden_tokenizer_files.py OUT CORPUS...
+usage: golden_tokenizer_files.py OUT [CORPUS...]
 
 OUT is tests/golden/tokenizer/files; CORPUS are text files to train on (small_tokenizers.py). OUT/NAME holds the
 tokenizer's files and cases.json: a list of {text, ids, plain_ids, decoded, decoded_skipping}, ids with and without
-special tokens, texts decoded with them and without. What a library does not do is left out.
+special tokens, texts decoded with them and without. What a library does not do is left out. Beside SentencePiece's Unigram
+models lies long.json: how many ids all these texts make, joined by spaces and written `times` times in a row, and the
+FNV-1a of the ids. Without a corpus the models and cases stay, and long.json is written for them.
 """
 
 import json
@@ -47,8 +49,27 @@ def cases(reference, texts):
         yield case
 
 
+def fnv1a(ids):
+    value = 0xCBF29CE484222325
+    for number in ids:
+        value = ((value ^ number) * 0x100000001B3) % 2**64
+    return value
+
+
+def write_long(folder, reference):
+    """Where SentencePiece's sums of scores leave what floats can tell apart."""
+    texts = [case["text"] for case in json.loads((folder / "cases.json").read_text())]
+    times = 40
+    ids = reference.encode([" ".join(texts) * times])[0]
+    (folder / "long.json").write_text(json.dumps({"times": times, "count": len(ids), "fnv1a": f"{fnv1a(ids):016x}"}) + "\n")
+
+
 def main():
     out, corpus = Path(sys.argv[1]), sys.argv[2:]
+    if not corpus:
+        for folder in sorted(out.glob("sp_unigram*")):
+            write_long(folder, load_reference(folder))
+        return
     for name, files in all_kinds(Trainer(corpus, 400, full_charsmap=False)):
         folder = out / name
         shutil.rmtree(folder, ignore_errors=True)
@@ -62,6 +83,8 @@ def main():
         texts = TEXTS + MORE + random_lines(6, 7, reference.contents[:5])
         lines = [json.dumps(case, ensure_ascii=True, separators=(",", ":")) for case in cases(reference, texts)]
         (folder / "cases.json").write_text("[" + ",\n".join(lines) + "]\n")
+        if name.startswith("sp_unigram"):
+            write_long(folder, reference)
         print(name, sum(path.stat().st_size for path in folder.iterdir()), flush=True)
 
 
