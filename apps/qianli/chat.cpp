@@ -25,8 +25,9 @@ void add_chat(CLI::App& app) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->add_option("--system", arguments->system, "What the model is told before all else");
-  command->add_option("--template", arguments->template_name,
-                      "A named template in the place of the model's own (see below)");
+  command->add_option(
+      "--template", arguments->template_name,
+      "A named template (see below), or FILE.json:NAME, in the place of the model's own");
   command->add_option("--set", *variables,
                       "NAME=VALUE for the model's template, for example enable_thinking=false");
   command->add_option("--history-turns", arguments->history_turns,

@@ -68,7 +68,7 @@ void add_serve(CLI::App& app) {
       ->envname("QIANLI_API_KEY");
   command->add_flag("--allow-anyone", *allow_anyone, "Listen beyond this machine without a key");
   command->add_option("--template", arguments->template_name,
-                      "A named chat template in the place of the model's own");
+                      "A named chat template, or FILE.json:NAME, in the place of the model's own");
   add_limits(*command, *arguments, *cache_gigabytes);
   command->callback([arguments, allow_anyone, cache_gigabytes] {
     check_host(*arguments, *allow_anyone);

@@ -1,6 +1,7 @@
 #include "qianli/infer/chat_prompt.h"
 
 #include "qianli/base/error.h"
+#include "qianli/text/chat/template_file.h"
 #include "qianli/text/chat/turns.h"
 
 namespace qianli::infer {
@@ -9,7 +10,7 @@ namespace chat = text::chat;
 ChatPrompt::ChatPrompt(const Model& model, const std::string& named)
     : files_(model.chat_templates()), tokenizer_(model.tokenizer()) {
   if (!named.empty()) {
-    named_ = &chat::named_template(named);
+    named_ = chat::find_template(named);
     encoder_ = std::make_unique<chat::TurnEncoder>(tokenizer_, *named_);
     stop_ids_.assign(encoder_->stop_ids().begin(), encoder_->stop_ids().end());
     return;

@@ -34,7 +34,7 @@ class ChatPrompt {
 
   text::chat::ModelTemplateFiles files_;
   std::shared_ptr<const text::Tokenizer> tokenizer_;
-  const text::chat::NamedTemplate* named_ = nullptr;
+  std::shared_ptr<const text::chat::NamedTemplate> named_;
   std::unique_ptr<text::chat::TurnEncoder> encoder_;  // with named_
   std::optional<text::chat::ModelTemplate> plain_, with_tools_;
   std::vector<int64_t> stop_ids_;

@@ -8,12 +8,13 @@ namespace {
 
 class ChatTest : public Workshop {
  protected:
-  Result chat(const std::string& lines, const std::string& options = "") const {
+  Result chat(const std::string& lines, const std::string& options = "",
+              const std::string& chat_template = "default") const {
     write_text(path("lines"), lines);
     RunOptions bash = this->options();
     bash.program = "/bin/bash";
-    const std::string command = program_path().string() + " chat " + model_ +
-                                " --template default --greedy -n 6 " + options + " < lines";
+    const std::string command = program_path().string() + " chat " + model_ + " --template " +
+                                chat_template + " --greedy -n 6 " + options + " < lines";
     return run({"-c", command}, bash);
   }
   void SetUp() override {
@@ -52,6 +53,26 @@ TEST_F(ChatTest, LinesAreAnsweredAndConversationsSaved) {
   expect_success(again);
   EXPECT_EQ(Json::parse(read_text(path("again.json"))), talk);
   EXPECT_EQ(Json::parse(read_text(path("fresh.json"))), talk);
+}
+
+// The same words in a file of one's own make the same conversation, others another.
+TEST_F(ChatTest, TemplatesOfAFileAreTaken) {
+  QIANLI_REQUIRE_ENGINE();
+  const auto of = [](const std::string& name, const std::string& question) {
+    return Json{{"name", name}, {"format_user", {{"slots", {question}}}}};
+  };
+  write_text(path("own.json"), Json{of("same", "Human: {{content}}\nAssistant:"),
+                                    of("other", "the dog {{content}} and")}
+                                   .dump());
+  const auto answer = [&](const std::string& chat_template) {
+    expect_success(chat("the cat\n/save talk.json\n", "", chat_template));
+    const Json talk = Json::parse(read_text(path("talk.json")));
+    std::filesystem::remove(path("talk.json"));
+    return talk.at(1)["content"].get<std::string>();
+  };
+  EXPECT_EQ(answer("own.json:same"), answer("default"));
+  EXPECT_NE(answer("own.json:other"), answer("default"));
+  expect_failure(chat("the cat\n", "", "own.json:third"), 2, {"third", "own.json"});
 }
 
 TEST_F(ChatTest, WhatCannotBeDoneIsSaid) {

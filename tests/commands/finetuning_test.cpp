@@ -7,19 +7,6 @@
 namespace qianli::testing {
 namespace {
 
-// The fenced blocks of a language, in order.
-std::vector<std::string> blocks_of(const std::string& page, const std::string& language) {
-  std::vector<std::string> blocks;
-  const std::string fence = "```" + language + "\n";
-  for (size_t at = page.find(fence); at != page.npos; at = page.find(fence, at)) {
-    at += fence.size();
-    const size_t end = page.find("```", at);
-    blocks.push_back(page.substr(at, end - at));
-    at = end;
-  }
-  return blocks;
-}
-
 class FinetuningTest : public Workshop {
  protected:
   void SetUp() override {
@@ -55,10 +42,7 @@ TEST_F(FinetuningTest, CommandsOfThePageRun) {
     for (const std::string& line : split(block, '\n')) {
       if (line.empty()) continue;
       SCOPED_TRACE(line);
-      auto shell = options();
-      shell.environment["PATH"] = program_path().parent_path().string() + ":" + std::getenv("PATH");
-      shell.program = "/bin/bash";
-      expect_success(run({"-c", line}, shell));
+      expect_success(shell(line));
       ++commands;
     }
   }

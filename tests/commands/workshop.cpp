@@ -74,6 +74,18 @@ void overwrite(const fs::path& path, uint64_t offset, const std::string& bytes) 
   write_text(path, text.replace(offset, bytes.size(), bytes));
 }
 
+std::vector<std::string> blocks_of(const std::string& page, const std::string& language) {
+  std::vector<std::string> blocks;
+  const std::string fence = "```" + language + "\n";
+  for (size_t at = page.find(fence); at != page.npos; at = page.find(fence, at)) {
+    at += fence.size();
+    const size_t end = page.find("```", at);
+    blocks.push_back(page.substr(at, end - at));
+    at = end;
+  }
+  return blocks;
+}
+
 std::vector<Json> read_metrics(const fs::path& run_folder) {
   std::ifstream stream(run_folder / "metrics.jsonl", std::ios::binary);
   std::vector<Json> records;
@@ -99,6 +111,13 @@ Result Workshop::pretrain(std::vector<std::string> overrides) const {
   std::vector<std::string> arguments{"pretrain", "tiny.yaml"};
   arguments.insert(arguments.end(), overrides.begin(), overrides.end());
   return qianli(std::move(arguments));
+}
+
+Result Workshop::shell(const std::string& script) const {
+  RunOptions bash = options();
+  bash.environment["PATH"] = program_path().parent_path().string() + ":" + std::getenv("PATH");
+  bash.program = "/bin/bash";
+  return run({"-c", script}, bash);
 }
 
 fs::path Workshop::trained(const std::string& run) const {

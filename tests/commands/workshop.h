@@ -19,6 +19,8 @@ void write_text(const fs::path& path, const std::string& text);
 void overwrite(const fs::path& path, uint64_t offset, const std::string& bytes);
 // The lines of metrics.jsonl, of which the last one may still be half written.
 std::vector<Json> read_metrics(const fs::path& run_folder);
+// The fenced blocks of a language in a page of Markdown, in order.
+std::vector<std::string> blocks_of(const std::string& page, const std::string& language);
 int64_t last_step(const fs::path& run_folder);  // 0 where there is none
 
 class Workshop : public ::testing::Test {
@@ -29,6 +31,8 @@ class Workshop : public ::testing::Test {
   // Runs the program in the folder.
   Result qianli(std::vector<std::string> arguments) const;
   Result pretrain(std::vector<std::string> overrides) const;
+  // Runs a script of bash there, which finds the program by its name.
+  Result shell(const std::string& script) const;
   RunOptions options() const { return {.folder = folder_.path()}; }
   // 4 steps of tiny.yaml into `run`; gives its last checkpoint.
   fs::path trained(const std::string& run) const;
