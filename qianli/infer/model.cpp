@@ -124,9 +124,9 @@ std::unique_ptr<Model> Model::open(const fs::path& path, const OpenOptions& opti
 }
 
 std::unique_ptr<Model> Model::initialized(const model::ModelSpec& spec, at::ScalarType dtype,
-                                          uint64_t seed) {
+                                          uint64_t seed, const std::string& quantize) {
   device::start();
-  std::unique_ptr<Model> model(new Model({}, spec, dtype, at::kCPU));
+  std::unique_ptr<Model> model(new Model({}, spec, dtype, at::kCPU, kept_as(quantize, at::kCPU)));
   model->generation_.eos_token_ids = spec.eos_token_ids;
   model->parameters_.initialize(seed);
   return model;

@@ -37,7 +37,7 @@ class Model {
   static std::unique_ptr<Model> open(const std::filesystem::path& path, const OpenOptions& options);
   // Fresh weights, as training begins with them; no tokenizer.
   static std::unique_ptr<Model> initialized(const model::ModelSpec& spec, at::ScalarType dtype,
-                                            uint64_t seed);
+                                            uint64_t seed, const std::string& quantize = "none");
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
 

@@ -8,15 +8,17 @@
 #include "qianli/base/error.h"
 #include "qianli/infer/beam_search.h"
 #include "qianli/infer/engine.h"
-#include "qianli/infer/generate.h"
 #include "qianli/infer/score.h"
 #include "qianli/nn/attached_adapters.h"
+#include "tests/infer/requests.h"
 #include "tests/infer/small_specs.h"
 #include "tests/support/engine_support.h"
 
 namespace qianli::infer {
 namespace {
 
+using testing::alone;
+using testing::run_all;
 using testing::small_specs;
 using Layers = std::map<std::string, nn::AttachedLowRank>;
 
@@ -97,23 +99,6 @@ TokenIds some_tokens(int64_t count, int64_t seed = 0) {
   TokenIds ids;
   for (int64_t t = 0; t < count; ++t) ids.push_back((t * 7 + seed * 11) % 61);
   return ids;
-}
-
-TokenIds alone(Model& model, const Request& request) {
-  return generate(model, request.prompt,
-                  {.sampling = request.sampling,
-                   .max_new_tokens = request.max_new_tokens,
-                   .ignore_eos = request.ignore_eos})
-      .tokens;
-}
-
-std::vector<Generation> run_all(Engine& engine, const std::vector<Request>& requests) {
-  std::vector<Generation> results(requests.size());
-  for (size_t i = 0; i < requests.size(); ++i)
-    engine.submit(requests[i], {}, [&results, i](const Generation& g) { results[i] = g; });
-  while (engine.step()) {
-  }
-  return results;
 }
 
 TEST(Adapters, logits_are_those_of_the_merged_model) {

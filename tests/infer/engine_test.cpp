@@ -10,14 +10,16 @@
 
 #include "qianli/base/error.h"
 #include "qianli/infer/engine_thread.h"
-#include "qianli/infer/generate.h"
 #include "tests/infer/golden.h"
+#include "tests/infer/requests.h"
 #include "tests/infer/small_specs.h"
 
 namespace qianli::infer {
 namespace {
 
+using testing::alone;
 using testing::open_golden;
+using testing::run_all;
 using testing::small_specs;
 
 std::unique_ptr<Model> make(const model::ModelSpec& spec, at::ScalarType dtype = at::kFloat) {
@@ -34,25 +36,6 @@ std::vector<Request> some_requests(int64_t count) {
     if (i % 2 == 1) request.sampling = {.temperature = 0.9, .seed = static_cast<uint64_t>(i)};
   }
   return requests;
-}
-
-std::vector<Generation> run_all(Engine& engine, const std::vector<Request>& requests) {
-  std::vector<Generation> results(requests.size());
-  for (size_t i = 0; i < requests.size(); ++i) {
-    engine.submit(requests[i], {},
-                  [&results, i](const Generation& generation) { results[i] = generation; });
-  }
-  while (engine.step()) {
-  }
-  return results;
-}
-
-std::vector<int64_t> alone(Model& model, const Request& request) {
-  return generate(model, request.prompt,
-                  {.sampling = request.sampling,
-                   .max_new_tokens = request.max_new_tokens,
-                   .ignore_eos = request.ignore_eos})
-      .tokens;
 }
 
 TEST(Engine, a_request_gets_in_company_what_it_gets_alone) {

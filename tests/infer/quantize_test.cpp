@@ -12,6 +12,8 @@
 #include "qianli/infer/score.h"
 #include "qianli/ops/block_weight.h"
 #include "tests/infer/golden.h"
+#include "tests/infer/requests.h"
+#include "tests/infer/small_specs.h"
 #include "tests/support/engine_support.h"
 #include "tests/support/test_paths.h"
 
@@ -124,6 +126,36 @@ TEST(Quantized, a_file_in_q8_0_keeps_its_blocks) {
       return ops::block_weight(parameter.value())->numbers(at::kFloat);
     };
     EXPECT_TRUE(at::equal(numbers(*of_file), numbers(*of_folder))) << name;
+  }
+}
+
+TEST(Quantized, decoders_of_every_kind_compute_with_the_numbers_of_the_blocks) {
+  for (const auto& [name, spec] : testing::small_specs()) {
+    SCOPED_TRACE(name);
+    const auto blocks = Model::initialized(spec, at::kDouble, 7, "q8_0");
+    const auto numbers = Model::initialized(spec, at::kDouble, 7);
+    int64_t in_blocks = 0;
+    for (size_t i = 0; i < numbers->parameters().size(); ++i) {
+      const auto* matrix = ops::block_weight(blocks->parameters().at(i).value());
+      if (!matrix) continue;
+      numbers->parameters().write(i, 0, matrix->numbers(at::kDouble).view(-1));
+      ++in_blocks;
+    }
+    EXPECT_GE(in_blocks, 3 * spec.num_layers);
+    const TokenIds tokens = {5, 9, 33, 2, 41, 8, 60, 4, 4, 19, 50};
+    testing::expect_close(all_logits(*blocks, tokens), all_logits(*numbers, tokens), 1e-12, name);
+
+    // In a batch with others each text is what it is alone.
+    const auto model = Model::initialized(spec, at::kFloat, 7, "q4_0");
+    std::vector<Request> requests;
+    for (int64_t i = 1; i < 6; ++i)
+      requests.push_back({.prompt = TokenIds(tokens.begin(), tokens.begin() + 2 * i),
+                          .max_new_tokens = 8,
+                          .ignore_eos = true});
+    Engine engine(*model, {.block_size = 8});
+    const auto results = testing::run_all(engine, requests);
+    for (size_t i = 0; i < requests.size(); ++i)
+      EXPECT_EQ(results[i].tokens, testing::alone(*model, requests[i])) << i;
   }
 }
 

@@ -8,12 +8,14 @@
 
 #include "qianli/base/error.h"
 #include "qianli/infer/engine.h"
-#include "qianli/infer/generate.h"
+#include "tests/infer/requests.h"
 #include "tests/infer/small_specs.h"
 
 namespace qianli::infer {
 namespace {
 
+using testing::alone;
+using testing::run_all;
 using testing::small_specs;
 using Ids = std::vector<int64_t>;
 
@@ -38,23 +40,6 @@ std::vector<Request> some_requests(int64_t count) {
     if (i % 3 == 2) request.sampling.presence_penalty = 0.5;
   }
   return requests;
-}
-
-std::vector<Generation> run_all(Engine& engine, const std::vector<Request>& requests) {
-  std::vector<Generation> results(requests.size());
-  for (size_t i = 0; i < requests.size(); ++i)
-    engine.submit(requests[i], {}, [&results, i](const Generation& g) { results[i] = g; });
-  while (engine.step()) {
-  }
-  return results;
-}
-
-Ids alone(Model& model, const Request& request) {
-  return generate(model, request.prompt,
-                  {.sampling = request.sampling,
-                   .max_new_tokens = request.max_new_tokens,
-                   .ignore_eos = request.ignore_eos})
-      .tokens;
 }
 
 TEST(Speculation, texts_are_what_they_are_without_it) {

@@ -105,7 +105,7 @@ TEST(LuLora, the_first_layer_moves_by_its_rule) {
   expect_close(run.value(down), a - 1e-2 * change_a / 2, 1e-12, "A");
   expect_close(run.value(up), b - 2e-2 * change_b / 2, 1e-12, "B");
   EXPECT_GT(relative_error(run.value("decoder.layers.1.self_attention.linear_qkv.lora_B"), above),
-            1e-3);
+            5e-4);
 }
 
 // In bfloat16 the float32 master moves, by steps that bfloat16 would lose.

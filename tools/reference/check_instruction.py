@@ -25,9 +25,8 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
-from instruction_reference import IGNORE, LEGACY, PRETRAIN, Template, Words, expected, pairwise
+from instruction_reference import IGNORE, LEGACY, PRETRAIN, Template, Words, expected, load, pairwise
 
-ROLES = {"human": "user", "gpt": "assistant", "observation": "observation", "function_call": "function", "system": "system"}
 FILES = ("sft/alpaca_en_demo.json", "sft/identity.json", "sft/glaive_toolcall_en_demo.json", "preference/dpo_en_demo.json")
 SFT, PAIR = ["input_ids", "attention_mask", "labels"], ["chosen_input_ids", "chosen_labels", "rejected_input_ids", "rejected_labels"]
 # The tokenizers that templates belong to.
@@ -127,24 +126,6 @@ def tokens_of(tables):
             found += [part["token"] for part in table.get(slot, []) if "token" in part]
         found += table["stop_words"]
     return list(dict.fromkeys(found))
-
-
-def load(path):
-    rows = []
-    for row in json.loads(Path(path).read_text()):
-        if "instruction" in row:
-            question = "\n".join(text for text in (row["instruction"], row["input"]) if text)
-            rows.append(([{"role": "user", "content": question}, {"role": "assistant", "content": row["output"]}], "", ""))
-            continue
-        read = lambda m: {"role": ROLES[m["from"]], "content": m["value"]}
-        messages, system = [read(m) for m in row["conversations"]], ""
-        if messages[0]["role"] == "system":
-            system = messages.pop(0)["content"]
-        if "chosen" in row:
-            rows.append((messages, read(row["chosen"]), read(row["rejected"]), system))
-        else:
-            rows.append((messages, system, row.get("tools", "")))
-    return rows
 
 
 class Everything:

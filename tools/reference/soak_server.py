@@ -107,6 +107,15 @@ class Report:
             print(f"{time.monotonic() - self.start:7.0f} s  {usage[0]:7.1f} MiB  {usage[1]} threads  {usage[2]} files", flush=True)
             await asyncio.sleep(seconds)
 
+    async def during(self, work):
+        """Seconds that the work takes, and MiB of the server seen meanwhile."""
+        memory = []
+        watch = asyncio.create_task(self.watch(10, memory))
+        began = time.monotonic()
+        await asyncio.gather(*work)
+        watch.cancel()
+        return time.monotonic() - began, memory
+
 
 async def soak(server, report, streams, seconds):
     counts, texts = collections.Counter(), collections.Counter()
@@ -131,12 +140,7 @@ async def soak(server, report, streams, seconds):
                 counts[f"status {status_of(answer)}"] += 1
 
     alone = text_of(await exchange(server.port, message(chat(16, stream=True))))
-    memory = []
-    watch = asyncio.create_task(report.watch(10, memory))
-    began = time.monotonic()
-    await asyncio.gather(*(client(i) for i in range(streams)))
-    took = time.monotonic() - began
-    watch.cancel()
+    took, memory = await report.during(client(i) for i in range(streams))
     finished = counts.pop("finished", 0)
     print(f"{streams} streams at a time for {took:.0f} s: {finished} finished, {finished / took:.1f} a second, "
           f"{counts.pop('bytes', 0) / took / 1e3:.0f} kB/s", flush=True)
@@ -257,12 +261,7 @@ async def fuzz(server, report, requests, seed):
                 await ask("valid", message(chat(2, stream=rng.random() < 0.5)), True)
 
     before = text_of(await exchange(server.port, message(chat(16, stream=True))))
-    memory = []
-    watch = asyncio.create_task(report.watch(10, memory))
-    began = time.monotonic()
-    await asyncio.gather(*(one(i) for i in range(requests)))
-    took = time.monotonic() - began
-    watch.cancel()
+    took, _ = await report.during(one(i) for i in range(requests))
     print(f"{requests} requests in {took:.0f} s", flush=True)
     for what, count in sorted(counts.items()):
         print(f"  {what:44} {count}")

@@ -56,14 +56,7 @@ infer::SamplingOptions sampling_options(const SamplingArguments& arguments,
   const bool chooses = arguments.top_k || arguments.top_p || arguments.min_p;
   if (options.greedy() && chooses) options.temperature = 1.0;
   if (arguments.greedy) options.temperature = 0.0;
-  if (arguments.temperature) options.temperature = *arguments.temperature;
-  if (arguments.top_k) options.top_k = *arguments.top_k;
-  if (arguments.top_p) options.top_p = *arguments.top_p;
-  if (arguments.min_p) options.min_p = *arguments.min_p;
-  if (arguments.repetition_penalty) options.repetition_penalty = *arguments.repetition_penalty;
-  if (arguments.seed) options.seed = *arguments.seed;
-  options.presence_penalty = arguments.presence_penalty;
-  options.frequency_penalty = arguments.frequency_penalty;
+  take_given(arguments, options);
   for (const std::string& bias : arguments.logit_bias)
     options.logit_bias.push_back(read_bias(bias));
   options.validate();

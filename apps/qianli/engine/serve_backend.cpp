@@ -125,14 +125,7 @@ std::vector<int64_t> EngineBackend::encode_chat(const OrderedJson& messages,
 infer::SamplingOptions EngineBackend::sampling(const serve::Sampling& given) const {
   infer::SamplingOptions options = model_.default_sampling();
   if (options.greedy()) options.temperature = 1.0;
-  if (given.temperature) options.temperature = *given.temperature;
-  if (given.top_p) options.top_p = *given.top_p;
-  if (given.top_k) options.top_k = *given.top_k;
-  if (given.min_p) options.min_p = *given.min_p;
-  if (given.repetition_penalty) options.repetition_penalty = *given.repetition_penalty;
-  if (given.seed) options.seed = *given.seed;
-  options.presence_penalty = given.presence_penalty;
-  options.frequency_penalty = given.frequency_penalty;
+  take_given(given, options);
   options.logit_bias = given.logit_bias;
   return options;
 }
