@@ -9,7 +9,12 @@ case "${1:-}" in
   --all) all=true ;;
   *) echo "usage: scripts/test.sh [--all]" >&2; exit 2 ;;
 esac
-"$root/scripts/setup.sh" openmpi-bin  # a launcher to be started by
+# A launcher to be started by, a browser for the chat page and a client for the server. Tests that miss one of the
+# last two are skipped.
+packages=(openmpi-bin python3-venv)
+grep -qx ID=debian /etc/os-release && packages+=(chromium)
+"$root/scripts/setup.sh" "${packages[@]}"
+QIANLI_OPENAI_PYTHON=$("$root/tools/reference/setup.sh" openai) && export QIANLI_OPENAI_PYTHON
 "$root/scripts/build.sh"
 select=(-LE slow)
 $all && select=()

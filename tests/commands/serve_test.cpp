@@ -148,6 +148,37 @@ TEST_F(ServeTest, AdaptersAreModelsOfTheirOwn) {
   expect_failure(qianli({"generate", "wide", "--prompt", "x", "--adapter", "kind"}), 6, {"kind"});
 }
 
+// A check of tools/reference that is given the program and a model with a chat template.
+class ServedClientTest : public Workshop {
+ protected:
+  void check(const std::string& python, const std::string& script) const {
+    write_text(path("tokenizer/chat_template.jinja"),
+               "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+               "{% if add_generation_prompt %}assistant:{% endif %}");
+    trained("run");
+    const Result result =
+        shell(python + " -B '" + source_path("tools/reference/" + script).string() + "' '" +
+              program_path().string() + "' run");
+    EXPECT_EQ(result.code, 0) << result.out << result.err;
+  }
+};
+
+TEST_F(ServedClientTest, ChatPageInChromium) {
+  QIANLI_REQUIRE_ENGINE();
+  if (shell("command -v chromium").code != 0) GTEST_SKIP() << "chromium is not installed";
+  check("python3", "check_chat_page.py");
+}
+
+TEST_F(ServedClientTest, OpenaiClient) {
+  QIANLI_REQUIRE_ENGINE();
+  const char* set = std::getenv("QIANLI_OPENAI_PYTHON");
+  const std::string python = set ? set : "python3";
+  if (shell(python + " -c 'import openai'").code != 0)
+    GTEST_SKIP() << "no openai package for Python: QIANLI_OPENAI_PYTHON="
+                    "$(tools/reference/setup.sh openai) makes one";
+  check(python, "check_server.py");
+}
+
 TEST_F(ServeTest, RefusesToBeOpenToAnyoneUnasked) {
   expect_failure(qianli({"serve", "model", "--host", "0.0.0.0"}), 2,
                  {"--api-key", "--allow-anyone"});

@@ -17,6 +17,8 @@ import urllib.request
 
 import openai
 
+from served import expect, start
+
 PROMPTS = ["The capital of France is", "Once upon a time, there was a little", "Water boils at 100",
            "The sea is", "In the year 1984", "def fibonacci(n):", "A, B, C, D,", "My favourite colour"]
 
@@ -25,24 +27,6 @@ def generate(program, model, prompt, tokens):
     out = subprocess.run([program, "generate", model, "--prompt", prompt, "-n", str(tokens), "--greedy", "--json"],
                          capture_output=True, text=True, check=True)
     return json.loads(out.stdout)["text"]
-
-
-def start(program, model):
-    server = subprocess.Popen([program, "serve", model, "--port", "0", "--name", "tiny", "--api-key", "key",
-                               "--precision", "fp32"], stdout=subprocess.PIPE, text=True)
-    for line in server.stdout:
-        if found := re.search(r"http://127.0.0.1:(\d+)/", line):
-            return server, int(found[1])
-    sys.exit("the server did not start")
-
-
-def expect(condition, what):
-    print(("ok      " if condition else "FAILED  ") + what)
-    if not condition:
-        expect.failed += 1
-
-
-expect.failed = 0
 
 
 def refused(call, status, param=None):
@@ -60,7 +44,7 @@ def main():
     parser.add_argument("--clients", type=int, default=8)
     arguments = parser.parse_args()
     expected = {prompt: generate(arguments.program, arguments.model, prompt, 16) for prompt in PROMPTS}
-    server, port = start(arguments.program, arguments.model)
+    server, port = start(arguments.program, arguments.model, "--name", "tiny", "--api-key", "key", "--precision", "fp32")
     client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="key", max_retries=0)
 
     def complete(prompt, **more):
@@ -111,22 +95,19 @@ def main():
     left = chat("Write a long story.", max_tokens=400, stream=True)
     next(iter(left))
     left.close()
-    running = "1"
-    for _ in range(100):
+    running, patience = "1", time.monotonic() + 60
+    while running != "0" and time.monotonic() < patience:
         request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"Authorization": "Bearer key"})
         metrics = urllib.request.urlopen(request).read().decode()
         running = re.search(r"qianli_sequences_running (\d+)", metrics)[1]
-        if running == "0":
-            break
-        time.sleep(0.1)
     expect(running == "0", "a client that leaves frees its place")
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        last = pool.submit(lambda: complete(PROMPTS[0]).choices[0].text)
-        time.sleep(0.2)
-        server.send_signal(signal.SIGTERM)
-        expect(last.result() == expected[PROMPTS[0]], "SIGTERM: what is under way is answered")
+    last = complete(PROMPTS[0], stream=True)
+    text = next(iter(last)).choices[0].text
+    server.send_signal(signal.SIGTERM)
+    text += "".join(chunk.choices[0].text for chunk in last)
+    expect(text == expected[PROMPTS[0]], "SIGTERM: what is under way is answered")
     expect(server.wait(60) == 0, "and the exit code is 0")
-    sys.exit(1 if expect.failed else 0)
+    sys.exit(expect.failed > 0)
 
 
 if __name__ == "__main__":

@@ -17,24 +17,18 @@ import random
 import re
 import signal
 import statistics
-import subprocess
 import sys
 import time
+
+from served import start
 
 QUESTION = "What is the largest planet?"
 
 
 class Server:
     def __init__(self, program, model, streams, cache):
-        self.process = subprocess.Popen(
-            [program, "serve", model, "--port", "0", "--name", "m", "--max-sequences", "32", "--max-waiting",
-             str(max(streams, 64)), "--cache-gb", str(cache),
-             "--max-tokens", "64"], stdout=subprocess.PIPE, text=True)
-        for line in self.process.stdout:
-            if found := re.search(r"http://127.0.0.1:(\d+)/", line):
-                self.port = int(found[1])
-                return
-        sys.exit("the server did not start")
+        self.process, self.port = start(program, model, "--name", "m", "--max-sequences", "32", "--max-waiting",
+                                        str(max(streams, 64)), "--cache-gb", str(cache), "--max-tokens", "64")
 
     def usage(self):
         """Resident MiB, threads, open files; None where the process is gone."""
