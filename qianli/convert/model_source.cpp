@@ -34,8 +34,10 @@ constexpr Form kForms[] = {
 
 std::unique_ptr<ModelSource> adapted(std::unique_ptr<ModelSource> base,
                                      const SourceOptions& options) {
-  if (!is_megatron(options.adapter))
-    return with_adapter(std::move(base), open_peft_adapter(options.adapter));
+  if (!is_megatron(options.adapter)) {
+    const Adapter adapter = open_peft_adapter(options.adapter, base->table);
+    return with_adapter(std::move(base), adapter);
+  }
   const auto adapter = read_megatron_adapter(open_rank_files(iteration_folder(options.adapter)),
                                              base->spec, options);
   base->lora_alpha = adapter.model->lora_alpha;

@@ -12,6 +12,7 @@
 #include "qianli/base/error.h"
 #include "qianli/base/strings.h"
 #include "qianli/config/name_pattern.h"
+#include "qianli/model/stacked_experts.h"
 
 namespace qianli::model {
 namespace {
@@ -135,12 +136,14 @@ bool in_blocks(const ModelSpec& spec, const ParameterEntry& entry, const TuneCon
 
 int64_t rows_of(const ParameterEntry& weight) { return weight.shape[weight.expert ? 1 : 0]; }
 
-// All modules of which the weight has rows; none where Hugging Face has no modules of it, but
-// experts in one tensor. Pieces of one tensor are one module.
+constexpr std::string_view kFirstExpert = ".experts.0.";
+
+// All modules of which the weight has rows; none where Hugging Face has none of it. Pieces of one
+// tensor are one module.
 std::vector<ModuleRows> modules_in(const ParameterEntry& weight) {
   std::vector<ModuleRows> modules;
   const int64_t rows = rows_of(weight);
-  for (const ForeignPiece& piece : weight.hugging_face) {
+  for (const ForeignPiece& piece : module_pieces(weight)) {
     if (piece.first_row >= rows) break;  // of other experts
     if (!piece.name.ends_with(".weight")) return {};
     const std::string module = module_of(piece.name);
@@ -154,13 +157,25 @@ std::vector<ModuleRows> modules_in(const ParameterEntry& weight) {
   return modules;
 }
 
+// A module of the first expert also as the tensor of all of them, as PEFT's target_parameters has
+// it.
+std::vector<std::string> names_of_module(const std::string& module) {
+  std::vector<std::string> names{module};
+  const size_t at = module.find(kFirstExpert);
+  if (at != module.npos)
+    names.push_back(module.substr(0, at) + ".experts." + module.substr(at + kFirstExpert.size()));
+  return names;
+}
+
 std::vector<ModuleRows> adapted(const ParameterEntry& weight, Names& targets,
                                 const Layers& layers) {
   if (!is_linear(weight) || !layers.has(weight.layer)) return {};
   std::vector<ModuleRows> modules = modules_in(weight);
   const std::string own = module_of(weight.name);
   if (!targets.empty() && !targets.match({own})) {
-    std::erase_if(modules, [&](const ModuleRows& rows) { return !targets.match({rows.module}); });
+    std::erase_if(modules, [&](const ModuleRows& rows) {
+      return !targets.match(names_of_module(rows.module));
+    });
   }
   return modules;
 }
@@ -182,11 +197,10 @@ std::vector<CutSection> cut_of_rows(const ParameterEntry& weight,
 
 // The number of an expert in place of the first one's.
 std::string of_expert(const std::string& module, int64_t expert) {
-  constexpr std::string_view kFirst = ".experts.0.";
-  const size_t at = module.find(kFirst);
+  const size_t at = module.find(kFirstExpert);
   if (at == module.npos) return module;
   return fmt::format("{}.experts.{}.{}", module.substr(0, at), expert,
-                     module.substr(at + kFirst.size()));
+                     module.substr(at + kFirstExpert.size()));
 }
 
 class AdapterWriter {
@@ -194,6 +208,7 @@ class AdapterWriter {
   AdapterWriter(const ParameterEntry& weight, std::vector<ModuleRows> modules,
                 const TuneConfig& tune)
       : weight_(weight),
+        pieces_(module_pieces(weight)),
         modules_(std::move(modules)),
         rank_(tune.r),
         local_(tune.learns_locally(weight.layer)) {
@@ -287,7 +302,7 @@ class AdapterWriter {
 
   // Rows that are woven into others in the module's weight are so in its B.
   void up_pieces(ParameterEntry& b, const std::string& module, const ModuleRows& rows) const {
-    for (const ForeignPiece& piece : weight_.hugging_face) {
+    for (const ForeignPiece& piece : pieces_) {
       if (piece.first_row < rows.first || piece.first_row >= rows.first + rows.count) continue;
       const int64_t all = piece.transposed ? piece.columns : piece.slice_rows();
       append(b, {.name = module + ".lora_B.weight",
@@ -301,6 +316,7 @@ class AdapterWriter {
   }
 
   const ParameterEntry& weight_;
+  std::vector<ForeignPiece> pieces_;
   std::vector<ModuleRows> modules_;
   int64_t rank_, rows_ = 0;
   bool local_;

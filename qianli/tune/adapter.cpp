@@ -44,8 +44,8 @@ bool is_first_or_none(const std::string& module) {
 
 }  // namespace
 
-config::TuneConfig tuning_of(const fs::path& folder) {
-  return tuning_of(folder, convert::open_peft_adapter(folder));
+config::TuneConfig tuning_of(const fs::path& folder, const model::ModelSpec& spec) {
+  return tuning_of(folder, convert::open_peft_adapter(folder, model::parameter_table(spec)));
 }
 
 config::TuneConfig tuning_of(const fs::path& folder, const convert::Adapter& adapter) {
@@ -71,12 +71,13 @@ config::TuneConfig tuning_of(const fs::path& folder, const convert::Adapter& ada
 
 void load_adapter(const fs::path& folder, const model::ModelSpec& spec,
                   nn::ParameterSet& parameters) {
-  const double scale = scale_of(folder, convert::open_peft_adapter(folder));
+  const auto adapter = convert::open_peft_adapter(folder, model::parameter_table(spec));
+  const double scale = scale_of(folder, adapter);
   if (std::abs(scale / parameters.tune().scale() - 1.0) > 1e-12) {
     refuse(folder, fmt::format("expected a scale of {}, got {}", parameters.tune().scale(), scale),
            "tune.alpha and tune.r must be those of the adapter");
   }
-  const auto source = convert::open_trained_folder(folder, spec, parameters.tune());
+  const auto source = convert::as_trained(adapter.tensors, folder, spec, parameters.tune());
   if (!source->unused().empty())
     refuse(folder, fmt::format("{} has no place in what is trained", source->unused().front()),
            "tune.target_modules and tune.modules_to_save must be those of the adapter");

@@ -1,7 +1,7 @@
 // A folder with an adapter, as PEFT writes it, on a model that it is not merged into: A and B stay
 // parameters of their own, and linear layers compute with both.
 //
-//   const config::TuneConfig tune = tune::tuning_of(folder);
+//   const config::TuneConfig tune = tune::tuning_of(folder, spec);
 //   nn::ParameterSet parameters(spec, dtype, device, /*master=*/false, {}, {}, &tune);
 //   checkpoint::load_weights(model, parameters);
 //   tune::load_adapter(folder, spec, parameters);
@@ -19,7 +19,7 @@ namespace qianli::tune {
 
 // What parameters are made with that are to hold the adapter. Throws CheckpointError for one whose
 // modules have several ranks or scales (such a one can be merged: `qianli convert --adapter`).
-config::TuneConfig tuning_of(const std::filesystem::path& folder);
+config::TuneConfig tuning_of(const std::filesystem::path& folder, const model::ModelSpec& spec);
 // The same of an adapter that is open; `folder` is for messages.
 config::TuneConfig tuning_of(const std::filesystem::path& folder, const convert::Adapter& adapter);
 

@@ -91,7 +91,7 @@ at::Tensor dora_factors(const nn::AttachedLowRank& adapter, const at::Tensor& we
 
 int64_t attach(const fs::path& path, const model::ModelSpec& spec, nn::ParameterSet& parameters) {
   const at::NoGradGuard no_grad;
-  const convert::Adapter adapter = convert::open_adapter(path);
+  const convert::Adapter adapter = convert::open_adapter(path, model::parameter_table(spec));
   if (!adapter.tensors.whole.empty()) {
     refuse(path,
            fmt::format("expected matrices of low rank alone, got {} whole",

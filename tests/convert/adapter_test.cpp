@@ -143,7 +143,8 @@ TEST(Adapter, what_does_not_belong_is_refused_by_name) {
   const std::pair<std::string, std::string> cases[] = {
       {edited([](auto& x) { x.config["peft_type"] = "LOHA"; }), "got \"LOHA\""},
       {edited([](auto& x) { x.config["init_lora_weights"] = "pissa"; }), "init_lora_weights"},
-      {edited([](auto& x) { x.config["target_parameters"] = {"a"}; }), "target_parameters"},
+      {edited([](auto& x) { x.config["target_parameters"] = {"a"}; }), "tensor of all experts"},
+      {edited([](auto& x) { x.config["target_parameters"] = {1}; }), "target_parameters"},
       {edited([](auto& x) { x.config["r"] = 0; }), "'r'"},
       {edited([](auto& x) { x.config["r"] = 3; }), "expected rank 3"},
       {edited([](auto& x) { x.config["use_dora"] = true; }), "lora_magnitude_vector"},

@@ -13,7 +13,8 @@ namespace {
 
 class MadeWeights : public formats::TensorSource {
  public:
-  explicit MadeWeights(const convert::Table& table) : TensorSource("made weights") {
+  MadeWeights(const convert::Table& table, bool numbers)
+      : TensorSource("made weights"), numbers_(numbers) {
     for (const model::ParameterEntry& entry : table)
       add({.name = entry.name, .dtype = formats::Dtype::kF32, .shape = entry.shape});
   }
@@ -22,11 +23,39 @@ class MadeWeights : public formats::TensorSource {
   void copy_rows(size_t index, int64_t first, int64_t, std::span<std::byte> out) const override {
     const uint64_t skip = static_cast<uint64_t>(first) * formats::row_bytes(tensors()[index]) / 4;
     for (size_t i = 0; i < out.size() / 4; ++i) {
-      const auto value = static_cast<uint32_t>((index << 22U) + skip + i) * 2654435761U;
-      std::memcpy(out.data() + 4 * i, &value, 4);
+      const auto bits = static_cast<uint32_t>((index << 22U) + skip + i) * 2654435761U;
+      const float number = static_cast<float>(bits >> 16U) / 65536.0F - 0.5F;
+      std::memcpy(out.data() + 4 * i, numbers_ ? static_cast<const void*>(&number) : &bits, 4);
     }
   }
+
+  bool numbers_;
 };
+
+std::unique_ptr<convert::ModelSource> made(const model::ModelSpec& spec, convert::Table table,
+                                           bool numbers) {
+  auto made = std::make_unique<convert::ModelSource>();
+  made->kind = "made model";
+  made->spec = spec;
+  made->table = std::move(table);
+  std::vector<convert::ForeignTensor> tensors;
+  for (size_t i = 0; i < made->table.size(); ++i) {
+    const int64_t rows = convert::matrix_rows(made->table[i]);
+    const int64_t columns = convert::matrix_columns(made->table[i]);
+    const convert::Part whole{.parameter = i,
+                              .rows = rows,
+                              .columns = columns,
+                              .foreign_rows = rows,
+                              .foreign_columns = columns};
+    tensors.push_back(
+        {.name = made->table[i].name, .shape = made->table[i].shape, .parts = {whole}});
+  }
+  std::vector<std::shared_ptr<const formats::TensorSource>> files = {
+      std::make_shared<MadeWeights>(made->table, numbers)};
+  made->reader = std::make_unique<convert::ParameterReader>(made->table, std::move(tensors),
+                                                            std::move(files), "made weights");
+  return made;
+}
 
 }  // namespace
 
@@ -70,27 +99,12 @@ std::string weights(const std::filesystem::path& folder) {
 }
 
 std::unique_ptr<convert::ModelSource> made_model(const model::ModelSpec& spec) {
-  auto made = std::make_unique<convert::ModelSource>();
-  made->kind = "made model";
-  made->spec = spec;
-  made->table = model::parameter_table(spec);
-  std::vector<convert::ForeignTensor> tensors;
-  for (size_t i = 0; i < made->table.size(); ++i) {
-    const int64_t rows = convert::matrix_rows(made->table[i]);
-    const int64_t columns = convert::matrix_columns(made->table[i]);
-    const convert::Part whole{.parameter = i,
-                              .rows = rows,
-                              .columns = columns,
-                              .foreign_rows = rows,
-                              .foreign_columns = columns};
-    tensors.push_back(
-        {.name = made->table[i].name, .shape = made->table[i].shape, .parts = {whole}});
-  }
-  std::vector<std::shared_ptr<const formats::TensorSource>> files = {
-      std::make_shared<MadeWeights>(made->table)};
-  made->reader = std::make_unique<convert::ParameterReader>(made->table, std::move(tensors),
-                                                            std::move(files), "made weights");
-  return made;
+  return made(spec, model::parameter_table(spec), /*numbers=*/false);
+}
+
+std::unique_ptr<convert::ModelSource> made_numbers(const model::ModelSpec& spec,
+                                                   convert::Table table) {
+  return made(spec, std::move(table), /*numbers=*/true);
 }
 
 }  // namespace qianli::testing

@@ -21,6 +21,9 @@ model::ModelSpec small_model(const std::string& name);
 
 // float32 elements of any bits, different everywhere.
 std::unique_ptr<convert::ModelSource> made_model(const model::ModelSpec& spec);
+// Numbers between -0.5 and 0.5 for the parameters of any table.
+std::unique_ptr<convert::ModelSource> made_numbers(const model::ModelSpec& spec,
+                                                   convert::Table table);
 
 // Throws std::out_of_range where there is none.
 const convert::ForeignTensor& tensor_named(const std::vector<convert::ForeignTensor>& tensors,

@@ -228,6 +228,12 @@ model::ModelSpec tiny_model(const std::string& name) {
     make_tiny(*spec.moe);
     return spec;
   }
+  if (name == "gpt_oss") {
+    model::ModelSpec spec = model::preset("gpt-oss-20b");
+    make_tiny(spec);
+    make_tiny(*spec.moe);
+    return spec;
+  }
   if (name == "switches") {
     model::ModelSpec spec = model::preset("llama-tiny");
     make_tiny(spec);

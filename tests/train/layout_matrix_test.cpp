@@ -218,6 +218,8 @@ TEST(NonFinite, EveryRankNamesTheSameTensor) {
 
 INSTANTIATE_TEST_SUITE_P(Models, LayoutMatrix, ::testing::ValuesIn(tiny_model_names()),
                          [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(SlowExpertsInOneTensor, LayoutMatrix, ::testing::Values("gpt_oss"),
+                         [](const auto& info) { return info.param; });
 INSTANTIATE_TEST_SUITE_P(WholeSequences, LayoutMatrix, ::testing::Values("deepseek_v4"),
                          [](const auto& info) { return info.param; });
 

@@ -100,7 +100,8 @@ TEST_P(SftGolden, thirty_steps_follow_transformers) {
   follow_transformers(GetParam(), at::kDouble, 1e-9);
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, SftGolden, ::testing::Values("llama", "qwen3_moe", "deepseek_v2"),
+INSTANTIATE_TEST_SUITE_P(Models, SftGolden,
+                         ::testing::Values("llama", "qwen3_moe", "deepseek_v2", "gpt_oss"),
                          [](const auto& info) { return info.param; });
 
 TEST(Sft, counts_the_labels_that_are_the_likeliest_tokens) {

@@ -9,16 +9,14 @@
 
 #include "qianli/base/error.h"
 #include "qianli/infer/model.h"
-#include "tests/infer/golden.h"
 #include "tests/support/engine_support.h"
 #include "tests/support/test_paths.h"
+#include "tests/tune/golden_adapters.h"
 
 namespace qianli::testing {
 namespace {
 
 namespace fs = std::filesystem;
-
-fs::path adapter_folder(const std::string& name) { return source_path("tests/golden/lora") / name; }
 
 // tokens: [sequences, length].
 at::Tensor logits_of(infer::Model& model, const at::Tensor& tokens, int64_t adapter) {
@@ -38,11 +36,11 @@ at::Tensor logits_of(infer::Model& model, const at::Tensor& tokens, int64_t adap
 class AttachedAdapter : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(AttachedAdapter, logits_are_those_of_peft_and_of_the_merged_model) {
-  const std::string base = GetParam().substr(0, GetParam().find('_'));
+  const fs::path base = base_of(GetParam());
   const fs::path run = adapter_folder(GetParam()) / "run.safetensors";
   const at::Tensor prompt = read_tensor(run, "prompt");
   for (const std::string precision : {"fp64", "fp32"}) {
-    const auto model = open_golden(base, precision);
+    const auto model = infer::Model::open(base, {.precision = precision, .device = "cpu"});
     const at::Tensor without = logits_of(*model, prompt, nn::kNoAdapter);
     const int64_t adapter =
         tune::attach(adapter_folder(GetParam()), model->spec(), model->parameters());
@@ -50,16 +48,17 @@ TEST_P(AttachedAdapter, logits_are_those_of_peft_and_of_the_merged_model) {
     expect_close(logits, read_tensor(run, "logits"), precision == "fp64" ? 1e-9 : 1e-5, "PEFT");
     EXPECT_GT(relative_error(logits, without), 1e-3);
     expect_close(logits_of(*model, prompt, nn::kNoAdapter), without, 0, "without");
-    const auto merged = infer::Model::open(golden_model_folder(base),
-                                           {.precision = precision,
-                                            .device = "cpu",
-                                            .source = {.adapter = adapter_folder(GetParam())}});
+    const auto merged =
+        infer::Model::open(base, {.precision = precision,
+                                  .device = "cpu",
+                                  .source = {.adapter = adapter_folder(GetParam())}});
     expect_close(logits, logits_of(*merged, prompt, nn::kNoAdapter), 1e-5, "merged");
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, AttachedAdapter,
-                         ::testing::Values("llama2", "llama2_some", "llama2_dora", "gpt2"));
+                         ::testing::Values("llama2", "llama2_some", "llama2_dora", "gpt2",
+                                           "gpt_oss"));
 
 std::string refusal(const std::string& base, const fs::path& adapter) {
   const auto model = open_golden(base, "fp32");

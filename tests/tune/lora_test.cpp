@@ -10,30 +10,22 @@
 #include "qianli/base/json.h"
 #include "qianli/checkpoint/checkpoint.h"
 #include "qianli/convert/adapter/trained.h"
+#include "qianli/convert/hugging_face/tensors.h"
 #include "qianli/model/hugging_face.h"
 #include "qianli/model/tuned_table.h"
 #include "qianli/optim/flat_optimizer.h"
 #include "qianli/train/step.h"
 #include "qianli/tune/adapter.h"
-#include "tests/infer/golden.h"
 #include "tests/support/engine_support.h"
 #include "tests/support/stored_tensors.h"
 #include "tests/support/test_paths.h"
+#include "tests/tune/golden_adapters.h"
 
 namespace qianli::testing {
 namespace {
 
 namespace fs = std::filesystem;
 
-fs::path adapter_folder(const std::string& name) { return source_path("tests/golden/lora") / name; }
-// A model of tests/golden/models, or of tests/golden/sft.
-fs::path base_of(const std::string& name) {
-  const std::string text =
-      read_file(adapter_folder(name) / "adapter_config.json", FileRole::kCheckpoint, 1 << 20);
-  const std::string base = Json::parse(text).at("base_model_name_or_path");
-  const fs::path folder = golden_model_folder(base);
-  return fs::exists(folder) ? folder : source_path("tests/golden/sft") / base;
-}
 at::Tensor golden_of(const std::string& name, const std::string& tensor) {
   return read_tensor(adapter_folder(name) / "run.safetensors", tensor);
 }
@@ -47,7 +39,7 @@ struct Tuned {
 
   Tuned(const std::string& name, at::ScalarType dtype, bool master)
       : spec(model::load_spec(base_of(name))),
-        tune(tune::tuning_of(adapter_folder(name))),
+        tune(tune::tuning_of(adapter_folder(name), spec)),
         parameters(spec, dtype, at::kCPU, master, {}, {}, &tune),
         decoder((fill(name), spec), parameters) {}
 
@@ -94,17 +86,18 @@ config::OptimConfig golden_optimizer() {
 
 class GoldenAdapter : public ::testing::TestWithParam<std::string> {};
 
-TEST_P(GoldenAdapter, logits_equal_peft_merged_or_not) {
-  Tuned tuned(GetParam(), at::kDouble, /*master=*/false);
-  const at::Tensor prompt = golden_of(GetParam(), "prompt");
-  expect_close(logits_of(tuned.decoder, prompt), golden_of(GetParam(), "logits"), 1e-9, "beside");
-  const auto merged =
-      convert::open_model(base_of(GetParam()), {.adapter = adapter_folder(GetParam())});
+void expect_logits(const std::string& name) {
+  Tuned tuned(name, at::kDouble, /*master=*/false);
+  const at::Tensor prompt = golden_of(name, "prompt");
+  expect_close(logits_of(tuned.decoder, prompt), golden_of(name, "logits"), 1e-9, "beside");
+  const auto merged = convert::open_model(base_of(name), {.adapter = adapter_folder(name)});
   nn::ParameterSet parameters(tuned.spec, at::kDouble, at::kCPU, /*master=*/false);
   checkpoint::load_weights(*merged, parameters);
   nn::Decoder decoder(tuned.spec, parameters);
-  expect_close(logits_of(decoder, prompt), golden_of(GetParam(), "logits"), 1e-5, "merged");
+  expect_close(logits_of(decoder, prompt), golden_of(name, "logits"), 1e-5, "merged");
 }
+
+TEST_P(GoldenAdapter, logits_equal_peft_merged_or_not) { expect_logits(GetParam()); }
 
 void follow(const std::string& name, at::ScalarType dtype, double tolerance) {
   Tuned tuned(name, dtype, /*master=*/true);
@@ -154,7 +147,36 @@ TEST_P(GoldenAdapter, thirty_steps_follow_peft) {
 
 INSTANTIATE_TEST_SUITE_P(Cases, GoldenAdapter,
                          ::testing::Values("llama2", "llama2_some", "llama2_dora", "gpt2", "qwen3",
-                                           "qwen3_moe", "deepseek_v2"));
+                                           "qwen3_moe", "deepseek_v2", "gpt_oss", "gpt_oss_down"));
+
+// Gate and up of an expert have one A there, which become two that are equal.
+TEST(Adapter, ExpertsThatPeftHasInOneTensorAreReadOneByOne) { expect_logits("qwen3_moe_stacked"); }
+
+TEST(Adapter, ExpertsOfOneTensorAreWrittenAsPeftHasThem) {
+  for (const std::string name : {"gpt_oss", "gpt_oss_down"}) {
+    SCOPED_TRACE(name);
+    const fs::path folder = adapter_folder(name);
+    const model::ModelSpec spec = model::load_spec(base_of(name));
+    const auto adapter = convert::open_peft_adapter(folder, model::parameter_table(spec));
+    convert::AdapterSource read{
+        .model = convert::as_trained(adapter.tensors, folder, spec, tune::tuning_of(folder, spec)),
+        .config = convert::read_adapter_json(folder)};
+    read.tensors = convert::hugging_face_tensors(read.model->table);
+    const TemporaryFolder place;
+    convert::write_peft_adapter(read, place / "out", {}, {});
+    const auto expected = convert::open_adapter_tensors(folder).source;
+    const auto written = convert::open_adapter_tensors(place / "out").source;
+    ASSERT_EQ(written->tensors().size(), expected->tensors().size());
+    for (const auto& tensor : expected->tensors()) {
+      const auto& own = written->at(tensor.name);
+      EXPECT_EQ(own.shape, tensor.shape) << tensor.name;
+      EXPECT_EQ(convert::float_values(*written, own), convert::float_values(*expected, tensor))
+          << tensor.name;
+    }
+    EXPECT_EQ(convert::verify_peft_adapter(read, place / "out").parameters,
+              read.model->table.size());
+  }
+}
 
 // Bytes of gradients, masters and states are those of what is trained.
 TEST(Adapter, FrozenWeightsHaveValuesOnly) {
@@ -175,7 +197,7 @@ TEST(Adapter, QuantisedWeightsAreTheirNumbers) {
     for (const bool nested : {false, true}) {
       SCOPED_TRACE(code + (nested ? " nested" : ""));
       const model::ModelSpec spec = model::load_spec(golden_model_folder("llama2"));
-      config::TuneConfig tune = tune::tuning_of(adapter_folder("llama2"));
+      config::TuneConfig tune = tune::tuning_of(adapter_folder("llama2"), spec);
       const config::TuneConfig plain = tune;
       tune.quantization = code;
       tune.double_quant = nested;

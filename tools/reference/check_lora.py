@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, DeepseekV3Config, MixtralConfig, Qwen3MoeConfig
+from transformers import AutoModelForCausalLM, DeepseekV3Config, GptOssConfig, MixtralConfig, Qwen3MoeConfig
 
 MIXTRAL = dict(vocab_size=160, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
                num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2, max_position_embeddings=128)
@@ -30,6 +30,9 @@ DEEPSEEK = dict(vocab_size=160, hidden_size=32, intermediate_size=48, moe_interm
                 num_attention_heads=4, num_key_value_heads=4, n_shared_experts=1, n_routed_experts=4, num_experts_per_tok=2,
                 n_group=2, topk_group=1, first_k_dense_replace=1, kv_lora_rank=16, q_lora_rank=12, qk_rope_head_dim=8,
                 qk_nope_head_dim=8, v_head_dim=8, max_position_embeddings=128)
+GPT_OSS = dict(vocab_size=160, hidden_size=32, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+               num_key_value_heads=2, head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=16,
+               max_position_embeddings=128, rope_parameters={"rope_type": "default", "rope_theta": 10000.0})
 ATTENTION = "tune.target_modules=[q_proj,k_proj,v_proj,o_proj]"
 # PEFT 0.21 takes gate_proj, up_proj and down_proj of these models for experts alone, and finds no dense ones.
 LATENT = "tune.target_modules=[q_a_proj,q_b_proj,kv_a_proj_with_mqa,kv_b_proj,o_proj]"
@@ -44,6 +47,8 @@ CASES = {
     "mixtral_experts": (MixtralConfig(**MIXTRAL), ["tune.r=4", "tune.target_modules=[q_proj,w1,w2,w3]"]),
     "qwen3_moe_experts": (Qwen3MoeConfig(**QWEN3_MOE), ["tune.r=4"]),
     "qwen3_moe_down": (Qwen3MoeConfig(**QWEN3_MOE), ["tune.r=4", "tune.target_modules=[v_proj,down_proj]"]),
+    "gpt_oss": (GptOssConfig(**GPT_OSS), ["tune.r=4"]),
+    "gpt_oss_some": (GptOssConfig(**GPT_OSS), ["tune.r=4", "tune.target_modules=[q_proj,experts.gate_up_proj]", "tune.layers=1"]),
     "deepseek_v3": (DeepseekV3Config(**DEEPSEEK), ["tune.r=4", LATENT, "optim.lr=0.005"]),
 }
 LENGTH = 24

@@ -1,6 +1,6 @@
 """Makes tests/golden/lora: adapters of tiny models trained by PEFT, exactly.
 
-usage: golden_lora.py GOLDEN_DIR
+usage: golden_lora.py GOLDEN_DIR [CASE...]
 
 Starts from the weights of GOLDEN_DIR/models (made by golden_models.py) and GOLDEN_DIR/sft (by golden_sft.py). Each case is a
 folder of GOLDEN_DIR/lora:
@@ -12,7 +12,8 @@ folder of GOLDEN_DIR/lora:
 
 Batches, optimizer (AdamW, decay on matrices), clipping and schedule are those of golden_training.py; what the
 adapter does not name is frozen. Experts, which transformers keeps in one tensor, are taken apart into linear layers first, as
-their files name them; PEFT then makes an adapter for each.
+their files name them; PEFT then makes an adapter for each. With target_parameters they stay as they are; `final` has their
+matrices one by one.
 """
 
 import argparse
@@ -31,6 +32,7 @@ ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 LATENT_ATTENTION = ["q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"]
 MLP = ["gate_proj", "up_proj", "down_proj"]
 LLAMA_LINEARS = ATTENTION + MLP
+EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 # name: (model, options of LoraConfig)
 CASES = {
     "llama2": ("models/llama2", dict(r=4, lora_alpha=8, target_modules=LLAMA_LINEARS)),
@@ -40,6 +42,9 @@ CASES = {
     "qwen3": ("models/qwen3", dict(r=4, lora_alpha=4, target_modules=LLAMA_LINEARS, modules_to_save=["norm", "q_norm"])),
     "qwen3_moe": ("sft/qwen3_moe", dict(r=2, lora_alpha=6, target_modules=ATTENTION + MLP)),
     "deepseek_v2": ("sft/deepseek_v2", dict(r=2, lora_alpha=4, target_modules=LATENT_ATTENTION + MLP)),
+    "gpt_oss": ("sft/gpt_oss", dict(r=2, lora_alpha=4, target_modules=ATTENTION, target_parameters=EXPERTS)),
+    "gpt_oss_down": ("sft/gpt_oss", dict(r=3, lora_alpha=6, target_modules=[], target_parameters=EXPERTS[1:])),
+    "qwen3_moe_stacked": ("sft/qwen3_moe", dict(r=2, lora_alpha=6, target_modules=["q_proj"], target_parameters=EXPERTS)),
 }
 
 
@@ -88,9 +93,29 @@ def draw_adapter(model, seed):
         parameter.data.copy_(values)
 
 
+def experts_one_by_one(tensors, config, targets):
+    """PEFT's matrices of all experts as those of each: ParamWrapper.get_delta_weight says which rows and columns."""
+    experts = getattr(config, "num_local_experts", None) or config.num_experts
+    apart = {}
+    for name, value in tensors.items():
+        head, wrapped, matrix = name.partition(".experts.")
+        if not wrapped or matrix.startswith("0."):
+            apart[name] = value
+            continue
+        module = "gate_up_proj" if matrix.startswith("base_layer.") or targets == EXPERTS[:1] else "down_proj"
+        down = "lora_A" in matrix
+        rank = value.shape[0 if down else 1] // experts
+        every = value.reshape(experts, rank, -1) if down else value.reshape(-1, rank, experts).permute(2, 0, 1)
+        for e in range(experts):
+            apart[f"{head}.experts.{e}.{module}.{matrix.removeprefix('base_layer.')}"] = every[e]
+    return apart
+
+
 def golden_case(base, options, folder):
     single = AutoModelForCausalLM.from_pretrained(base, attn_implementation="eager", dtype=torch.float32)
-    exact = take_experts_apart(tiny_models.to_float64(single.eval()))
+    exact = tiny_models.to_float64(single.eval())
+    if "target_parameters" not in options:
+        exact = take_experts_apart(exact)
     # PEFT would look for the experts where transformers has them.
     with mock.patch("peft.utils.transformers_weight_conversion.convert_peft_config_for_transformers"):
         model = get_peft_model(exact, LoraConfig(task_type="CAUSAL_LM", **options)).eval()
@@ -110,7 +135,10 @@ def golden_case(base, options, folder):
         logits = tiny_models.forward(model, prompt)
     loss, norm, lr = golden_training.train(model, tokens)
     golden = {"tokens": tokens.int(), "loss": loss, "grad_norm": norm, "lr": lr, "prompt": prompt.int(), "logits": logits}
-    final = {f"final.{name}": value.detach() for name, value in get_peft_model_state_dict(model).items()}
+    trained = get_peft_model_state_dict(model)
+    if "target_parameters" in options:
+        trained = experts_one_by_one(trained, model.config, options["target_parameters"])
+    final = {f"final.{name}": value.detach() for name, value in trained.items()}
     save_file({n: v.contiguous().clone() for n, v in (golden | final).items()}, folder / "run.safetensors")
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return f"{trained} trained, loss {loss[0]:.4f} -> {loss[-1]:.4f}, norm {norm[0]:.3f}"
@@ -119,9 +147,13 @@ def golden_case(base, options, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("golden_dir", type=Path)
-    golden_dir = parser.parse_args().golden_dir
+    parser.add_argument("cases", nargs="*")
+    arguments = parser.parse_args()
+    golden_dir, names = arguments.golden_dir, arguments.cases
     torch.set_num_threads(1)
     for name, (base, options) in CASES.items():
+        if names and name not in names:
+            continue
         print(f"{name}: {golden_case(golden_dir / base, options, golden_dir / 'lora' / name)}")
 
 

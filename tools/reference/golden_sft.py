@@ -1,8 +1,8 @@
 """Makes tests/golden/sft: thirty steps of supervised fine-tuning of tiny models by transformers, exactly and in float32.
 
-usage: golden_sft.py OUT_DIR
+usage: golden_sft.py OUT_DIR [MODEL...]
 
-Per model (dense Llama, a mixture of experts, latent attention with a mixture) a Hugging Face folder OUT_DIR/<model>
+Per model (dense Llama, a mixture of experts, latent attention with a mixture, gpt-oss) a Hugging Face folder OUT_DIR/<model>
 with config.json, model.safetensors (random weights) and sft.safetensors:
   ids, labels            int32: all samples, one behind the other; labels are not shifted, -100 is not learnt
   lengths [120]          int32: of each sample
@@ -12,7 +12,8 @@ with config.json, model.safetensors (random weights) and sft.safetensors:
 The rules are those of transformers' Trainer:
   batch       step i takes samples 4 i ... 4 i + 3, in two micro-batches of two, padded on the right to the longer one
               under an attention mask; the loss is divided by the number of labels of all four (num_items_in_batch)
-  optimizer   AdamW, betas (0.9, 0.999), eps 1e-8; weight decay 0.1 on parameters of two or more dimensions
+  optimizer   AdamW, betas (0.9, 0.999), eps 1e-8; weight decay 0.1 on parameters of two or more dimensions that
+              are no biases
   clipping    norm 1.0
   schedule    get_cosine_schedule_with_warmup, 5 of 30 steps, peak 5e-3
 """
@@ -26,6 +27,7 @@ from safetensors.torch import save_file
 from transformers import (
     AutoModelForCausalLM,
     DeepseekV2Config,
+    GptOssConfig,
     LlamaConfig,
     Qwen3MoeConfig,
     get_cosine_schedule_with_warmup,
@@ -77,6 +79,16 @@ MODELS = {
         first_k_dense_replace=1,
         topk_method="greedy",
     ),
+    "gpt_oss": lambda: GptOssConfig(
+        **SHARED,
+        num_key_value_heads=2,
+        head_dim=8,
+        num_local_experts=5,
+        num_experts_per_tok=2,
+        router_aux_loss_coef=0.0,
+        sliding_window=8,
+        rope_parameters={"rope_type": "default", "rope_theta": 100.0},
+    ),
 }
 
 
@@ -107,8 +119,9 @@ def padded(samples):
 
 
 def parameter_groups(model):
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.dim() < 2]
+    is_matrix = lambda name, p: p.dim() >= 2 and not name.endswith("bias")
+    matrices = [p for name, p in model.named_parameters() if is_matrix(name, p)]
+    vectors = [p for name, p in model.named_parameters() if not is_matrix(name, p)]
     return [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}]
 
 
@@ -141,9 +154,12 @@ def train(model, samples):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out_dir", type=Path)
+    parser.add_argument("models", nargs="*")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for number, (name, config) in enumerate(MODELS.items()):
+        if arguments.models and name not in arguments.models:
+            continue
         model = AutoModelForCausalLM.from_config(
             config(), attn_implementation="eager", experts_implementation="eager", dtype=torch.float32
         )

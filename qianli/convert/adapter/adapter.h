@@ -20,8 +20,9 @@ struct Adapter {
   AdapterTensors tensors;
 };
 
-// adapter_config.json and adapter_model.safetensors (or .bin) of the folder.
-Adapter open_peft_adapter(const std::filesystem::path& folder);
+// adapter_config.json and adapter_model.safetensors (or .bin) of the folder. Experts that PEFT has
+// in one tensor are told one by one, as the model of the table `base` has them.
+Adapter open_peft_adapter(const std::filesystem::path& folder, const Table& base);
 
 // The base with the adapter merged into it, whatever form it was read from: its tensors get Hugging
 // Face's names, and what lies under these is merged as it is asked for. Throws CheckpointError

@@ -27,11 +27,15 @@ constexpr size_t kMaxExpressions = 64;  // of those, true expressions: each may 
 }
 
 // Keys that, unless null, false or empty, make the merged weights something else.
-constexpr const char* kUnsupported[] = {"layer_replication", "trainable_token_indices",
-                                        "target_parameters", "alora_invocation_tokens",
-                                        "use_qalora",        "lora_bias",
-                                        "megatron_config",   "arrow_config",
-                                        "use_bdlora",        "velora_config"};
+constexpr const char* kUnsupported[] = {"layer_replication",
+                                        "trainable_token_indices",
+                                        "alora_invocation_tokens",
+                                        "use_qalora",
+                                        "lora_bias",
+                                        "megatron_config",
+                                        "arrow_config",
+                                        "use_bdlora",
+                                        "velora_config"};
 // Those leave the base model's weights alone; the others (PiSSA, OLoRA, CorDA, LoftQ, ...) put a
 // part of them into the adapter.
 constexpr const char* kPlainInitialisations[] = {"gaussian", "eva", "orthogonal"};
@@ -69,6 +73,20 @@ bool is_plain(const std::string& pattern) {
       pattern, [](unsigned char c) { return std::isalnum(c) || c == '_' || c == '-' || c == '.'; });
 }
 
+std::vector<std::string> names(const OrderedJson& config, const char* key,
+                               const std::string& source) {
+  const OrderedJson list = config.value(key, OrderedJson());
+  if (list.is_null()) return {};
+  if (!list.is_array() || list.size() > kMaxPatterns)
+    refuse(source, key, fmt::format("a list of at most {} names", kMaxPatterns), list);
+  std::vector<std::string> names;
+  for (const OrderedJson& name : list) {
+    if (!name.is_string()) refuse(source, key, "names", list);
+    names.push_back(name.get<std::string>());
+  }
+  return names;
+}
+
 double number(const OrderedJson& value, const std::string& key, const std::string& source) {
   const double number = value.is_number() ? value.get<double>() : std::nan("");
   if (!std::isfinite(number)) refuse(source, key, "a number", value);
@@ -91,6 +109,7 @@ AdapterConfig::AdapterConfig(const OrderedJson& config, const std::string& sourc
   alpha_ = number(config.value("lora_alpha", OrderedJson(8)), "lora_alpha", source);
   use_rslora_ = flag(config, "use_rslora", source);
   use_dora_ = flag(config, "use_dora", source);
+  target_parameters_ = names(config, "target_parameters", source);
   ranks_ = read_patterns(config, "rank_pattern", source);
   for (const Exception& exception : ranks_) to_rank(exception.value, source);
   alphas_ = read_patterns(config, "alpha_pattern", source);

@@ -21,6 +21,8 @@ class AdapterConfig {
   AdapterConfig(const OrderedJson& config, const std::string& source);
 
   bool use_dora() const { return use_dora_; }
+  // Tensors of experts that have adapters, by the ends of their names.
+  const std::vector<std::string>& target_parameters() const { return target_parameters_; }
   // Of the module of this name ("model.layers.0.self_attn.q_proj").
   int64_t rank(const std::string& module) const;
   // lora_alpha / rank, or by its root with rsLoRA.
@@ -42,6 +44,7 @@ class AdapterConfig {
   double alpha_ = 8;
   bool use_rslora_ = false;
   bool use_dora_ = false;
+  std::vector<std::string> target_parameters_;
   std::vector<Exception> ranks_, alphas_;
 };
 

@@ -7,10 +7,12 @@
 
 #include "qianli/base/error.h"
 #include "qianli/config/config.h"
+#include "qianli/convert/adapter/target_parameters.h"
 #include "qianli/convert/checkpoint/reader.h"
 #include "qianli/convert/hugging_face/tensors.h"
 #include "qianli/formats/checkpoint_source.h"
 #include "qianli/model/hugging_face.h"
+#include "qianli/model/stacked_experts.h"
 #include "qianli/model/tuned_table.h"
 
 namespace qianli::convert {
@@ -44,6 +46,7 @@ OrderedJson target_modules(const model::ModelSpec& spec, const config::TuneConfi
   std::set<std::string> adapted, others, lasts;
   config::TuneConfig all{.method = "lora"};
   for (const auto& entry : model::parameter_table(spec)) {
+    if (is_stacked(entry)) continue;
     for (const auto& [module, first, count] : model::adapted_rows(entry, tune))
       adapted.insert(module);
     for (const auto& [module, first, count] : model::adapted_rows(entry, all))
@@ -60,6 +63,18 @@ OrderedJson target_modules(const model::ModelSpec& spec, const config::TuneConfi
   return names;
 }
 
+std::vector<std::string> adapted_experts(const model::ModelSpec& spec,
+                                         const config::TuneConfig& tune) {
+  const Table table = model::parameter_table(spec);
+  std::set<std::string> adapted;
+  for (const auto& entry : table) {
+    if (!is_stacked(entry)) continue;
+    for (const auto& rows : model::adapted_rows(entry, tune)) adapted.insert(rows.module);
+  }
+  return target_parameters(table,
+                           [&](const std::string& module) { return adapted.contains(module); });
+}
+
 OrderedJson peft_config(const model::ModelSpec& spec, const config::Config& config) {
   const config::TuneConfig& tune = config.tune;
   OrderedJson json;
@@ -74,6 +89,8 @@ OrderedJson peft_config(const model::ModelSpec& spec, const config::Config& conf
   json["use_rslora"] = tune.use_rslora;
   json["use_dora"] = tune.use_dora;
   json["target_modules"] = target_modules(spec, tune);
+  if (const auto experts = adapted_experts(spec, tune); !experts.empty())
+    json["target_parameters"] = experts;
   json["modules_to_save"] = OrderedJson();
   if (!tune.modules_to_save.empty()) {
     json["modules_to_save"] = OrderedJson::array();
@@ -117,8 +134,8 @@ AdapterSource open_trained(const fs::path& step_folder, const formats::Manifest&
       .model = model, .tensors = std::move(tensors), .config = peft_config(model->spec, config)};
 }
 
-Adapter open_adapter(const fs::path& path) {
-  if (fs::exists(path / "adapter_config.json")) return open_peft_adapter(path);
+Adapter open_adapter(const fs::path& path, const Table& base) {
+  if (fs::exists(path / "adapter_config.json")) return open_peft_adapter(path, base);
   const auto step = step_folder(path);
   if (!step) {
     throw CheckpointError(
@@ -134,12 +151,6 @@ Adapter open_adapter(const fs::path& path) {
                                step->string()));
   }
   return as_peft(open_trained(*step, manifest));
-}
-
-std::unique_ptr<ModelSource> open_trained_folder(const fs::path& folder,
-                                                 const model::ModelSpec& spec,
-                                                 const config::TuneConfig& tune) {
-  return as_trained(open_adapter_tensors(folder), folder, spec, tune);
 }
 
 std::unique_ptr<ModelSource> as_trained(const AdapterTensors& adapter, const fs::path& path,

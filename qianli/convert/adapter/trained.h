@@ -17,19 +17,15 @@ bool is_partial(const formats::Manifest& manifest);
 AdapterSource open_trained(const std::filesystem::path& step_folder,
                            const formats::Manifest& manifest);
 
-// The adapter that stands at `path`: a folder of PEFT's, or a checkpoint or run of ours that
-// trained one. Throws CheckpointError where there is none.
-Adapter open_adapter(const std::filesystem::path& path);
+// The adapter of the model of `base` that stands at `path`: a folder of PEFT's, or a checkpoint or
+// run of ours that trained one. Throws CheckpointError where there is none.
+Adapter open_adapter(const std::filesystem::path& path, const Table& base);
 
 // An adapter as the parameters that `tune` trains. `path` is for messages.
 std::unique_ptr<ModelSource> as_trained(const AdapterTensors& adapter,
                                         const std::filesystem::path& path,
                                         const model::ModelSpec& spec,
                                         const config::TuneConfig& tune);
-// The same of a folder of PEFT's.
-std::unique_ptr<ModelSource> open_trained_folder(const std::filesystem::path& folder,
-                                                 const model::ModelSpec& spec,
-                                                 const config::TuneConfig& tune);
 
 // The model that the run started from, with what it has trained.
 std::unique_ptr<ModelSource> open_with_trained(const std::filesystem::path& step_folder,

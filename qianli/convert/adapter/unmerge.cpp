@@ -30,13 +30,6 @@ enum Step : uint8_t { kSame = 0, kAbove = 1, kOther = 2, kBelow = 3 };
   throw CheckpointError("convert", fmt::format("{}: {}", path.string(), reason), hint);
 }
 
-Adapter open_removable(const fs::path& folder) {
-  Adapter adapter = open_peft_adapter(folder);
-  if (adapter.config.use_dora())
-    refuse(folder, "expected LoRA, got DoRA", "what divides by lengths cannot be taken out");
-  return adapter;
-}
-
 // Numbers of a type in their order, as whole numbers: -0 is the neighbour of 0.
 template <class Bits>
 Bits ordered(Bits bits) {
@@ -163,9 +156,13 @@ struct Steps {
 };
 
 // The model in `folder` less the adapter, as float32 rounds it.
-std::unique_ptr<ModelSource> near_base(const fs::path& folder, Adapter adapter) {
+std::unique_ptr<ModelSource> near_base(const fs::path& folder, const fs::path& peft) {
+  auto merged = open_model(folder);
+  Adapter adapter = open_peft_adapter(peft, merged->table);
+  if (adapter.config.use_dora())
+    refuse(peft, "expected LoRA, got DoRA", "what divides by lengths cannot be taken out");
   adapter.config.negate();
-  return with_adapter(open_model(folder), adapter);
+  return with_adapter(std::move(merged), adapter);
 }
 
 class UnmergedSource : public formats::TensorSource {
@@ -256,7 +253,7 @@ void check(const ModelSource& model, const formats::Metadata& expected, const fs
 
 void write_unmerge_record(const ModelSource& merged, const fs::path& folder) {
   const ModelSource& base = *merged.base;
-  const auto near = near_base(folder, open_removable(merged.adapter));
+  const auto near = near_base(folder, merged.adapter);
   std::vector<Steps> all;
   std::vector<formats::TensorEntry> entries;
   formats::Metadata metadata;
@@ -285,7 +282,7 @@ std::unique_ptr<ModelSource> open_unmerged(const fs::path& folder, const fs::pat
     refuse(folder, fmt::format("expected {}, found none", kRecord),
            "a merged model has it that was written with --reversible");
   }
-  std::shared_ptr<const ModelSource> near = near_base(folder, open_removable(adapter));
+  std::shared_ptr<const ModelSource> near = near_base(folder, adapter);
   auto model = std::make_unique<ModelSource>();
   model->kind = "merged model";
   model->path = folder;

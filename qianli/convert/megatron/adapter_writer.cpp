@@ -137,13 +137,16 @@ void write_megatron_adapter(const fs::path& peft, const SourceOptions& source,
                       fmt::format("{}: an adapter does not say its model's sizes", peft.string()),
                       "give --config, the base's folder or a preset");
   }
-  const Adapter adapter = open_peft_adapter(peft);
   const OrderedJson config = read_adapter_json(peft);
   ModelSource model;
   model.kind = "PEFT adapter";
   model.path = peft;
   model.spec = spec_of_config(source);
   const Table base = model::parameter_table(model.spec);
+  const Adapter adapter = open_peft_adapter(peft, base);
+  if (!adapter.config.target_parameters().empty()) {
+    refuse(peft.string(), "expected adapters of modules, got target_parameters");
+  }
   const auto tensors = megatron_tensors(model.spec, base, options.layout);
   const AdaptedModules adapted(adapter, base, tensors, megatron_ranks(options.layout));
   AdapterTables tables = adapter_tables(base, adapted.layers(), peft.string());
