@@ -8,12 +8,13 @@ namespace qianli::model {
 namespace {
 
 constexpr std::string_view kWeight = ".weight";
+constexpr std::string_view kFirstExpert = ".experts.0.";
 
 }  // namespace
 
 bool is_stacked(const ParameterEntry& weight) {
   return weight.expert && weight.shape.size() == 3 && !weight.hugging_face.empty() &&
-         weight.hugging_face.front().name.find(".experts.0.") == std::string::npos;
+         weight.hugging_face.front().name.find(kFirstExpert) == std::string::npos;
 }
 
 std::string expert_module(const std::string& tensor, int64_t expert) {
@@ -23,6 +24,13 @@ std::string expert_module(const std::string& tensor, int64_t expert) {
   const size_t at = module.find(kExperts);
   if (at != module.npos) return module.insert(at + kExperts.size(), fmt::format("{}.", expert));
   return module.insert(module.rfind('.') + 1, fmt::format("experts.{}.", expert));
+}
+
+std::string of_expert(const std::string& first_module, int64_t expert) {
+  std::string module = first_module;
+  const size_t at = module.find(kFirstExpert);
+  if (at == module.npos) return module;
+  return module.replace(at, kFirstExpert.size(), fmt::format(".experts.{}.", expert));
 }
 
 std::vector<ForeignPiece> pieces_apart(const ParameterEntry& weight,

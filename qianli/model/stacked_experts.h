@@ -18,6 +18,10 @@ bool is_stacked(const ParameterEntry& weight);
 // "a.moe.experts.3.up_proj".
 std::string expert_module(const std::string& tensor, int64_t expert);
 
+// A module of the first expert as that of another: "a.experts.0.w1" is "a.experts.3.w1". Modules of
+// no expert are what they are.
+std::string of_expert(const std::string& first_module, int64_t expert);
+
 // `pieces` of a weight of experts as if each of these modules had a weight [out, in] of its own;
 // rows keep the folder's order.
 std::vector<ForeignPiece> pieces_apart(const ParameterEntry& weight,

@@ -195,14 +195,6 @@ std::vector<CutSection> cut_of_rows(const ParameterEntry& weight,
   return cut;
 }
 
-// The number of an expert in place of the first one's.
-std::string of_expert(const std::string& module, int64_t expert) {
-  const size_t at = module.find(kFirstExpert);
-  if (at == module.npos) return module;
-  return fmt::format("{}.experts.{}.{}", module.substr(0, at), expert,
-                     module.substr(at + kFirstExpert.size()));
-}
-
 class AdapterWriter {
  public:
   AdapterWriter(const ParameterEntry& weight, std::vector<ModuleRows> modules,

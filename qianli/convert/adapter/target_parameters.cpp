@@ -151,19 +151,13 @@ class ApartSource : public formats::TensorSource {
     }
     for (int64_t e = 0; e < experts; ++e) {
       for (const auto& [first_module, own] : modules) {
-        const std::string name = std::string(kAdapterPrefix) + of_expert(first_module, e);
+        const std::string name = std::string(kAdapterPrefix) + model::of_expert(first_module, e);
         add_place(name + kDown, {rank, columns},
                   {Place::kDownOfExpert, &down, e, experts, rank, nullptr});
         add_place(name + kUp, {static_cast<int64_t>(own->size()), rank},
                   {Place::kUpOfExpert, &up, e, experts, rank, own});
       }
     }
-  }
-
-  static std::string of_expert(const std::string& first_module, int64_t expert) {
-    constexpr std::string_view kFirst = ".experts.0.";
-    std::string module = first_module;
-    return module.replace(module.find(kFirst), kFirst.size(), fmt::format(".experts.{}.", expert));
   }
 
   // The first expert's modules that the tensor holds, with the rows that are theirs.
